@@ -1,0 +1,1 @@
+"""Szilard rewrites a trained model so that it does the same work for fewer joules."""

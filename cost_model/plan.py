@@ -1,0 +1,145 @@
+"""The nouns of a decision: `Workload`, `Budget`, `Option`, `Choice`, `Plan`, `Step`. All go to JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .errors import InputError
+from .sites import Miss
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One shape of a workload: input name -> shape, how often it runs, and a short name ("1x128")."""
+
+    name: str
+    shapes: Mapping[str, tuple[int, ...]]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Phases with weights that sum to 1; every joule and second of a plan is their weighted mean per call."""
+
+    phases: tuple[Phase, ...]
+
+    def __post_init__(self) -> None:
+        total = sum(phase.weight for phase in self.phases)
+        if not self.phases or total <= 0 or any(phase.weight < 0 for phase in self.phases):
+            raise InputError("A workload needs at least one shape, and its weights must not be negative or all zero.")
+        object.__setattr__(self, "phases", tuple(Phase(p.name, dict(p.shapes), p.weight / total) for p in self.phases))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a plan may cost: `error` is the largest relative squared error of the outputs, ||y - y0||^2 / ||y0||^2 (0 = exact
+    rewrites only), or, with a `metric`, the largest absolute drop of it; `joules` a limit per call instead (None = none)."""
+
+    error: float = 0.02
+    joules: float | None = None
+    metric: str = ""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to run a site (or a group of sites). `joules`, `seconds` per call of the workload; `label` says how the seconds were
+    had ("measured", "table", "roofline"); `saving` is the interval [J] of the saving against "leave"; `error` the predicted relative squared
+    error of the outputs; `reason` says why it cannot be taken ("" if it can)."""
+
+    action: str
+    joules: float
+    seconds: float
+    label: str
+    error: float = 0.0
+    saving: tuple[float, float] = (0.0, 0.0)
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is done at one group of sites and why. `site` is the group's name, `sites` its members; `locked` pins `action` when a plan is replayed."""
+
+    site: str
+    kind: str
+    action: str
+    options: tuple[Option, ...]
+    sites: tuple[str, ...]
+    runtime: str
+    reason: str
+    locked: bool = False
+
+    def option(self, action: str) -> Option:
+        """The option of that name; InputError names the ones there are."""
+        for option in self.options:
+            if option.action == action:
+                return option
+        known = ", ".join(o.action for o in self.options)
+        raise InputError(f"Site {self.site} has no option {action!r}; it has: {known}.")
+
+    @property
+    def before(self) -> Option:
+        return self.option("leave")
+
+    @property
+    def after(self) -> Option:
+        return self.option(self.action)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every choice and every refusal of one rewrite: the one file a user may edit and feed back (`--plan`)."""
+
+    target: str
+    workload: Workload
+    budget: Budget
+    choices: tuple[Choice, ...]
+    misses: tuple[Miss, ...] = ()
+    format: int = FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts and lists; `from_json` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Plan:
+        """The inverse of `to_json`. Raises InputError naming the field that is missing or of the wrong type."""
+        try:
+            if data["format"] != FORMAT:
+                raise InputError(f"plan.json has format {data['format']}; this version reads format {FORMAT}.")
+            phases = tuple(
+                Phase(p["name"], {k: tuple(v) for k, v in p["shapes"].items()}, p["weight"]) for p in data["workload"]["phases"]
+            )
+            choices = tuple(
+                Choice(
+                    **{
+                        **c,
+                        "sites": tuple(c["sites"]),
+                        "options": tuple(Option(**{**o, "saving": tuple(o["saving"])}) for o in c["options"]),
+                    }
+                )
+                for c in data["choices"]
+            )
+            misses = tuple(Miss(**m) for m in data["misses"])
+            return cls(data["target"], Workload(phases), Budget(**data["budget"]), choices, misses, data["format"])
+        except (KeyError, TypeError, AttributeError) as fault:
+            raise InputError(
+                f"plan.json does not have the expected fields ({fault}); write one with `szilard rewrite`."
+            ) from fault
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one pass did: how many places it changed, node counts, the largest relative squared output error after it, and its seconds."""
+
+    name: str
+    changed: int
+    nodes_before: int
+    nodes_after: int
+    max_error: float
+    seconds: float
+    runtime: str = ""
+    notes: tuple[str, ...] = field(default=())

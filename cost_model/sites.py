@@ -1,0 +1,105 @@
+"""Sites: the places of a `Net` where a rewrite is possible, and misses: the places where one was refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LinearSite:
+    """y = x W + b with a constant W. `weight` is stored [N, K] if `transposed`, else [K, N]; K inputs, N outputs.
+
+    `ops` are the ids it covers (the matmul, any transpose of the weight that only it uses, and a bias add behind it), `output` the value after the
+    bias. `rows` is the product of the leading dimensions of x. Sites of equal `group` read the same x (q/k/v, gate/up)
+    or share a weight, and must share a number format.
+    """
+
+    id: str
+    ops: tuple[str, ...]
+    x: str
+    weight: str
+    bias: str
+    output: str
+    in_features: int
+    out_features: int
+    transposed: bool
+    rows: int
+    dtype: str
+    group: str
+
+
+@dataclass(frozen=True)
+class ConvSite:
+    """A convolution with constant weight [C_out, C_in/groups, *kernel], and the batch norm behind it, if that can be folded ("" if none)."""
+
+    id: str
+    ops: tuple[str, ...]
+    x: str
+    weight: str
+    bias: str
+    output: str
+    batch_norm: str
+    groups: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """softmax(scale * softcap(q k^T) + mask) v with q [B, H, N, D], k and v [B, H_kv, S, D], output [B, H, N, D_v].
+
+    `query`, `key`, `value` name the values that hold these layouts *before* the scale. `key_transposed` says that `key`
+    names k^T [B, H_kv, D, S] (ONNX exporters transpose it in one step). `mask` is a value broadcast over
+    [B, H, N, S] ("" if none), `mask_kind` "additive" or "boolean" (True = attend). `form` is "operator" for an op that
+    already is attention and "walk" for one found from its softmax.
+    """
+
+    id: str
+    ops: tuple[str, ...]
+    query: str
+    key: str
+    value: str
+    output: str
+    scale: float
+    mask: str
+    mask_kind: str
+    causal: bool
+    softcap: float
+    batch: int
+    heads: int
+    kv_heads: int
+    query_length: int
+    key_length: int
+    head_dim: int
+    key_transposed: bool
+    dtype: str
+    form: str
+
+
+@dataclass(frozen=True)
+class Region:
+    """Ops that may become one kernel. `kind` names the pattern (so far "residual_norm": add, then layer norm); `reads`
+    and `writes` are the values that cross its edge, in the order in which the kernel takes them."""
+
+    id: str
+    kind: str
+    ops: tuple[str, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A refusal. `op` is the op id that blocked it, `kind` what was looked for, `reason` one full sentence."""
+
+    op: str
+    kind: str
+    reason: str
+
+
+Site = LinearSite | ConvSite | AttentionSite | Region
+
+
+def kind_of(site: Site) -> str:
+    """The word that reports and plans use for a site: "linear", "conv", "attention" or "region"."""
+    return {LinearSite: "linear", ConvSite: "conv", AttentionSite: "attention", Region: "region"}[type(site)]
