@@ -7,48 +7,53 @@ from __future__ import annotations
 
 OTHER = "other:"
 
-UNARY = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+UNARY = _words(
     "neg abs exp log sqrt rsqrt reciprocal tanh sigmoid erf relu gelu silu hard_sigmoid hard_swish leaky_relu elu softplus "
-    "clip sin cos floor ceil round sign isnan isinf not cast dropout".split()
+    "clip sin cos floor ceil round sign isnan isinf not cast dropout"
 )
-BINARY = frozenset("add sub mul div pow min max mod and or xor eq ne lt le gt ge prelu".split())
+BINARY = _words("add sub mul div pow min max mod and or xor eq ne lt le gt ge prelu")
 TERNARY = frozenset(["where"])
 ELEMENTWISE = UNARY | BINARY | TERNARY
 """One result per output element, operands broadcast."""
 
-COMPARISON = frozenset("and or xor not eq ne lt le gt ge isnan isinf".split())
+COMPARISON = _words("and or xor not eq ne lt le gt ge isnan isinf")
 
-REDUCTION = frozenset("reduce_sum reduce_mean reduce_max reduce_min reduce_prod reduce_any reduce_all argmax argmin".split())
+REDUCTION = _words("reduce_sum reduce_mean reduce_max reduce_min reduce_prod reduce_any reduce_all argmax argmin")
 SCAN = frozenset(["cumsum"])
 ORDER = frozenset(["topk", "sort"])
 
-VIEW = frozenset("reshape squeeze unsqueeze".split())
+VIEW = _words("reshape squeeze unsqueeze")
 """A new shape over the same bytes: nothing moves."""
 
-MATERIALISED = frozenset(
-    "transpose expand slice concat split stack pad gather embedding index gather_nd gather_elements scatter_nd index_put tile roll "
-    "flip triu tril".split()
+MATERIALISED = _words(
+    "transpose expand slice concat split stack pad tile roll flip triu tril gather embedding index gather_nd gather_elements "
+    "scatter_nd index_put"
 )
 """Bytes are copied, nothing is computed."""
 
-GATHER = frozenset("gather embedding index gather_nd gather_elements".split())
+GATHER = _words("gather embedding index gather_nd gather_elements")
 """Reads only as many elements of its data as it writes, plus its indices."""
 
-SCATTER = frozenset("scatter_nd index_put".split())
+SCATTER = _words("scatter_nd index_put")
 MOVEMENT = VIEW | MATERIALISED
 
-FREE = frozenset("identity shape constant constant_of_shape full arange size sym assert".split())
+FREE = _words("identity shape constant constant_of_shape full arange size sym assert")
 """Names, sizes and fills that a runtime folds away or that cost next to nothing."""
 
-MATMUL = frozenset("matmul matmul_integer matmul_integer_to_float matmul_nbits".split())
+MATMUL = _words("matmul matmul_integer matmul_integer_to_float matmul_nbits")
 CONVOLUTION = frozenset(["conv"])
 ATTENTION = frozenset(["attention", "fused_attention"])
-RECURRENT = frozenset("lstm gru rnn".split())
+RECURRENT = _words("lstm gru rnn")
 SOFTMAX = frozenset(["softmax", "log_softmax"])
-NORM = frozenset("layer_norm rms_norm batch_norm group_norm instance_norm skip_layer_norm".split())
-POOL = frozenset("pool_max pool_avg pool_adaptive_avg pool_global_avg pool_global_max".split())
-QUANTIZE = frozenset("quantize_linear dequantize_linear dynamic_quantize_linear".split())
-CONTROL = frozenset("if loop scan".split())
+NORM = _words("layer_norm rms_norm batch_norm group_norm instance_norm skip_layer_norm")
+POOL = _words("pool_max pool_avg pool_adaptive_avg pool_global_avg pool_global_max")
+QUANTIZE = _words("quantize_linear dequantize_linear dynamic_quantize_linear")
+CONTROL = _words("if loop scan")
 
 KINDS = (
     ELEMENTWISE
