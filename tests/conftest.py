@@ -1,0 +1,59 @@
+"""Which tests of the long suites run: a sample seeded by the commit, so that every commit looks at another part of them."""
+
+import hashlib
+import math
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+SHARE_OF_LONG = 0.2
+
+
+def commit_of(folder: Path) -> str:
+    """The commit checked out in `folder`, or "no-commit" where git cannot say."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=20, check=False
+        )
+    except OSError:
+        return "no-commit"
+    return answer.stdout.strip() if answer.returncode == 0 else "no-commit"
+
+
+def sample(names: list[str], seed: str, share: float = SHARE_OF_LONG) -> set[str]:
+    """A share of `names`, at least one, the same for the same seed and names."""
+    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    return set(ranked[: math.ceil(len(ranked) * share)])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-long", action="store_true", help="run every test marked long, not only a sample")
+    parser.addoption("--long-seed", default=None, help="seed of the sample of long tests (default: the commit)")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    long = [item for item in items if item.get_closest_marker("long")]
+    if not long:
+        return
+    if config.getoption("--all-long") or config.getoption("markexpr"):
+        config.stash[SUMMARY] = f"long tests: all {len(long)}"
+        return
+    seed = config.getoption("--long-seed") or commit_of(config.rootpath)
+    kept = sample([item.nodeid for item in long], seed)
+    left_out = [item for item in long if item.nodeid not in kept]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+    config.stash[SUMMARY] = f"long tests: {len(kept)} of {len(long)}, sampled with --long-seed={seed}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if SUMMARY in config.stash:
+        terminalreporter.write_line(config.stash[SUMMARY])
+
+
+SUMMARY = pytest.StashKey[str]()
