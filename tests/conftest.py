@@ -16,9 +16,8 @@ SHARE_OF_LONG = 0.2
 def commit_of(folder: Path) -> str:
     """The commit checked out in `folder`, or "no-commit" where git cannot say."""
     try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=20, check=False
-        )
+        command = ["git", "rev-parse", "HEAD"]
+        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=20, check=False)
     except OSError:
         return "no-commit"
     return answer.stdout.strip() if answer.returncode == 0 else "no-commit"

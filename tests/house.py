@@ -61,20 +61,16 @@ def upward_imports(root: Path) -> list[str]:
                 if target in ("szilard", *ROOMS):
                     wrong.append(f"{place}:{line} imports {module} absolutely: write it relatively.")
             elif target in ROOMS and target not in (room, *LOWER[room]):
-                wrong.append(
-                    f"{place}:{line} imports {module}: {room or 'the root'} may only import {', '.join(LOWER[room]) or 'itself'}."
-                )
+                allowed = ", ".join(LOWER[room]) or "only itself"
+                wrong.append(f"{place}:{line} imports {module}: {room or 'the root'} may import {allowed}.")
     return wrong
 
 
 def long_files(root: Path) -> list[str]:
     """Python files of more than 300 lines."""
     counts = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in sources(root)}
-    return [
-        f"{path.relative_to(root)} has {count} lines: split it at {MOST_LINES}."
-        for path, count in counts.items()
-        if count > MOST_LINES
-    ]
+    too_long = {path.relative_to(root): count for path, count in counts.items() if count > MOST_LINES}
+    return [f"{place} has {count} lines: split it at {MOST_LINES}." for place, count in too_long.items()]
 
 
 def missing_docstrings(root: Path) -> list[str]:
@@ -96,13 +92,10 @@ def environment_reads(root: Path) -> list[str]:
     wrong = []
     for path in sources(root, *ROOMS):
         for node in ast.walk(parse(path)):
-            attribute = isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb")
-            name = (
-                isinstance(node, ast.ImportFrom)
-                and node.module == "os"
-                and any(a.name in ("environ", "getenv") for a in node.names)
-            )
-            if attribute or name:
+            names = {node.attr} if isinstance(node, ast.Attribute) else set()
+            if isinstance(node, ast.ImportFrom) and node.module == "os":
+                names = {alias.name for alias in node.names}
+            if names & {"environ", "environb", "getenv"}:
                 wrong.append(f"{path.relative_to(root)}:{node.lineno} reads the environment: pass it as an argument.")
     return wrong
 
