@@ -47,8 +47,8 @@ class Budget:
 @dataclass(frozen=True)
 class Option:
     """One way to run a site (or a group of sites). `joules`, `seconds` per call of the workload; `label` says how the seconds were
-    had ("measured", "table", "roofline"); `saving` is the interval [J] of the saving against "leave"; `error` the predicted relative squared
-    error of the outputs; `reason` says why it cannot be taken ("" if it can)."""
+    had ("measured", "table", "roofline"); `saving` is the interval [J] of the saving against "leave"; `error` the
+    predicted relative squared error of the outputs; `reason` says why it cannot be taken ("" if it can)."""
 
     action: str
     joules: float
@@ -61,7 +61,8 @@ class Option:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is done at one group of sites and why. `site` is the group's name, `sites` its members; `locked` pins `action` when a plan is replayed."""
+    """What is done at one group of sites and why. `site` is the group's name, `sites` its members; `locked`
+    pins `action` when a plan is replayed."""
 
     site: str
     kind: str

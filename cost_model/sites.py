@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class LinearSite:
     """y = x W + b with a constant W. `weight` is stored [N, K] if `transposed`, else [K, N]; K inputs, N outputs.
 
-    `ops` are the ids it covers (the matmul, any transpose of the weight that only it uses, and a bias add behind it), `output` the value after the
-    bias. `rows` is the product of the leading dimensions of x. Sites of equal `group` read the same x (q/k/v, gate/up)
+    `ops` are the ids it covers (the matmul, any transpose of the weight that only it uses, and a bias add behind it),
+    `output` the value after the bias. `rows` is the product of the leading dimensions of x. Sites of equal `group` read the same x (q/k/v, gate/up)
     or share a weight, and must share a number format.
     """
 
@@ -30,7 +30,8 @@ class LinearSite:
 
 @dataclass(frozen=True)
 class ConvSite:
-    """A convolution with constant weight [C_out, C_in/groups, *kernel], and the batch norm behind it, if that can be folded ("" if none)."""
+    """A convolution with constant weight [C_out, C_in/groups, *kernel], and the batch norm behind it, if that can
+    be folded ("" if none)."""
 
     id: str
     ops: tuple[str, ...]

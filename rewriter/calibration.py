@@ -1,0 +1,125 @@
+"""Calibration data: read it, check it against the model's inputs, and split it into samples for scoring and held-out ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cost_model.errors import InputError
+from ..cost_model.program import Program
+
+Sample = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`scoring` samples choose formats and ranges; `held_out` ones are only ever used for the final check. With a single
+    sample both are that sample and `is_held_out` is False."""
+
+    scoring: tuple[Sample, ...]
+    held_out: tuple[Sample, ...]
+    is_held_out: bool
+
+
+def read_calibration(source: Any, program: Program) -> Calibration | None:
+    """Calibration from an .npz path (keys = input names, an extra leading axis = samples), a mapping of such arrays, or an
+    iterable of dicts input name -> array. Every second sample is held back, so that both halves mix lengths alike.
+
+    Returns None for None. Raises InputError naming the file, key, shape or dtype that does not fit the model.
+    """
+    if source is None or isinstance(source, Calibration):
+        return source
+    if isinstance(source, (str, Path)):
+        source = _read_archive(Path(source))
+    samples = _unstack(source) if isinstance(source, Mapping) else [dict(sample) for sample in source]
+    if not samples:
+        raise InputError("The calibration data holds no sample; give at least two, so that one can be held back for the check.")
+    checked = tuple(_checked(sample, program, number) for number, sample in enumerate(samples))
+    if len(checked) == 1:
+        return Calibration(checked, checked, is_held_out=False)
+    return Calibration(checked[::2], checked[1::2], is_held_out=True)
+
+
+def _read_archive(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise InputError(f"Calibration file {path} does not exist; write one with numpy.savez(path, input_name=array, ...).")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not hasattr(archive, "files"):
+                raise InputError(
+                    f"Calibration file {path} holds a single array; save an .npz whose keys are the model's input names."
+                )
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, KeyError, AttributeError) as fault:
+        raise InputError(f"Calibration file {path} is not a readable .npz archive ({fault}).") from fault
+
+
+def _unstack(arrays: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
+    stacked = {name: np.asarray(array) for name, array in arrays.items()}
+    if any(array.ndim == 0 for array in stacked.values()):
+        raise InputError("Each calibration array needs a leading axis that counts samples.")
+    counts = {name: len(array) for name, array in stacked.items()}
+    if len(set(counts.values())) > 1:
+        raise InputError(f"The calibration arrays disagree on the number of samples (their first axis): {counts}.")
+    return [{name: array[i] for name, array in stacked.items()} for i in range(next(iter(counts.values()), 0))]
+
+
+def _checked(sample: Mapping[str, Any], program: Program, number: int) -> dict[str, np.ndarray]:
+    """One sample with the model's dtypes, or the sentence that says what does not fit."""
+    names = set(program.inputs)
+    if set(sample) != names:
+        missing, unknown = sorted(names - set(sample)), sorted(set(sample) - names)
+        raise InputError(
+            f"Calibration sample {number} does not name the model's inputs: missing {missing}, unknown {unknown}; "
+            f"the model reads {list(program.inputs)}."
+        )
+    return {name: _checked_array(name, np.asarray(sample[name]), program, number) for name in program.inputs}
+
+
+def _checked_array(name: str, array: np.ndarray, program: Program, number: int) -> np.ndarray:
+    expected = np.asarray(program.sample[name])
+    if not np.can_cast(array.dtype, expected.dtype, casting="same_kind"):
+        raise InputError(
+            f"Calibration sample {number}: input {name} has dtype {array.dtype}, the model reads {expected.dtype}; convert it first."
+        )
+    free = program.dynamic.get(name, {})
+    fits = array.ndim == expected.ndim and all(
+        axis in free or have == want for axis, (have, want) in enumerate(zip(array.shape, expected.shape, strict=True))
+    )
+    if not fits:
+        wanted = "x".join(free.get(axis, str(size)) for axis, size in enumerate(expected.shape)) or "a scalar"
+        raise InputError(
+            f"Calibration sample {number}: input {name} has shape {'x'.join(map(str, array.shape)) or 'scalar'}, the model reads {wanted} "
+            "(in an .npz, one more axis in front counts samples)."
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError(f"Calibration sample {number}: input {name} holds NaN or infinity; remove that sample.")
+    return np.ascontiguousarray(array.astype(expected.dtype))
+
+
+def relative_error(outputs: Iterable[Mapping[str, np.ndarray]], reference: Iterable[Mapping[str, np.ndarray]]) -> float:
+    """||y - y0||^2 / ||y0||^2 over all float outputs of all samples (design: the error of a rewrite); integer outputs count
+    the share of elements that differ. A NaN where the reference has none gives infinity."""
+    difference = scale = 0.0
+    for got, want in zip(outputs, reference, strict=True):
+        for name, expected in want.items():
+            actual = got[name]
+            if actual.shape != expected.shape:
+                return float("inf")
+            if expected.dtype.kind != "f":
+                difference += float(np.count_nonzero(actual != expected))
+                scale += float(expected.size)
+                continue
+            finite = np.isfinite(expected)
+            if not np.array_equal(np.isfinite(actual), finite):
+                return float("inf")
+            apart = np.where(finite, actual.astype(np.float64) - np.where(finite, expected, 0), 0)
+            difference += float(np.sum(apart**2))
+            scale += float(np.sum(np.where(finite, expected, 0).astype(np.float64) ** 2))
+    if difference == 0:
+        return 0.0
+    return difference / scale if scale > 0 else float("inf")

@@ -1,0 +1,133 @@
+"""The discrete solve of a plan: one option for every site group, the fewest joules under the error budget (or the least
+error under a joule budget)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
+
+from ..cost_model.errors import BudgetError
+from ..cost_model.plan import Budget, Choice, Option
+
+
+@dataclass(frozen=True)
+class Solution:
+    """`choices` with their actions set; predicted `joules` [J per call] and `error` (relative squared, additive) over all of
+    them; `gap` is the relative distance to the solver's bound."""
+
+    choices: tuple[Choice, ...]
+    joules: float
+    error: float
+    gap: float
+
+
+def eligible(option: Option, leave: Option) -> bool:
+    """Whether an option may be taken: it has a kernel, costs less than leaving the site, and the saving is measured or its
+    interval lies above zero."""
+    if option.action == "leave":
+        return True
+    saves = option.joules < leave.joules
+    return not option.reason and saves and (option.label == "measured" or option.saving[0] > 0)
+
+
+def solve(
+    choices: Sequence[Choice], budget: Budget, *, error_limit: float | None = None, joules_elsewhere: float = 0.0
+) -> Solution:
+    """Minimise joules subject to the sum of predicted errors (HiGHS, exact to the reported gap, deterministic).
+
+    `error_limit` replaces `budget.error` while a check tightens it; `joules_elsewhere` is what ops outside every group cost, which a
+    joule budget includes. Locked choices keep their action. Raises BudgetError where a joule budget cannot be met.
+    """
+    limit = budget.error if error_limit is None else error_limit
+    table = [_candidates(choice, limit if budget.joules is None else float("inf")) for choice in choices]
+    if not table:
+        _require_joules(joules_elsewhere, budget)
+        return Solution((), 0.0, 0.0, 0.0)
+    rows = np.repeat(np.arange(len(table)), [len(options) for options in table])
+    joules = np.array([o.joules for options in table for o in options])
+    errors = np.array([o.error for options in table for o in options])
+    each_once = LinearConstraint(
+        csr_array((np.ones(len(rows)), (rows, np.arange(len(rows)))), shape=(len(table), len(rows))), 1, 1
+    )
+    joule_scale, error_scale = max(joules.max(), 1e-300), max(limit, float(errors.max()), 1e-12)
+    if budget.joules is None:
+        objective, constrained, bound = joules / joule_scale, errors / error_scale, limit / error_scale
+        if any(choice.locked for choice in choices):
+            bound = max(bound, sum(min(o.error for o in options) for options in table) / error_scale)
+    else:
+        smallest = sum(min(o.joules for o in options) for options in table) + joules_elsewhere
+        _require_joules(smallest, budget)
+        objective, constrained, bound = (
+            errors / error_scale,
+            joules / joule_scale,
+            (budget.joules - joules_elsewhere) / joule_scale,
+        )
+    # Among equal optima prefer the smaller value of the other quantity, so that ties never depend on the solver.
+    tie = 1e-9 * (errors / error_scale if budget.joules is None else joules / joule_scale)
+    result = milp(
+        objective + tie,
+        constraints=[each_once, LinearConstraint(constrained[None, :], -np.inf, bound * (1 + 1e-12))],
+        integrality=np.ones(len(rows)),
+        bounds=Bounds(0, 1),
+        options={"mip_rel_gap": 1e-6},
+    )
+    if result.x is None:
+        raise BudgetError(f"No plan meets the budget ({result.message}); raise the budget or unlock a site.")
+    picked = np.flatnonzero(result.x > 0.5)
+    flat = [o for options in table for o in options]
+    chosen = tuple(replace(choice, action=flat[i].action) for choice, i in zip(choices, picked, strict=True))
+    return Solution(chosen, float(joules[picked].sum()), float(errors[picked].sum()), float(result.mip_gap or 0.0))
+
+
+def _candidates(choice: Choice, limit: float) -> list[Option]:
+    if choice.locked:
+        return [choice.option(choice.action)]
+    leave = choice.before
+    return [o for o in choice.options if eligible(o, leave) and (o.error == 0 or o.error <= limit)]
+
+
+def _require_joules(smallest: float, budget: Budget) -> None:
+    if budget.joules is not None and smallest > budget.joules:
+        raise BudgetError(
+            f"The joule budget of {budget.joules:.4g} J per call cannot be met: the cheapest plan known costs {smallest:.4g} J "
+            "per call. Raise --joules, or see `szilard explain` for the options that were refused."
+        )
+
+
+def with_reasons(choices: Sequence[Choice], budget: Budget) -> tuple[Choice, ...]:
+    """Each choice with one sentence that says why its action was taken rather than the others."""
+    return tuple(
+        replace(choice, reason=choice.reason if choice.locked and choice.reason else _reason(choice, budget))
+        for choice in choices
+    )
+
+
+def _reason(choice: Choice, budget: Budget) -> str:
+    leave, taken = choice.before, choice.after
+    if choice.locked:
+        return f"{taken.action} is locked by the plan."
+    if taken.action != "leave":
+        saved = 1 - taken.joules / leave.joules if leave.joules else 0.0
+        error = "exact" if taken.error == 0 else f"adds {taken.error:.2g} of the error budget {budget.error:g}"
+        return f"{taken.action} takes {saved:.0%} off {leave.joules:.3g} J per call ({taken.label} seconds), {error}."
+    others = [o for o in choice.options if o.action != "leave"]
+    if not others:
+        return "Nothing else is known for this site on this runtime."
+    cheaper = [o for o in others if eligible(o, leave)]
+    if cheaper:
+        best = min(cheaper, key=lambda o: o.joules)
+        saved = 1 - best.joules / leave.joules
+        return f"Left: {best.action} would save {saved:.0%}, but its error {best.error:.2g} does not fit in the budget {budget.error:g}."
+    return "Left: " + "; ".join(_refused(o, leave) for o in sorted(others, key=lambda o: (o.joules, o.action))[:3]) + "."
+
+
+def _refused(option: Option, leave: Option) -> str:
+    if option.reason:
+        return f"{option.action} is refused ({option.reason.rstrip('.')})"
+    if option.joules >= leave.joules:
+        return f"{option.action} costs {option.joules / leave.joules - 1:.0%} more joules ({option.label} seconds)"
+    return f"the saving of {option.action} is uncertain ({option.saving[0]:.2g} to {option.saving[1]:.2g} J)"
