@@ -1,99 +1,130 @@
-"""Workloads from what a user types: `--shape 1x128:0.5`, `--workload FILE`, or the sample itself."""
+"""Workloads as users write them: `--shape` texts, a workload file, and their fit to the inputs of a model."""
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..cost_model.errors import InputError
 from ..cost_model.plan import Phase, Workload
-from ..cost_model.program import Program
+
+EVERY_INPUT = "*"
+_WEIGHT = re.compile(r"(?P<body>.*?)(?::(?P<weight>[0-9.eE+-]+))?")
+_GRAMMAR = "write it as input=1x128, input_a=1x128,input_b=1x128:0.5 or 1x128:0.5 (a weight follows the colon)"
 
 
-def workload_for(program: Program, request: Any = None) -> Workload:
-    """The workload that `request` asks for: a Workload, a path to a JSON file, a list of `--shape` texts, or None for the
-    sample's own shapes. Raises InputError where a shape does not fit the inputs or an axis that the trace fixed."""
-    if request is None or (isinstance(request, (list, tuple)) and not request):
-        shapes = {name: tuple(program.sample[name].shape) for name in program.inputs}
-        return Workload((Phase(_name(shapes), shapes),))
-    if isinstance(request, Workload):
-        phases = request.phases
-    elif isinstance(request, (str, Path)) and Path(request).suffix == ".json":
-        phases = _read(Path(request))
-    else:
-        texts = [request] if isinstance(request, str) else list(request)
-        phases = tuple(parse_shape(text, program) for text in texts)
-    return Workload(tuple(_complete(phase, program) for phase in phases))
+def parse_shape(text: str) -> Phase:
+    """One `--shape`: "input=dims[:weight]", several inputs with commas between them, or bare dims for every input of that rank.
 
-
-def parse_shape(text: str, program: Program) -> Phase:
-    """One `--shape`: "input_ids=1x128,attention_mask=1x128:0.5", or a bare "1x128:0.5" for every input of that rank."""
-    body, _, weight_text = text.partition(":")
+    A bare shape is kept under the name "*" until `fit_workload` knows the inputs. Raises InputError naming the text.
+    """
+    match = _WEIGHT.fullmatch(text.strip())
+    body, weight_text = (match["body"], match["weight"]) if match else (text, None)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for item in body.split(","):
+        name, equals, dims = item.rpartition("=")
+        name = name.strip() if equals else EVERY_INPUT
+        if not name or name in shapes or not re.fullmatch(r"\s*[1-9]\d*(x[1-9]\d*)*\s*", dims):
+            raise InputError(f"--shape {text!r} cannot be read; {_GRAMMAR}.")
+        shapes[name] = tuple(int(dim) for dim in dims.split("x"))
     try:
-        weight = float(weight_text) if weight_text else 1.0
-        shapes: dict[str, tuple[int, ...]] = {}
-        for part in body.split(","):
-            name, _, dims_text = part.rpartition("=")
-            dims = tuple(int(d) for d in dims_text.lower().split("x"))
-            if any(d <= 0 for d in dims):
-                raise ValueError(f"dimension in {dims_text!r} is not positive")
-            targets = [name] if name else [n for n in program.inputs if program.sample[n].ndim == len(dims)]
-            if not targets:
-                raise ValueError(f"no input has rank {len(dims)}")
-            shapes.update(dict.fromkeys(targets, dims))
+        weight = float(weight_text) if weight_text is not None else 1.0
+    except ValueError:
+        weight = -1.0
+    if not 0 < weight < float("inf"):
+        raise InputError(f"--shape {text!r} has weight {weight_text!r}; a weight is a number above zero.")
+    return Phase(_dims(next(iter(shapes.values()))), shapes, weight)
+
+
+def parse_shapes(texts: Sequence[str]) -> Workload:
+    """All `--shape` options of one command as a workload; phases whose short names collide are told apart by all their shapes."""
+    phases = [parse_shape(text) for text in texts]
+    names = [phase.name for phase in phases]
+    return Workload(tuple(Phase(_long(p), p.shapes, p.weight) if names.count(p.name) > 1 else p for p in phases))
+
+
+def read_workload(path: str | Path) -> Workload:
+    """A workload file: a JSON list of {"name", "shapes": {input: [dims]}, "weight"}. Raises InputError naming the entry."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as fault:
+        raise InputError(f"The workload file {path} cannot be read: {fault.strerror or fault}.") from fault
     except ValueError as fault:
-        raise InputError(f"--shape {text!r} cannot be read ({fault}); write input=1x128 or input=1x128:weight.") from fault
-    return Phase(_name(shapes), shapes, weight)
-
-
-def _read(path: Path) -> tuple[Phase, ...]:
-    try:
-        rows = json.loads(path.read_text())
-        return tuple(
-            Phase(r.get("name") or _name(r["shapes"]), {k: tuple(v) for k, v in r["shapes"].items()}, float(r.get("weight", 1)))
-            for r in rows
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
         raise InputError(
-            f'Workload file {path} cannot be read ({fault}); it holds a JSON list of {{"name", "shapes": {{input: [dims]}}, "weight"}}.'
+            f"The workload file {path} is not JSON ({fault}); it is a list of names, shapes and weights."
         ) from fault
-
-
-def _complete(phase: Phase, program: Program) -> Phase:
-    """Shapes of every input: those given, checked, and for the rest the sample's with the symbols that the given ones bind."""
-    unknown = sorted(set(phase.shapes) - set(program.inputs))
-    if unknown:
+    if not isinstance(data, list) or not data:
         raise InputError(
-            f"Workload shape {phase.name} names {unknown}, which the model does not read; its inputs are {list(program.inputs)}."
+            f'The workload file {path} must hold a JSON list of {{"name", "shapes", "weight"}} with at least one entry.'
         )
-    bound: dict[str, int] = {}
-    for name, dims in phase.shapes.items():
-        have = program.sample[name].shape
-        free = program.dynamic.get(name, {})
-        if len(dims) != len(have):
-            raise InputError(f"Workload shape {phase.name}: input {name} has {len(have)} axes, not {len(dims)}.")
-        for axis, (want, fixed) in enumerate(zip(dims, have, strict=True)):
-            if axis not in free and want != fixed:
-                raise InputError(
-                    f"Workload shape {phase.name}: axis {axis} of input {name} is fixed at {fixed} in this model; "
-                    f"give {fixed} there, or export the model with that axis dynamic."
-                )
-            if axis in free and bound.setdefault(free[axis], want) != want:
-                raise InputError(
-                    f"Workload shape {phase.name} binds the axis {free[axis]!r} to both {bound[free[axis]]} and {want}."
-                )
-    shapes = {
-        name: tuple(
-            bound.get(program.dynamic.get(name, {}).get(axis, ""), size) for axis, size in enumerate(program.sample[name].shape)
-        )
-        for name in program.inputs
-    }
-    return Phase(phase.name, {**shapes, **phase.shapes}, phase.weight)
+    return Workload(tuple(_phase(entry, f"Entry {index} of the workload file {path}") for index, entry in enumerate(data)))
 
 
-def _name(shapes: Mapping[str, Sequence[int]]) -> str:
-    """The largest input's dimensions: "1x128"."""
-    largest = max(shapes.values(), key=lambda dims: (len(dims), dims), default=())
-    return "x".join(map(str, largest)) or "scalar"
+def fit_workload(workload: Workload | None, sample: Mapping[str, Any]) -> Workload:
+    """The workload with one shape for each input of `sample` (input name -> array): a bare shape goes to the inputs of its
+    rank, an input that is not named keeps its sample's shape, and None is one phase of the sample's own shapes.
+
+    Raises InputError for an input that the model lacks, a rank that differs, or a bare shape that fits no input.
+    """
+    own = {name: tuple(int(dim) for dim in array.shape) for name, array in sample.items()}
+    if workload is None:
+        return Workload((Phase(_dims(next(iter(own.values()), ())), own),))
+    return Workload(tuple(Phase(phase.name, _fit(phase, own), phase.weight) for phase in workload.phases))
+
+
+def _fit(phase: Phase, own: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    fitted = dict(own)
+    bare = phase.shapes.get(EVERY_INPUT)
+    if bare is not None:
+        same = [name for name, shape in own.items() if len(shape) == len(bare)]
+        if not same:
+            raise InputError(f"The shape {_dims(bare)} fits no input; the inputs are {_listed(own)}.")
+        fitted.update(dict.fromkeys(same, bare))
+    for name, shape in phase.shapes.items():
+        if name == EVERY_INPUT:
+            continue
+        if name not in own:
+            close = difflib.get_close_matches(name, own, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise InputError(
+                f"The workload names the input {name!r}, which the model lacks; the inputs are {_listed(own)}.{hint}"
+            )
+        if len(shape) != len(own[name]):
+            raise InputError(
+                f"The workload gives {name} the shape {_dims(shape)}; the model's {name} has {len(own[name])} axes."
+            )
+        fitted[name] = tuple(shape)
+    return fitted
+
+
+def _phase(entry: Any, where: str) -> Phase:
+    if not isinstance(entry, dict) or not isinstance(entry.get("shapes"), dict) or not entry["shapes"]:
+        raise InputError(f'{where} must have "shapes": {{input name: [dims]}}.')
+    unknown = sorted(set(entry) - {"name", "shapes", "weight"})
+    if unknown:
+        raise InputError(f"{where} has the unknown field {unknown[0]!r}; the fields are name, shapes and weight.")
+    shapes = {}
+    for name, dims in entry["shapes"].items():
+        if not isinstance(dims, list) or not all(type(dim) is int and dim > 0 for dim in dims):
+            raise InputError(f"{where} gives {name} the shape {dims!r}; a shape is a list of whole numbers above zero.")
+        shapes[name] = tuple(dims)
+    weight = entry.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+        raise InputError(f"{where} has weight {weight!r}; a weight is a number above zero.")
+    return Phase(str(entry.get("name") or _dims(next(iter(shapes.values())))), shapes, float(weight))
+
+
+def _dims(shape: Sequence[int]) -> str:
+    return "x".join(str(dim) for dim in shape) or "scalar"
+
+
+def _long(phase: Phase) -> str:
+    return ",".join(f"{name}={_dims(shape)}" for name, shape in phase.shapes.items())
+
+
+def _listed(shapes: Mapping[str, Sequence[int]]) -> str:
+    return ", ".join(f"{name} ({_dims(shape)})" for name, shape in shapes.items())

@@ -1,0 +1,97 @@
+"""Shapes and workload files: what users write, what it means, and what they are told when it cannot be."""
+
+import json
+
+import numpy as np
+import pytest
+
+from szilard.cost_model.errors import InputError
+from szilard.rewriter.workload import fit_workload, parse_shape, parse_shapes, read_workload
+
+
+def test_several_inputs_and_a_weight():
+    phase = parse_shape("input_ids=1x128,attention_mask=1x128:0.5")
+    assert phase.shapes == {"input_ids": (1, 128), "attention_mask": (1, 128)}
+    assert phase.weight == 0.5
+    assert phase.name == "1x128"
+
+
+def test_names_may_hold_colons_and_dots():
+    assert parse_shape("input:0=3x7").shapes == {"input:0": (3, 7)}
+    assert parse_shape("a.b/c:0=3x7:2").weight == 2.0
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1x", "x1", "1x0", "a=", "=1x2", "a=1xb", "1x128:0", "1x128:-1", "1x128:1e999", "a=1,a=2", "1x2:e", "a=-1x3"]
+)
+def test_texts_that_cannot_be_read(text):
+    with pytest.raises(InputError, match="--shape"):
+        parse_shape(text)
+
+
+def test_phases_of_one_short_name_are_told_apart():
+    workload = parse_shapes(["a=1x128,b=1x16:3", "a=1x128,b=1x32:1", "a=8x128:4"])
+    assert [p.name for p in workload.phases] == ["a=1x128,b=1x16", "a=1x128,b=1x32", "8x128"]
+    assert [p.weight for p in workload.phases] == [0.375, 0.125, 0.5]
+
+
+SAMPLE = {"ids": np.zeros((1, 7)), "mask": np.zeros((1, 7)), "rate": np.array(1), "image": np.zeros((1, 3, 9, 9))}
+
+
+def test_a_bare_shape_goes_to_every_input_of_its_rank():
+    (phase,) = fit_workload(parse_shapes(["2x33"]), SAMPLE).phases
+    assert phase.shapes == {"ids": (2, 33), "mask": (2, 33), "rate": (), "image": (1, 3, 9, 9)}
+
+
+def test_a_named_shape_beats_a_bare_one():
+    (phase,) = fit_workload(parse_shapes(["2x33,mask=2x34"]), SAMPLE).phases
+    assert phase.shapes["mask"] == (2, 34)
+    assert phase.shapes["ids"] == (2, 33)
+
+
+def test_no_workload_is_the_shapes_of_the_sample():
+    (phase,) = fit_workload(None, SAMPLE).phases
+    assert phase.name == "1x7"
+    assert phase.shapes["image"] == (1, 3, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("idz=1x7", "Did you mean ids"), ("2x3x4", "fits no input"), ("ids=1x2x3", "2 axes"), ("zz=1", "lacks")],
+)
+def test_a_shape_that_does_not_fit_the_model(text, words):
+    with pytest.raises(InputError, match=words):
+        fit_workload(parse_shapes([text]), SAMPLE)
+
+
+def test_a_workload_file(tmp_path):
+    path = tmp_path / "w.json"
+    path.write_text(json.dumps([{"name": "prefill", "shapes": {"ids": [1, 2048]}, "weight": 3}, {"shapes": {"ids": [8, 1]}}]))
+    prefill, decode = read_workload(path).phases
+    assert (prefill.name, prefill.weight, prefill.shapes) == ("prefill", 0.75, {"ids": (1, 2048)})
+    assert (decode.name, decode.weight) == ("8x1", 0.25)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not JSON"),
+        ("[]", "at least one entry"),
+        ('{"shapes": {}}', "JSON list"),
+        ('[{"shapes": {}}]', "Entry 0"),
+        ('[{"shapes": {"a": [1]}}, {"shapes": {"a": [0]}}]', "Entry 1"),
+        ('[{"shapes": {"a": [true]}}]', "Entry 0"),
+        ('[{"shapes": {"a": [1]}, "weight": "much"}]', "weight"),
+        ('[{"shapes": {"a": [1]}, "wieght": 1}]', "wieght"),
+    ],
+)
+def test_workload_files_that_cannot_be_used(tmp_path, text, words):
+    path = tmp_path / "w.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words):
+        read_workload(path)
+
+
+def test_a_missing_workload_file(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_workload(tmp_path / "none.json")
