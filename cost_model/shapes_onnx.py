@@ -1,0 +1,134 @@
+"""Concrete shapes and dtypes of every value of an ONNX model: shape inference on a copy without weights, then one real run
+for what stays unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from .errors import InputError
+from .probe_onnx import measure_shapes, take_branches
+from .sample_onnx import input_shapes, random_inputs
+
+SMALL = 1024
+"""Elements. Larger initialisers stay out of the copy: none of that size is a shape, and the copy must stay below 2 GB."""
+
+Facts = tuple[tuple[int, ...] | None, str | None]
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """`graph`: the model's graph with value infos. `flat`: facts by value name of the main graph and of every branch that is
+    taken; `taken`: If node name -> attribute name of that branch."""
+
+    graph: onnx.GraphProto
+    flat: Mapping[str, Facts]
+    taken: Mapping[str, str]
+
+
+def dtype_name(kind: ir.DataType | None) -> str | None:
+    """The numpy name of an ONNX dtype ("float32", "bfloat16", "str"); None if it is unknown."""
+    if kind is None or kind == ir.DataType.UNDEFINED:
+        return None
+    return "str" if kind == ir.DataType.STRING else kind.numpy().name
+
+
+def infer(model: ir.Model, shapes: Mapping[str, tuple[int, ...]], sample: Mapping[str, np.ndarray] | None = None) -> Inferred:
+    """Facts of every value for the given input `shapes`.
+
+    What cannot be inferred (data-dependent shapes, operators of other domains, which branch an If takes) is read off runs in
+    onnxruntime on `sample`, or on random inputs where it is None or of another shape; what cannot be run stays unknown.
+    Raises InputError if a shape does not fit its input (see `input_shapes`).
+    """
+    concrete = input_shapes(model, shapes)
+    proto, weights = skeleton(model, concrete)
+    proto = _infer(proto)
+    flat, taken, inputs = proto, {}, None
+    while any(node.op_type == "If" for node in flat.graph.node):
+        inputs = _inputs(model, concrete, sample) if inputs is None else inputs
+        step = take_branches(flat, weights, inputs)
+        if step is None:
+            break
+        flat, taken = _infer(step[0]), taken | step[1]
+    known = facts_of(flat.graph)
+    missing = [name for node in flat.graph.node for name in node.output if name and None in known.get(name, (None, None))]
+    if missing:
+        measured = measure_shapes(flat, weights, _inputs(model, concrete, sample) if inputs is None else inputs, missing)
+        known |= {info.name: _facts(info) for info in measured}
+    return Inferred(proto.graph, known, taken)
+
+
+def skeleton(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
+    """A copy of `model` whose inputs have the concrete `shapes`, without value infos or large weights; and those weights.
+
+    A weight left out is declared as an input of the copy. The model is not touched.
+    """
+    proto, graph = onnx.ModelProto(), model.graph
+    large: dict[str, ir.TensorProtocol] = {}
+    proto.ir_version = model.ir_version
+    for domain, version in graph.opset_imports.items():
+        proto.opset_import.add(domain=domain, version=version)
+    for function in model.functions.values():
+        ir.serde.serialize_function_into(proto.functions.add(), function)
+    proto.graph.name = graph.name or "graph"
+    for value in graph.inputs:
+        if value.name in graph.initializers:
+            continue
+        info = proto.graph.input.add()
+        ir.serde.serialize_value_into(info, value)
+        if value.name in shapes and isinstance(value.type, ir.TensorType):
+            info.type.tensor_type.shape.Clear()
+            info.type.tensor_type.shape.SetInParent()
+            for dim in shapes[value.name]:
+                info.type.tensor_type.shape.dim.add(dim_value=dim)
+    for name, value in graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None:
+            continue
+        if tensor.size <= SMALL:
+            ir.serde.serialize_tensor_into(proto.graph.initializer.add(), tensor)
+            proto.graph.initializer[-1].name = name
+        else:
+            large[name] = tensor
+            proto.graph.input.append(onnx.helper.make_tensor_value_info(name, int(tensor.dtype), tensor.shape.numpy()))
+    for node in graph:
+        ir.serde.serialize_node_into(proto.graph.node.add(), node)
+    for value in graph.outputs:
+        # An output without a type is skipped by inference; its declared shape may be that of another batch size.
+        info = proto.graph.output.add(name=value.name)
+        if isinstance(value.type, ir.TensorType):
+            info.type.tensor_type.elem_type = int(value.type.dtype)
+    return proto, large
+
+
+def facts_of(graph: onnx.GraphProto) -> dict[str, Facts]:
+    """Shape and dtype name of every value that the graph annotates; None for an unknown shape or dtype."""
+    return {info.name: _facts(info) for info in (*graph.input, *graph.value_info, *graph.output)}
+
+
+def _facts(info: onnx.ValueInfoProto) -> Facts:
+    if not info.type.HasField("tensor_type"):
+        return None, None
+    tensor = info.type.tensor_type
+    known = tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim)
+    shape = tuple(dim.dim_value for dim in tensor.shape.dim) if known else None
+    return shape, dtype_name(ir.DataType(tensor.elem_type))
+
+
+def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
+    return onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+
+
+def _inputs(
+    model: ir.Model, shapes: Mapping[str, tuple[int, ...]], sample: Mapping[str, np.ndarray] | None
+) -> dict[str, np.ndarray]:
+    try:
+        inputs = random_inputs(model, shapes)
+    except InputError:
+        inputs = {}
+    fitting = {name: array for name, array in (sample or {}).items() if tuple(array.shape) == shapes.get(name)}
+    return inputs | fitting
