@@ -131,12 +131,12 @@ def _prepare_activation_format(
     tensors: dict[str, np.ndarray] = {}
     target, seen = weight, x
     if action == "int8_static":
-        assert x is not None
-        multipliers = channel_multipliers(weight, x)
+        assert seen is not None
+        multipliers = channel_multipliers(weight, seen)
         scalars["migrated"] = int(multipliers is not None)
         if multipliers is not None:
             tensors["input_scale"] = multipliers
-            target, seen = weight / multipliers[:, None], x * multipliers
+            target, seen = weight / multipliers[:, None], seen * multipliers
         scalars["scale"], scalars["zero"] = input_range(seen)
     scale = _nonzero(np.abs(target).max(axis=0) / limit)
     spread = np.broadcast_to(scale, weight.shape)

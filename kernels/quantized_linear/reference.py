@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from .formats import FORMATS, Prepared
+from .formats import FORMATS, Prepared, effective_weight
 
 
 def simulate(prepared: Prepared, x: torch.Tensor) -> torch.Tensor:
-    """y [M, N] = x [M, K] W + b in the format of `prepared`; a merged one gives all its columns. Integer sums are taken in float64, where
-    they are exact below 2^53 and fast."""
+    """y [M, N] = x [M, K] W + b, all float32, in the format of `prepared`; a merged one gives all its columns. The integer sums are taken
+    in float32, whose matmul is the fastest there is; they round beyond 2^24, as the runtime's scaling does."""
     if prepared.base not in FORMATS[:2]:
         return _weight_only(prepared, x)
     if prepared.base == "int8_static":
@@ -20,10 +20,8 @@ def simulate(prepared: Prepared, x: torch.Tensor) -> torch.Tensor:
     else:
         scale, zero = dynamic_range(x)
     codes = torch.clamp(torch.round(x / scale) + zero, 0, 255)
-    sums = (codes - zero).double() @ torch.from_numpy(prepared.tensors["weight"]).double()
-    return sums.float() * (scale * torch.from_numpy(prepared.tensors["weight_scale"])) + torch.from_numpy(
-        prepared.tensors["bias"]
-    )
+    sums = (codes - zero) @ torch.from_numpy(prepared.tensors["weight"]).float()
+    return sums * (scale * torch.from_numpy(prepared.tensors["weight_scale"])) + torch.from_numpy(prepared.tensors["bias"])
 
 
 def dynamic_range(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,21 +34,11 @@ def dynamic_range(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _weight_only(prepared: Prepared, x: torch.Tensor) -> torch.Tensor:
-    """MatMulNBits at accuracy level 4: each row of x is rounded to signed 8-bit codes block by block, scale max|x| / 127."""
-    bits, block = int(prepared.scalars["bits"]), int(prepared.scalars["block"])
-    scale = torch.from_numpy(prepared.tensors["weight_scale"])
-    columns, blocks = scale.shape
-    codes = torch.from_numpy(prepared.tensors["weight"])
-    if bits == 4:
-        codes = torch.stack([codes & 15, codes >> 4], dim=-1)
-    zero = torch.full((columns, blocks), float(1 << (bits - 1)))
-    if "weight_zero" in prepared.tensors:
-        packed = torch.from_numpy(prepared.tensors["weight_zero"])
-        zero = torch.stack([packed & 15, packed >> 4], dim=-1).reshape(columns, -1)[:, :blocks].float()
-    weight = codes.reshape(columns, blocks, block).float() - zero[:, :, None]
-    padded = torch.nn.functional.pad(x, (0, blocks * block - x.shape[1])).reshape(len(x), blocks, block)
-    input_scale = padded.abs().amax(dim=-1) / 127
-    rounded = torch.round(padded / torch.where(input_scale == 0, torch.ones_like(input_scale), input_scale)[:, :, None])
-    sums = torch.einsum("mbk,nbk->mnb", rounded, weight)
-    y = torch.einsum("mnb,mb,nb->mn", sums, input_scale, scale)
-    return y + torch.from_numpy(prepared.tensors["bias"])
+    """MatMulNBits at accuracy level 4: each row of x is rounded block by block to signed 8-bit codes of scale max|x| / 127."""
+    rows, features = x.shape
+    block = int(prepared.scalars["block"])
+    blocks = torch.nn.functional.pad(x, (0, -features % block)).reshape(rows, -1, block)
+    scale = blocks.abs().amax(dim=-1, keepdim=True) / 127
+    rounded = torch.round(blocks / torch.where(scale == 0, torch.ones_like(scale), scale)) * scale
+    weight = torch.from_numpy(effective_weight(prepared))
+    return rounded.reshape(rows, -1)[:, :features] @ weight + torch.from_numpy(prepared.tensors["bias"])
