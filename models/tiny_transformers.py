@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .wrappers import Speech, Text, TextPair, TextToText, Vision
+
 SEED = 5
 VOCABULARY = 97
 TOKENS = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -17,67 +19,18 @@ TOKENS = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_t
 Made = tuple[nn.Module, dict[str, torch.Tensor]]
 
 
-class Plain(nn.Module):
-    """Calls a transformers model with the tensors called `names` and gives the one output tensor called `output`."""
-
-    def __init__(self, model: nn.Module, output: str) -> None:
-        super().__init__()
-        self.model = model
-        self.output = output
-
-    def _call(self, **inputs: torch.Tensor) -> torch.Tensor:
-        return getattr(self.model(**inputs, return_dict=True), self.output)
-
-
-class Encoder(Plain):
-    """input_ids, attention_mask, token_type_ids (int64 [B, L]) -> last_hidden_state [B, L, D]."""
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
-        return self._call(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
-
-
-class Decoder(Plain):
-    """input_ids, attention_mask (int64 [B, L]) -> logits [B, L, V]."""
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return self._call(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-
-
-class Vision(Plain):
-    """pixel_values (float32 [B, C, H, W]) -> logits [B, classes]."""
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self._call(pixel_values=pixel_values)
-
-
-class TextToText(Plain):
-    """input_ids, attention_mask (int64 [B, L]), decoder_input_ids (int64 [B, T]) -> logits [B, T, V]."""
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, decoder_input_ids: torch.Tensor) -> torch.Tensor:
-        return self._call(
-            input_ids=input_ids, attention_mask=attention_mask, decoder_input_ids=decoder_input_ids, use_cache=False
-        )
-
-
-class Speech(Plain):
-    """input_features (float32 [B, mel bins, frames]), decoder_input_ids (int64 [B, T]) -> logits [B, T, V]."""
-
-    def forward(self, input_features: torch.Tensor, decoder_input_ids: torch.Tensor) -> torch.Tensor:
-        return self._call(input_features=input_features, decoder_input_ids=decoder_input_ids, use_cache=False)
-
-
 def _build(kind: str, configuration: str, settings: dict[str, Any], wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
     """A model of class `kind` with random weights from SEED, widened so that attention and norms are far from uniform."""
     import transformers
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(SEED)
         model = getattr(transformers, kind)(getattr(transformers, configuration)(**settings))
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=1.3 / parameter.shape[-1] ** 0.5)
             elif torch.all(parameter == parameter.flatten()[0]):
-                nn.init.normal_(parameter, mean=float(parameter.flatten()[0]), std=0.1)
+                nn.init.normal_(parameter, mean=parameter.flatten()[0].item(), std=0.1)
     return wrap(model).eval()
 
 
@@ -99,7 +52,7 @@ def _noise(*shape: int) -> torch.Tensor:
 def bert() -> Made:
     """A BERT encoder, 2 layers of width 48 with 3 heads."""
     sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 120}
-    module = _build("BertModel", "BertConfig", TOKENS | sizes, lambda model: Encoder(model, "last_hidden_state"))
+    module = _build("BertModel", "BertConfig", TOKENS | sizes, lambda model: TextPair(model, "last_hidden_state"))
     ids = _ids(2, 19)
     return module, {"input_ids": ids, "attention_mask": _mask(2, 19, 4), "token_type_ids": (ids > 50).long()}
 
@@ -107,7 +60,7 @@ def bert() -> Made:
 def gpt2() -> Made:
     """A GPT-2 language model, 2 layers of width 48 with 3 heads."""
     sizes = {"n_embd": 48, "n_layer": 2, "n_head": 3, "n_positions": 64}
-    module = _build("GPT2LMHeadModel", "GPT2Config", TOKENS | sizes, lambda model: Decoder(model, "logits"))
+    module = _build("GPT2LMHeadModel", "GPT2Config", TOKENS | sizes, lambda model: Text(model, "logits"))
     return module, {"input_ids": _ids(2, 21), "attention_mask": _mask(2, 21, 5)}
 
 
@@ -115,7 +68,7 @@ def llama() -> Made:
     """A Llama language model, 2 layers of width 48 with 6 query and 2 key heads, SwiGLU of 104."""
     sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2}
     sizes |= {"intermediate_size": 104, "max_position_embeddings": 64}
-    module = _build("LlamaForCausalLM", "LlamaConfig", TOKENS | sizes, lambda model: Decoder(model, "logits"))
+    module = _build("LlamaForCausalLM", "LlamaConfig", TOKENS | sizes, lambda model: Text(model, "logits"))
     return module, {"input_ids": _ids(2, 17), "attention_mask": _mask(2, 17, 3)}
 
 

@@ -1,0 +1,180 @@
+"""What a task means for a transformers folder: which tensors go in and out, what to calibrate on, and how good a model is at it.
+
+embed       encoder -> last_hidden_state         recall@1 of signatures to descriptions in the standard library
+classify    classifier -> logits                 share of texts given the class that the original gives
+causal-lm   language model -> logits             mean log-likelihood of the next token, in nats
+none        text encoder -> last_hidden_state    no metric
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from . import texts
+from .embedding import embedder, tokens
+from .retrieval import recall_at_one
+from .wrappers import Text, TextPair
+
+# Task -> (transformers class, output, name of the metric).
+TASKS = {
+    "embed": ("AutoModel", "last_hidden_state", "recall@1"),
+    "classify": ("AutoModelForSequenceClassification", "logits", "agreement with the original"),
+    "causal-lm": ("AutoModelForCausalLM", "logits", "log-likelihood per token (nats)"),
+    "none": ("AutoModel", "last_hidden_state", ""),
+}
+MAX_LENGTH = 512
+PAIR = ("input_ids", "attention_mask", "token_type_ids")
+
+Run = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A task for one model folder. Arrays go by input name (each int64 [B, L]); axes 0 and 1 of every input are free.
+
+    `build` makes the module in float32: tensors called `inputs`, in order -> one tensor called `output`. `metric` is better when
+    higher, takes the running model (inputs by name -> outputs by name, of which it reads the first) and is None for "none".
+    """
+
+    task: str
+    build: Callable[[], nn.Module]
+    inputs: tuple[str, ...]
+    output: str
+    sample: dict[str, np.ndarray]
+    calibration: list[dict[str, np.ndarray]]
+    metric: Callable[[Run], float] | None
+    metric_name: str
+
+
+def recipe(task: str, directory: str | Path) -> Recipe:
+    """The recipe of `task` for a local transformers folder: nothing is fetched, no code of the folder runs, nothing is unpickled.
+
+    Raises ValueError for an unknown task or a model that does not read text, FileNotFoundError for a folder without
+    config.json or a .safetensors file, ModuleNotFoundError without transformers; each with a sentence.
+    """
+    if task not in TASKS:
+        raise ValueError(f"There is no task {task!r}: choose one of {', '.join(TASKS)}.")
+    folder = _checked(Path(directory))
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("Reading a transformers folder needs transformers: run `pip install szilard[hf]`.") from error
+    kind, output, metric_name = TASKS[task]
+    local = {"local_files_only": True, "trust_remote_code": False}
+    configuration = transformers.AutoConfig.from_pretrained(str(folder), **local)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **local)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"The folder {folder} has no tokenizer that can be read, so there is no text to give its model ({_first(error)}): "
+            "pass a factory (module:function) that makes the module and its sample inputs."
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    max_length = min(MAX_LENGTH, getattr(configuration, "max_position_embeddings", MAX_LENGTH), tokenizer.model_max_length)
+    inputs = _inputs(getattr(transformers, kind), configuration, tokenizer, folder)
+    return Recipe(
+        task=task,
+        build=partial(_build, getattr(transformers, kind), folder, inputs, output),
+        inputs=inputs,
+        output=output,
+        sample=tokens(tokenizer, texts.batches(1)[0][:2], inputs, max_length),
+        calibration=texts.calibration(tokenizer, inputs, max_length),
+        metric=_metric(
+            task, tokenizer, inputs, max_length, partial(_build, getattr(transformers, kind), folder, inputs, output)
+        ),
+        metric_name=metric_name,
+    )
+
+
+def _checked(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} is not a transformers folder: it has no config.json.")
+    if not any(folder.glob("*.safetensors")):
+        raise FileNotFoundError(
+            f"{folder} has no .safetensors weights, and other formats are not read because they can run code when loaded: "
+            "save the model again with save_pretrained, which writes model.safetensors."
+        )
+    return folder
+
+
+def _first(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _inputs(kind: Any, configuration: Any, tokenizer: Any, folder: Path) -> tuple[str, ...]:
+    """The names of the tensors that both the model takes and the tokenizer makes, in the order of the wrappers."""
+    try:
+        model_class = kind._model_mapping[type(configuration)]
+    except KeyError as error:
+        model = getattr(configuration, "model_type", "unknown")
+        raise ValueError(f"The model in {folder} ({model}) has no {kind.__name__}: choose another --task.") from error
+    taken = inspect.signature(model_class.forward).parameters
+    names = tuple(name for name in PAIR if name in taken and name in {*tokenizer.model_input_names, "attention_mask"})
+    if names[:2] != PAIR[:2] or getattr(configuration, "is_encoder_decoder", False):
+        raise ValueError(
+            f"The model in {folder} ({model_class.__name__}) does not take input_ids and attention_mask alone: pass a factory "
+            "(module:function) that makes the module and its sample inputs."
+        )
+    return names
+
+
+def _build(kind: Any, folder: Path, inputs: tuple[str, ...], output: str) -> nn.Module:
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    model = kind.from_pretrained(
+        str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+    )
+    return (TextPair if inputs == PAIR else Text)(model, output).eval()
+
+
+def _metric(
+    task: str, tokenizer: Any, inputs: tuple[str, ...], max_length: int, build: Callable[[], nn.Module]
+) -> Callable[[Run], float] | None:
+    if task == "embed":
+        return lambda run: recall_at_one(embedder(run, tokenizer, inputs))
+    if task == "none":
+        return None
+    held_out = texts.sentences()[-200:] if task == "classify" else texts.passages()[-12:]
+    batches = [tokens(tokenizer, held_out[start : start + 4], inputs, max_length) for start in range(0, len(held_out), 4)]
+    if task == "causal-lm":
+        return lambda run: _log_likelihood(run, batches)
+    return lambda run: float(np.mean(_classes(run, batches) == _original_classes(build, batches)))
+
+
+def _classes(run: Run, batches: list[dict[str, np.ndarray]]) -> np.ndarray:
+    return np.concatenate([next(iter(run(batch).values())).argmax(-1) for batch in batches])
+
+
+def _original_classes(build: Callable[[], nn.Module], batches: list[dict[str, np.ndarray]]) -> np.ndarray:
+    module = build()
+
+    def run(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            return {"logits": module(*map(torch.from_numpy, batch.values())).numpy()}
+
+    return _classes(run, batches)
+
+
+def _log_likelihood(run: Run, batches: list[dict[str, np.ndarray]]) -> float:
+    """Mean over the real tokens of log p(token | the tokens before it)."""
+    total, count = 0.0, 0
+    for batch in batches:
+        logits = next(iter(run(batch).values()))[:, :-1].astype(np.float64)
+        following, real = batch["input_ids"][:, 1:], batch["attention_mask"][:, 1:] == 1
+        top = logits.max(-1, keepdims=True)
+        normaliser = np.log(np.exp(logits - top).sum(-1)) + top[..., 0]
+        chosen = np.take_along_axis(logits, following[..., None], -1)[..., 0] - normaliser
+        total += chosen[real].sum()
+        count += int(real.sum())
+    return float(total / count)
