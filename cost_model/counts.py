@@ -1,0 +1,119 @@
+"""`Counts`: the work of one op in flops, compulsory bytes and launches, before any device gives it a price."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+from . import kinds
+from .counts_flops import Unknown, flops
+from .counts_traffic import SILENT, Traffic, traffic
+from .net import Net, Op
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Work of one op or of several. `flops` by dtype (see `counts_flops`), `read` and `written` bytes, `intermediate` those of these
+    bytes that another op of the net hands over, value by value [B] (a device with room keeps such a value on the chip), `link`
+    bytes that cross to another device, kernel `launches`, output `elements`. `known` is False when something could not be counted.
+    """
+
+    flops: Mapping[str, float] = field(default_factory=dict)
+    read: float = 0.0
+    written: float = 0.0
+    intermediate: tuple[float, ...] = ()
+    link: float = 0.0
+    launches: int = 0
+    known: bool = True
+    elements: float = 0.0
+
+    @property
+    def bytes(self) -> float:
+        """Compulsory bytes, read and written [B]."""
+        return self.read + self.written
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            {key: self.flops.get(key, 0.0) + other.flops.get(key, 0.0) for key in {**self.flops, **other.flops}},
+            self.read + other.read,
+            self.written + other.written,
+            self.intermediate + other.intermediate,
+            self.link + other.link,
+            self.launches + other.launches,
+            self.known and other.known,
+            self.elements + other.elements,
+        )
+
+
+def count(op: Op, net: Net) -> Counts:
+    """The work of one op at the shapes of `net`. An op outside the vocabulary, or with a shape that is not known, keeps its
+    compulsory bytes and has `known` False. `if` counts its most expensive branch, `loop` and `scan` one body (never known)."""
+    if op.kind in SILENT:
+        return Counts(elements=_elements(op, net))
+    if op.kind in kinds.CONTROL:
+        return _control(op)
+    moved = traffic(op, net)
+    known = moved.known and op.kind in kinds.KINDS
+    work: Mapping[str, float] = {}
+    if op.kind in kinds.KINDS:
+        try:
+            work = flops(op, net)
+        except Unknown:
+            known = False
+    return _counts(work, moved, net, known, _elements(op, net))
+
+
+def count_group(ops: Iterable[Op], net: Net) -> Counts:
+    """The work of `ops` as one kernel: all their flops, one launch, and only the bytes that cross the edge of the group.
+
+    A value read by several members is read once, as much of it as the member that reads most; so the bytes never exceed those of the
+    members apart (I/O of a fused sub-graph: its live inputs and outputs).
+    """
+    members = tuple(ops)
+    ids = {op.id for op in members}
+    parts = [count(op, net) for op in members]
+    reads: dict[str, float] = {}
+    writes: dict[str, float] = {}
+    inside = {name for op in members for name in op.outputs}
+    for op in members:
+        moved = traffic(op, net)
+        for name, size in moved.reads.items():
+            if name not in inside:
+                reads[name] = max(reads.get(name, 0.0), size)
+        for name, size in moved.writes.items():
+            if name in net.outputs or any(reader.id not in ids for reader in net.consumers(name)):
+                writes[name] = size
+    total = sum(parts, Counts())
+    edge = Traffic(reads, writes, total.known)
+    silent = total.launches == 0
+    return _counts(total.flops, edge, net, total.known, total.elements, 0 if silent else 1)
+
+
+def _counts(work: Mapping[str, float], moved: Traffic, net: Net, known: bool, elements: float, launches: int = 1) -> Counts:
+    passed = [size for name, size in moved.reads.items() if net.producer(name) is not None]
+    passed += [size for name, size in moved.writes.items() if net.consumers(name)]
+    return Counts(
+        work,
+        sum(moved.reads.values()),
+        sum(moved.writes.values()),
+        tuple(passed),
+        launches=launches,
+        known=known,
+        elements=elements,
+    )
+
+
+def _elements(op: Op, net: Net) -> float:
+    return float(sum(prod(shape) for shape in map(net.shape, filter(None, op.outputs)) if shape is not None))
+
+
+def _control(op: Op) -> Counts:
+    bodies = [sum((count(inner, body) for inner in body.ops.values()), Counts(launches=1)) for body in op.branches]
+    if not bodies:
+        return Counts(launches=1, known=False)
+    costly = max(bodies, key=lambda body: (sum(body.flops.values()) + body.bytes, body.launches))
+    known = op.kind == "if" and all(body.known for body in bodies)
+    return Counts(
+        costly.flops, costly.read, costly.written, costly.intermediate, costly.link, costly.launches, known, costly.elements
+    )

@@ -1,0 +1,244 @@
+"""Floating-point and integer operations of one op, by the dtype that computes them.
+
+A multiply-add is two flops. Keys are "float32", "int8", ..., with ".tensor" behind those of matrix products, which a
+device may price by its matrix units. Functions such as exp count the multiply-adds of a vectorised polynomial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import log2, prod
+
+from . import kinds
+from .net import Net, Op
+
+Flops = dict[str, float]
+
+WEIGHT = {
+    **dict.fromkeys(("div", "sqrt", "rsqrt", "reciprocal", "mod"), 4.0),
+    **dict.fromkeys(("exp", "log", "sigmoid", "silu", "elu"), 12.0),
+    **dict.fromkeys(("tanh", "sin", "cos", "erf"), 16.0),
+    **dict.fromkeys(("gelu", "softplus", "pow"), 20.0),
+    **dict.fromkeys(("hard_sigmoid", "hard_swish", "clip", "leaky_relu", "prelu"), 2.0),
+    **dict.fromkeys(("softmax", "log_softmax"), 16.0),
+    **dict.fromkeys(("layer_norm", "group_norm", "instance_norm"), 8.0),
+    "rms_norm": 5.0,
+    "batch_norm": 2.0,
+    "skip_layer_norm": 10.0,
+    "quantize_linear": 3.0,
+    "dequantize_linear": 2.0,
+    "dynamic_quantize_linear": 5.0,
+}
+"""Operations for each element; 1 for what is not listed."""
+
+VARIADIC = frozenset(["add", "min", "max"])
+"""Kinds that may take more than two operands."""
+
+CLASS = {
+    **dict.fromkeys(("float64", "complex128"), "float64"),
+    "float32": "float32",
+    "complex64": "float32",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    **dict.fromkeys(("int64", "uint64", "int32", "uint32", "int16", "uint16", "bool"), "int32"),
+    **dict.fromkeys(("int8", "uint8", "int4", "uint4", "int2", "uint2"), "int8"),
+}
+
+
+class Unknown(Exception):
+    """A shape, dtype or attribute that the count needs is missing. Caught by `count`, which then marks the op as not known."""
+
+
+def arithmetic(dtype: str | None) -> str:
+    """The name under which arithmetic on `dtype` is priced. Raises Unknown for a dtype that has none."""
+    if dtype is not None and dtype.startswith("float8"):
+        return "float8"
+    if dtype not in CLASS:
+        raise Unknown(f"no arithmetic on {dtype}")
+    return CLASS[dtype]
+
+
+def flops(op: Op, net: Net) -> Flops:
+    """Operations by dtype of one op with kind in `kinds.KINDS`, control flow excepted. Raises Unknown."""
+    if op.kind in COUNTERS:
+        return COUNTERS[op.kind](op, net)
+    if op.kind in kinds.MOVEMENT or op.kind in kinds.FREE or op.kind == "dropout":
+        return {}
+    if op.kind in kinds.ELEMENTWISE:
+        return _elementwise(op, net)
+    return _per_element(op, net)
+
+
+def _shape(net: Net, name: str) -> tuple[int, ...]:
+    shape = net.shape(name) if name else None
+    if shape is None:
+        raise Unknown(f"the shape of {name!r} is not known")
+    return shape
+
+
+def _operand(op: Op, position: int) -> str:
+    if position >= len(op.inputs) or not op.inputs[position]:
+        raise Unknown(f"operand {position} is missing")
+    return op.inputs[position]
+
+
+def _class(net: Net, name: str) -> str:
+    value = net.values.get(name)
+    return arithmetic(value.dtype if value else None)
+
+
+def _plain(net: Net, name: str) -> str:
+    """As `_class`, but small integers are computed in 32-bit lanes outside matrix products."""
+    found = _class(net, name)
+    return "int32" if found == "int8" else found
+
+
+def _elementwise(op: Op, net: Net) -> Flops:
+    of = op.inputs[0] if op.kind in kinds.COMPARISON else op.output
+    times = max(1, len(op.inputs) - 1) if op.kind in VARIADIC else 1
+    return {_plain(net, of): times * WEIGHT.get(op.kind, 1.0) * prod(_shape(net, op.output))}
+
+
+def _per_element(op: Op, net: Net) -> Flops:
+    """Reductions, scans, norms, softmax, pools without overlap: one weight for each element that goes in."""
+    x = _operand(op, 0)
+    return {_plain(net, x): WEIGHT.get(op.kind, 1.0) * prod(_shape(net, x))}
+
+
+def _quantize(op: Op, net: Net) -> Flops:
+    return {"float32": WEIGHT[op.kind] * prod(_shape(net, _operand(op, 0)))}
+
+
+def _matmul(op: Op, net: Net) -> Flops:
+    a = _shape(net, _operand(op, 0))
+    if not a:
+        raise Unknown("a matmul of a scalar")
+    inner = a[-2] if op.attributes.get("transpose_a") and len(a) > 1 else a[-1]
+    out = prod(_shape(net, op.output))
+    kind = _class(net, op.inputs[0])
+    found = {f"{kind}.tensor": 2.0 * out * inner}
+    if op.kind == "matmul" and len(op.inputs) > 2 and op.inputs[2]:
+        found[_plain(net, op.output)] = 1.0 * out
+    if op.kind == "matmul_integer_to_float":
+        found["float32"] = 3.0 * out
+    return found
+
+
+def _matmul_nbits(op: Op, net: Net) -> Flops:
+    """Weights of few bits: computed in int8 when `accuracy_level` is 4 (the activations are quantised on the way), else in the
+    activations' dtype after each weight was expanded once."""
+    a = _shape(net, _operand(op, 0))
+    out = _shape(net, op.output)
+    products = 2.0 * prod(out) * a[-1]
+    if op.attributes.get("accuracy_level") == 4:
+        return {"int8.tensor": products, "float32": 3.0 * prod(a) + 2.0 * prod(out)}
+    kind = _class(net, op.inputs[0])
+    return {f"{kind}.tensor": products, kind: 2.0 * a[-1] * out[-1]}
+
+
+def _conv(op: Op, net: Net) -> Flops:
+    weight = _shape(net, _operand(op, 1))
+    out = prod(_shape(net, op.output))
+    sites = prod(_shape(net, op.inputs[0])) if op.attributes.get("transposed") else out
+    kind = _class(net, op.inputs[0])
+    found = {f"{kind}.tensor": 2.0 * sites * prod(weight[1:])}
+    if len(op.inputs) > 2 and op.inputs[2]:
+        found[_plain(net, op.output)] = 1.0 * out
+    return found
+
+
+def _attention(op: Op, net: Net) -> Flops:
+    """2 B H N S (D + D_v) for the two products and the softmax of B H N S scores; half of both when causal."""
+    q, k = (_shape(net, _operand(op, position)) for position in range(2))
+    if op.kind == "fused_attention" and len(k) == 2:
+        return _projected_attention(op, net, q, k)
+    v = _shape(net, _operand(op, 2))
+    if len(q) == 4 and len(k) == 4 and len(v) == 4:
+        scores, depth = float(prod(q[:3]) * k[2]), q[3] + v[3]
+    elif len(q) == 3 and len(k) == 3 and len(v) == 3 and op.attributes.get("heads"):
+        heads = int(op.attributes["heads"])
+        kv_heads = int(op.attributes.get("kv_heads") or heads)
+        scores, depth = float(q[0] * heads * q[1] * k[1]), q[2] // heads + v[2] // kv_heads
+    else:
+        raise Unknown("the layout of the attention operands")
+    scores *= 0.5 if op.attributes.get("is_causal") else 1.0
+    kind = _class(net, op.inputs[0])
+    return {f"{kind}.tensor": 2.0 * scores * depth, _plain(net, op.inputs[0]): WEIGHT["softmax"] * scores}
+
+
+def _projected_attention(op: Op, net: Net, x: tuple[int, ...], weight: tuple[int, ...]) -> Flops:
+    """x [B, N, C] times a packed weight [C, 3 C'], then attention of N tokens to each other (com.microsoft Attention)."""
+    tokens, width = prod(x[:-1]), weight[1] // 3
+    scores = float(tokens * x[-2] * int(op.attributes.get("num_heads") or op.attributes.get("heads") or 1))
+    kind = _class(net, op.inputs[0])
+    products = 2.0 * tokens * prod(weight) + 4.0 * tokens * x[-2] * width
+    return {f"{kind}.tensor": products, _plain(net, op.inputs[0]): WEIGHT["softmax"] * scores}
+
+
+def _recurrent(op: Op, net: Net) -> Flops:
+    """A multiply-add for each weight, step and row. Weights are the operands [directions, G H, ...] (ONNX: W and R, positions 1 and 2)
+    or the matrices among the parameters (ATen)."""
+    x = _shape(net, _operand(op, 0))
+    steps = prod(x[:-1])
+    shapes = [_shape(net, name) for name in op.inputs[1:] if name]
+    packed = len(_shape(net, _operand(op, 1))) == 3 and len(shapes) > 1 and shapes[0][:2] == shapes[1][:2]
+    weights = shapes[:2] if packed else [s for s in shapes if len(s) == 2]
+    if not weights:
+        raise Unknown("the weights of a recurrent op")
+    hidden = sum(w[-2] for w in weights) / 2
+    kind = _class(net, op.inputs[0])
+    return {f"{kind}.tensor": 2.0 * steps * sum(prod(w) for w in weights), kind: WEIGHT["tanh"] * steps * hidden}
+
+
+def _order(op: Op, net: Net) -> Flops:
+    x = _shape(net, _operand(op, 0))
+    width = x[int(op.attributes.get("axis", -1))] if x else 1
+    return {_plain(net, op.inputs[0]): prod(x) * max(1.0, log2(max(width, 1)))}
+
+
+def _pool(op: Op, net: Net) -> Flops:
+    kernel = op.attributes.get("kernel") or op.attributes.get("kernel_shape")
+    if kernel is None:
+        return _per_element(op, net)
+    return {_plain(net, op.inputs[0]): float(prod(_shape(net, op.output)) * prod(kernel))}
+
+
+def _resize(op: Op, net: Net) -> Flops:
+    """Nearest copies; linear interpolates in each resized axis (three operations); cubic reads four neighbours (seven)."""
+    mode = str(op.attributes.get("mode", "linear"))
+    weight = 0.0 if "nearest" in mode else 14.0 if "cubic" in mode else 6.0
+    return {_plain(net, op.output): weight * prod(_shape(net, op.output))} if weight else {}
+
+
+def _einsum(op: Op, net: Net) -> Flops:
+    """Twice the product of the lengths of all indices of the equation, for two operands; once for one operand."""
+    equation = str(op.attributes.get("equation", "")).replace(" ", "")
+    terms = equation.split("->")[0].split(",")
+    shapes = [_shape(net, name) for name in op.inputs if name]
+    if not equation or len(terms) != len(shapes):
+        raise Unknown("the equation of an einsum")
+    lengths: dict[str, int] = {}
+    for term, shape in zip(terms, shapes, strict=True):
+        before, dots, after = term.partition("...")
+        middle = len(shape) - len(before) - len(after)
+        if middle < 0 or (middle and not dots):
+            raise Unknown("the equation of an einsum")
+        labels = [*before, *(f"...{middle - i}" for i in range(middle)), *after]
+        for label, length in zip(labels, shape, strict=True):
+            lengths[label] = max(length, lengths.get(label, 1))
+    kind = _class(net, op.inputs[0])
+    return {f"{kind}.tensor" if len(shapes) > 1 else kind: float(len(shapes) * prod(lengths.values()))}
+
+
+COUNTERS: dict[str, Callable[[Op, Net], Flops]] = {
+    **dict.fromkeys(("matmul", "matmul_integer", "matmul_integer_to_float"), _matmul),
+    "matmul_nbits": _matmul_nbits,
+    "conv": _conv,
+    **dict.fromkeys(kinds.ATTENTION, _attention),
+    **dict.fromkeys(kinds.RECURRENT, _recurrent),
+    **dict.fromkeys(kinds.ORDER, _order),
+    **dict.fromkeys(kinds.POOL, _pool),
+    **dict.fromkeys(kinds.QUANTIZE, _quantize),
+    "resize": _resize,
+    "einsum": _einsum,
+}

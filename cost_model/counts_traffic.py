@@ -1,0 +1,87 @@
+"""Compulsory traffic: the bytes of each value that an op must read and write at least once, whatever kernel runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from . import kinds
+from .net import Net, Op
+
+ITEM_BYTES: Mapping[str, float] = {
+    **dict.fromkeys(("float64", "int64", "uint64", "complex64"), 8.0),
+    **dict.fromkeys(("float32", "int32", "uint32"), 4.0),
+    **dict.fromkeys(("float16", "bfloat16", "int16", "uint16"), 2.0),
+    **dict.fromkeys(("int8", "uint8", "bool"), 1.0),
+    **dict.fromkeys(("int4", "uint4", "float4_e2m1fn"), 0.5),
+    **dict.fromkeys(("int2", "uint2"), 0.25),
+    "complex128": 16.0,
+}
+"""Bytes of one element by numpy name; every name that starts with "float8" is one byte."""
+
+SILENT = kinds.FREE | kinds.VIEW | {"dropout"}
+"""Kinds that move nothing and start no kernel; dropout is the identity at inference."""
+
+PART = frozenset(["slice", "split"])
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes by value name: `reads` once each, `writes` once each. `known` is False when a shape or dtype is missing."""
+
+    reads: Mapping[str, float]
+    writes: Mapping[str, float]
+    known: bool
+
+
+def item_bytes(dtype: str | None) -> float | None:
+    """Bytes of one element, None for a dtype that is not known (or a text)."""
+    if dtype is None:
+        return None
+    return 1.0 if dtype.startswith("float8") else ITEM_BYTES.get(dtype)
+
+
+def value_bytes(name: str, net: Net) -> float | None:
+    """Bytes of one value [B], None when its shape or dtype is not known."""
+    value = net.values.get(name)
+    if value is None or value.shape is None:
+        return None
+    size = item_bytes(value.dtype)
+    return None if size is None else prod(value.shape) * size
+
+
+def traffic(op: Op, net: Net) -> Traffic:
+    """What `op` reads and writes at least [B], by value. Free kinds and views move nothing; an output that nobody reads and that
+    the net does not return is not written.
+
+    Gathers read as many elements of their data as they write; slices and splits only what they keep; a convolution
+    whose stride exceeds its kernel skips rows and columns.
+    """
+    if op.kind in SILENT:
+        return Traffic({}, {}, True)
+    known = True
+    writes: dict[str, float] = {}
+    for name in op.outputs:
+        if name and (net.consumers(name) or name in net.outputs):
+            size = value_bytes(name, net)
+            known = known and size is not None
+            writes[name] = size or 0.0
+    reads: dict[str, float] = {}
+    for position, name in enumerate(op.inputs):
+        if name:
+            size = value_bytes(name, net)
+            known = known and size is not None
+            reads[name] = max(reads.get(name, 0.0), _touched(op, net, position, size or 0.0, sum(writes.values())))
+    return Traffic(reads, writes, known)
+
+
+def _touched(op: Op, net: Net, position: int, size: float, written: float) -> float:
+    """The part of an operand of `size` bytes that must be read when `written` bytes come out."""
+    if position == 0 and (op.kind in kinds.GATHER or op.kind in PART):
+        return min(size, written)
+    if position == 0 and op.kind == "conv" and not op.attributes.get("transposed"):
+        weight = net.shape(op.inputs[1])
+        strides = op.attributes.get("strides") or ()
+        return size * prod(min(1.0, k / s) for k, s in zip(weight[2:] if weight else (), strides, strict=False))
+    return size
