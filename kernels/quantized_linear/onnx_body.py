@@ -138,7 +138,7 @@ def _node(kind: str, inputs: Sequence[ir.Value | None], outputs: Sequence[str], 
 
 
 def _initializer(name: str, array: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
     return ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
 
 

@@ -1,0 +1,195 @@
+"""Replaces an attention by onnxruntime's MultiHeadAttention: action "fused_attention", equal to rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from ..cost_model.net import Net
+from ..cost_model.plan import Choice
+from ..cost_model.sites import AttentionSite, Site
+from .onnx_attention_mask import AttentionMasks, mask_refusal
+from .onnx_pass import MICROSOFT, OnnxPass, Surgeon, members, operation
+
+ACTION = "fused_attention"
+SWAP_HEADS = (0, 2, 1, 3)
+
+
+@dataclass(frozen=True)
+class FuseAttention(OnnxPass):
+    """One com.microsoft MultiHeadAttention on packed operands [B, N, H * D]; the site must have no `refusal`.
+
+    1. An operand that a Transpose made of [B, N, H, D] is taken from before it, and from before the Reshape that made that of
+    [B, N, H * D]. 2. Any other operand is transposed. 3. A Transpose and a Reshape of the output back to [B, N, H * D] go.
+    4. A mask becomes the additive attention_bias; layers of one mask share it. 5. A guard against rows that see nothing
+    (Where(IsNaN(weights), 0, weights)) moves to the output, where such a row is NaN in just the same way.
+    """
+
+    name: ClassVar[str] = "onnx_attention"
+
+    def apply(self, model: ir.Model, choices: Sequence[Choice], sites: Mapping[str, Site]) -> int:
+        """See `OnnxPass.apply`; counts the attentions."""
+        surgeon = Surgeon(model)
+        masks = AttentionMasks(surgeon)
+        found = [site for choice in choices if choice.action == ACTION for site in members(choice, sites)]
+        pending = [site for site in found if isinstance(site, AttentionSite) and surgeon.pending(site)]
+        for site in pending:
+            _fuse(surgeon, masks, site)
+        if pending:
+            surgeon.import_domain(MICROSOFT)
+        surgeon.close()
+        return len(pending)
+
+
+def refusal(site: AttentionSite, net: Net) -> str:
+    """One sentence that says why the site cannot become a MultiHeadAttention of equal result; "" if it can."""
+    batch, heads, length, keys, dim = site.batch, site.heads, site.query_length, site.key_length, site.head_dim
+    targets = {net.ops[op].target for op in site.ops if op in net.ops}
+    if site.form == "operator" and any("MultiHeadAttention" in target for target in targets):
+        return f"Attention {site.id} already is a MultiHeadAttention."
+    if site.form == "operator" and (site.mask_kind == "boolean" or len(net.ops[site.ops[0]].inputs) > 4):
+        return f"Attention {site.id} is an operator with a boolean mask or a cache, whose exact result MultiHeadAttention does not give."
+    if site.dtype != "float32":
+        return f"onnxruntime's MultiHeadAttention on the CPU takes float32, and attention {site.id} is {site.dtype}."
+    if site.softcap:
+        return f"Attention {site.id} has a softcap, which MultiHeadAttention does not have."
+    if site.kv_heads != heads:
+        return (
+            f"Attention {site.id} shares {site.kv_heads} key heads among {heads} heads, which MultiHeadAttention does not do."
+        )
+    if site.scale == 0:
+        return f"Attention {site.id} has the scale 0, which MultiHeadAttention takes for its default scale."
+    key = (batch, heads, dim, keys) if site.key_transposed else (batch, heads, keys, dim)
+    value = net.shape(site.value)
+    if (
+        net.shape(site.query) != (batch, heads, length, dim)
+        or net.shape(site.key) != key
+        or not value
+        or value[:-1] != (batch, heads, keys)
+    ):
+        return f"The operands of attention {site.id} do not have the form [batch, heads, length, head size] that MultiHeadAttention packs."
+    if site.causal and (length != keys or site.mask):
+        return f"Attention {site.id} is causal with {length} queries and {keys} keys or with a mask, which MultiHeadAttention aligns otherwise."
+    for op in (net.ops[op] for op in site.ops):
+        if (
+            op.kind in ("matmul", "softmax")
+            and op.output != site.output
+            and any(c.id not in site.ops for c in net.consumers(op.output))
+        ):
+            return f"The weights of attention {site.id} ({op.output}) are read elsewhere, and MultiHeadAttention does not give them out."
+    return mask_refusal(site, net)
+
+
+def layout_ops(site: AttentionSite, net: Net) -> tuple[str, ...]:
+    """The reshapes and transposes around the site that the fused form makes needless: to be timed together with `site.ops`."""
+    found: list[str] = []
+    for name in (site.query, site.key, site.value):
+        op = net.producer(name)
+        if op is not None and op.kind == "transpose" and all(user.id in site.ops for user in net.consumers(name)):
+            found.append(op.id)
+            before = net.producer(op.inputs[0])
+            if before is not None and before.kind == "reshape" and len(net.consumers(op.inputs[0])) == 1:
+                found.append(before.id)
+    users = net.consumers(site.output)
+    while len(users) == 1 and users[0].kind in ("transpose", "reshape") and len(found) < 8:
+        found.append(users[0].id)
+        users = net.consumers(users[0].output) if users[0].kind == "transpose" else ()
+    return tuple(dict.fromkeys(op for op in found if op not in site.ops))
+
+
+def _fuse(surgeon: Surgeon, masks: AttentionMasks, site: AttentionSite) -> None:
+    name = f"{site.id}.{ACTION}"
+    nodes: list[ir.Node] = []
+    packed = [
+        _pack(surgeon, surgeon.value(value), site.heads, transposed, f"{name}.{role}", nodes)
+        for role, value, transposed in (
+            ("query", site.query, False), ("key", site.key, site.key_transposed), ("value", site.value, False)
+        )
+    ]  # fmt: skip
+    inputs: list[ir.Value | None] = [*packed]
+    if site.mask:
+        inputs += [None, None, masks.bias(site, packed[0], packed[1], nodes)]
+    causal = {"unidirectional": 1} if site.causal else {}
+    fused = operation(
+        "MultiHeadAttention", inputs, name, domain=MICROSOFT, num_heads=site.heads, scale=float(site.scale), **causal
+    )
+    nodes.append(fused)
+    result = fused.outputs[0]
+    if any(surgeon.nodes[op].op_type == "IsNaN" for op in site.ops):
+        nodes.append(operation("IsNaN", [result], f"{name}.unseen"))
+        zero = surgeon.constant(f"{name}.zero", np.zeros((), np.float32))
+        nodes.append(operation("Where", [nodes[-1].outputs[0], zero, result], f"{name}.guarded"))
+        result = nodes[-1].outputs[0]
+    target, layers = _unpack(surgeon, surgeon.value(site.output), site.heads, result, name)
+    surgeon.replace([site], [*nodes, *layers], {str(target.name): layers[-1].outputs[0] if layers else result})
+
+
+def _pack(surgeon: Surgeon, value: ir.Value, heads: int, transposed: bool, name: str, nodes: list[ir.Node]) -> ir.Value:
+    """[B, H, N, D] (or [B, H, D, N] if `transposed`) as [B, N, H * D]."""
+    order = _permutation(value)
+    if transposed and order == (0, 1, 3, 2):
+        return _pack(surgeon, _source(value), heads, False, name, nodes)
+    if order == ((0, 2, 3, 1) if transposed else SWAP_HEADS):
+        split = _source(value)
+        producer = split.producer()
+        if producer is not None and producer.op_type == "Reshape" and _joins(_source(split), split):
+            return _source(split)
+    else:
+        nodes.append(operation("Transpose", [value], f"{name}.heads", perm=(0, 3, 1, 2) if transposed else SWAP_HEADS))
+        split = nodes[-1].outputs[0]
+    # Reshape copies the first two sizes for 0 and works out H * D for -1.
+    shape = surgeon.shared(np.array([0, 0, -1], np.int64), "packed_heads")
+    nodes.append(operation("Reshape", [split, shape], f"{name}.packed"))
+    return nodes[-1].outputs[0]
+
+
+def _unpack(surgeon: Surgeon, output: ir.Value, heads: int, result: ir.Value, name: str) -> tuple[ir.Value, list[ir.Node]]:
+    """The old value that the fused form replaces, and the nodes that bring [B, N, H * D] to its layout."""
+    users = [user for user, _ in output.uses()]
+    swapped = users[0].outputs[0] if len(users) == 1 and not output.is_graph_output() else None
+    if swapped is not None and _permutation(swapped) == SWAP_HEADS:
+        users = [user for user, _ in swapped.uses()]
+        if (
+            len(users) == 1
+            and users[0].op_type == "Reshape"
+            and not swapped.is_graph_output()
+            and _joins(users[0].outputs[0], swapped)
+        ):
+            return users[0].outputs[0], []
+    else:
+        swapped = None
+    shape = surgeon.shared(np.array([0, 0, heads, -1], np.int64), f"split_{heads}_heads")
+    layers = [operation("Reshape", [result, shape], f"{name}.split")]
+    if swapped is None:
+        layers.append(operation("Transpose", [layers[0].outputs[0]], f"{name}.output", perm=SWAP_HEADS))
+    return swapped or output, layers
+
+
+def _source(value: ir.Value) -> ir.Value:
+    producer = value.producer()
+    assert producer is not None
+    assert producer.inputs[0] is not None
+    return producer.inputs[0]
+
+
+def _permutation(value: ir.Value) -> tuple[int, ...] | None:
+    producer = value.producer()
+    if producer is None or producer.op_type != "Transpose" or producer.domain:
+        return None
+    return tuple(producer.attributes.get_ints("perm", ()))
+
+
+def _joins(joined: ir.Value, split: ir.Value) -> bool:
+    """Whether `joined` is known to be [B, N, H * D] where `split` is [B, N, H, D]: equal first sizes, three axes."""
+    wide, parts = joined.shape, split.shape
+    if wide is None or parts is None or len(wide) != 3 or len(parts) != 4:
+        return False
+    return all(_known(a) and a == b for a, b in zip(wide[:2], parts[:2], strict=True))
+
+
+def _known(size: int | ir.SymbolicDim) -> bool:
+    return isinstance(size, int) or size.value is not None

@@ -1,0 +1,99 @@
+"""The exact normalisation of an ONNX model that comes before everything else: what is left computes the same, in plain nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript.optimizer import fold_constants_ir
+
+from ..cost_model.plan import Choice
+from ..cost_model.sites import Site
+from .onnx_pass import OnnxPass
+
+
+@dataclass(frozen=True)
+class CleanUp(OnnxPass):
+    """1. Functions are put in where they are called. 2. Constant nodes become initialisers, also those of nested graphs. 3. Identity nodes go.
+    4. Nodes that read only constants are computed now, where the result is no larger than `result_limit` elements or than what it
+    replaces; a constant of more than `result_limit` elements that others read too stays as it is. 5. Nodes, functions and initialisers
+    that nothing reads go. 6. Of equal initialisers one stays. 7. Every node gets a name that no other node has.
+
+    Names of graph inputs and outputs stay; up to IR version 3 every initialiser had to be listed as an input too, and no longer is. Needs no choice: `apply(model, (), {})`.
+    """
+
+    name: ClassVar[str] = "onnx_clean_up"
+    result_limit: int = 1 << 16
+
+    def apply(self, model: ir.Model, choices: Sequence[Choice] = (), sites: Mapping[str, Site] | None = None) -> int:
+        """See `OnnxPass.apply`; the choices are not read. Counts nodes and initialisers that went or were renamed."""
+        before = _size(model)
+        common.InlinePass()(model)
+        if model.ir_version < 4:
+            common.RemoveInitializersFromInputsPass()(model)
+            model.ir_version = 4
+        self._lift(model)
+        _drop_identities(model)
+        fold_constants_ir(
+            model, input_size_limit=self.result_limit, output_size_limit=self.result_limit, should_fold=self._may_fold
+        )
+        self._lift(model)
+        _drop_identities(model)
+        common.RemoveUnusedNodesPass()(model)
+        common.RemoveUnusedFunctionsPass()(model)
+        common.DeduplicateHashedInitializersPass()(model)
+        return before - _size(model) + _name_nodes(model)
+
+    def _lift(self, model: ir.Model) -> None:
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        common.LiftSubgraphInitializersToMainGraphPass()(model)
+
+    def _may_fold(self, node: ir.Node) -> bool | None:
+        if any(value.is_graph_output() for value in node.outputs):
+            return False
+        large = [
+            v for v in node.inputs if v is not None and v.const_value is not None and v.const_value.size > self.result_limit
+        ]
+        return False if any(len(value.uses()) > 1 for value in large) else None
+
+
+def _size(model: ir.Model) -> int:
+    return sum(1 for _ in model.graph.all_nodes()) + sum(len(graph.initializers) for graph in model.graphs())
+
+
+def _drop_identities(model: ir.Model) -> None:
+    """The pass of onnx_ir would make a value from outside a branch of an If the output of that branch, which ONNX forbids."""
+    for node in list(model.graph.all_nodes()):
+        if node.op_type != "Identity" or node.domain != "" or node.inputs[0] is None or node.graph is None:
+            continue
+        source, copy = node.inputs[0], node.outputs[0]
+        if copy.is_graph_output():
+            producer = source.producer()
+            if producer is None or producer.graph is not node.graph or source.is_graph_output():
+                continue
+        name, is_output = copy.name, copy.is_graph_output()
+        source.shape = source.shape or copy.shape
+        source.type = source.type or copy.type
+        copy.replace_all_uses_with(source, replace_graph_outputs=True)
+        node.graph.remove(node, safe=True)
+        if is_output:
+            source.name = name
+
+
+def _name_nodes(model: ir.Model) -> int:
+    nodes = list(model.graph.all_nodes())
+    taken = {node.name for node in nodes if node.name}
+    used: set[str] = set()
+    changed, count = 0, 0
+    for node in nodes:
+        if not node.name or node.name in used:
+            while f"{node.op_type}_{count}" in taken:
+                count += 1
+            node.name = f"{node.op_type}_{count}"
+            taken.add(node.name)
+            changed += 1
+        used.add(node.name)
+    return changed

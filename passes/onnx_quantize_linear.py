@@ -1,0 +1,73 @@
+"""Puts linears into an integer number format: actions "<format>" and "<format>_merged" of `kernels/quantized_linear`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from ..cost_model.errors import InputError
+from ..cost_model.plan import Choice
+from ..cost_model.sites import LinearSite, Site
+from ..kernels.quantized_linear.formats import FORMATS, Prepared, merge
+from ..kernels.quantized_linear.onnx_body import QuantizedInputs, linear_nodes, runtime_domain_imports
+from .onnx_merge_linear import by_input, split
+from .onnx_pass import OnnxPass, Surgeon, members
+
+MERGED = "_merged"
+
+
+@dataclass(frozen=True)
+class QuantizeLinears(OnnxPass):
+    """1. "<format>": the nodes of that format in the place of the site's; sites that read the same x with the same scale share one
+    quantisation of it. 2. "<format>_merged": one wide linear in that format for the sites of a choice that read the same x, and a split.
+
+    `prepared` maps the id of each site to its weights in the format that the choice asks for.
+    """
+
+    name: ClassVar[str] = "onnx_quantize_linear"
+    prepared: Mapping[str, Prepared] = field(default_factory=dict, repr=False)
+
+    def apply(self, model: ir.Model, choices: Sequence[Choice], sites: Mapping[str, Site]) -> int:
+        """See `OnnxPass.apply`; counts the sites. Raises InputError for a site whose weights are not in `prepared` in that format."""
+        surgeon, shared = Surgeon(model), QuantizedInputs()
+        changed = 0
+        for choice in choices:
+            if choice.action.removesuffix(MERGED) not in FORMATS:
+                continue
+            for group in by_input(surgeon, members(choice, sites)):
+                if choice.action.endswith(MERGED) and len(group) > 1:
+                    self._merge(surgeon, choice, group, shared)
+                else:
+                    for site in group:
+                        self._replace(surgeon, choice, site, shared)
+                changed += len(group)
+        for domain, version in runtime_domain_imports().items() if changed else ():
+            surgeon.import_domain(domain, version)
+        surgeon.close()
+        return changed
+
+    def _replace(self, surgeon: Surgeon, choice: Choice, site: LinearSite, shared: QuantizedInputs) -> None:
+        body = linear_nodes(self._weights(choice, site), surgeon.value(site.x), f"{site.id}.{choice.action}", shared)
+        surgeon.adopt(body.initializers)
+        surgeon.replace([site], body.nodes, {site.output: body.output})
+
+    def _merge(self, surgeon: Surgeon, choice: Choice, group: Sequence[LinearSite], shared: QuantizedInputs) -> None:
+        name = f"{group[0].id}.{choice.action}"
+        wide = merge([self._weights(choice, site) for site in group])
+        body = linear_nodes(wide, surgeon.value(group[0].x), name, shared)
+        surgeon.adopt(body.initializers)
+        parts = split(surgeon, body.output, [site.out_features for site in group], f"{name}.split")
+        outputs = {site.output: part for site, part in zip(group, parts.outputs, strict=True)}
+        surgeon.replace(group, [*body.nodes, parts], outputs)
+
+    def _weights(self, choice: Choice, site: LinearSite) -> Prepared:
+        prepared = self.prepared.get(site.id)
+        if prepared is None or prepared.base != choice.action.removesuffix(MERGED):
+            held = "none" if prepared is None else f"{prepared.base} ones"
+            raise InputError(
+                f"The choice at {choice.site} is {choice.action}, but for site {site.id} there are {held} of its prepared weights."
+            )
+        return prepared
