@@ -1,0 +1,153 @@
+"""The walk up from a softmax, through scales, masks and views, to the product of queries and keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..cost_model.net import Net, Op
+from ..cost_model.sites import Miss
+from .attention_walk import STEPS, factor_of, miss, transparent
+from .axes import MOVES, Layout, above, aligned
+from .constants import FLOATS, number
+
+MASKED = -1e4
+"""A score at or below this gives a weight of exactly zero in float32 (exp(-104) is already below its smallest number)."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask as the walk met it. `kind`: "additive", "boolean" (True = attend) or "boolean_inverted" (True = leave out)."""
+
+    value: str
+    kind: str
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The way up: at `value`, of `layout`, with the factor and the mask met since the softmax; `ops` from the softmax upwards."""
+
+    value: str
+    layout: Layout
+    scale: float = 1.0
+    softcap: float = 0.0
+    mask: Mask | None = None
+    ops: tuple[str, ...] = ()
+
+    def step(self, op: Op, operand: int = 0, **changes: object) -> Scores:
+        return replace(self, value=op.inputs[operand], ops=(*self.ops, op.id), **changes)  # type: ignore[arg-type]
+
+
+def up(net: Net, at: Scores, softmax: Op) -> tuple[Scores, Op] | Miss:
+    """From the operand of a softmax to the matmul that made the scores. The `Scores` given back are at the output of that matmul."""
+    while len(at.ops) < STEPS:
+        op = net.producer(at.value)
+        if op is None:
+            return miss(softmax, "has no matrix product above it, so that there are no queries and keys to read.")
+        after: Scores | Miss | tuple[Scores, Op]
+        if op.kind == "matmul":
+            return _product(net, at, op)
+        if op.kind in MOVES:
+            layout = above(op, net, at.layout)
+            after = miss(op, "above the softmax changes the axes in a way the walk cannot follow.")
+            repeats = op.kind in ("expand", "tile") and net.shape(op.inputs[0]) != net.shape(op.output)
+            after = after if layout is None or repeats else at.step(op, layout=layout)
+        elif transparent(op) or (op.kind == "cast" and net.values[op.inputs[0]].dtype in FLOATS):
+            after = at.step(op)
+        elif op.kind in ("mul", "div"):
+            after = _scaled(net, at, op)
+        elif op.kind == "tanh" and not at.softcap and at.scale > 0:
+            after = at.step(op, softcap=at.scale, scale=1.0)
+        elif op.kind == "sub" and (top := _own_maximum(net, op)):
+            after = replace(at.step(op), ops=(*at.ops, op.id, top.id))
+        elif op.kind == "add":
+            after = _added(net, at, op, softmax)
+        elif op.kind == "where":
+            after = _chosen(net, at, op)
+        elif op.kind == "concat":
+            after = miss(op, "adds columns to the scores before the softmax (an attention sink), which no kernel here takes.")
+        else:
+            after = miss(op, "stands between the softmax and a matrix product, and is no scale, mask, view or softcap.")
+        if not isinstance(after, Scores):
+            return after
+        at = after
+    return miss(softmax, f"is more than {STEPS} ops below a matrix product.")
+
+
+def _product(net: Net, at: Scores, op: Op) -> tuple[Scores, Op] | Miss:
+    """The matmul itself: its alpha is a scale, its third operand (baddbmm) a mask."""
+    beta = op.attributes.get("beta", 1.0)
+    if len(op.inputs) > 2 and op.inputs[2] and beta:
+        if beta != 1.0 or at.scale != 1.0:
+            return miss(op, "adds a mask that is scaled afterwards, and no value holds the scaled mask.")
+        masked = _masked(net, at, op, op.inputs[2], "additive")
+        if isinstance(masked, Miss):
+            return masked
+        at = masked
+    return replace(at, scale=at.scale * op.attributes.get("alpha", 1.0), ops=(*at.ops, op.id)), op
+
+
+def _scaled(net: Net, at: Scores, op: Op) -> Scores | Miss:
+    factor = factor_of(net, op)
+    if factor is None:
+        return miss(op, "scales the scores by something that is not one constant number.")
+    return at.step(op, factor[0], scale=at.scale * factor[1])
+
+
+def _own_maximum(net: Net, op: Op) -> Op | None:
+    """The max of x - max(x) along the last axis, which a softmax does not see; None for any other sub."""
+    top = net.producer(op.inputs[1])
+    if top is None or top.kind != "reduce_max" or top.inputs[0] != op.inputs[0] or top.attributes.get("axes") != [-1]:
+        return None
+    return top
+
+
+def _added(net: Net, at: Scores, op: Op, softmax: Op) -> tuple[Scores, Op] | Miss:
+    """An added mask; either operand may be the scores, and the one that leads to a matrix product is."""
+    if len(op.inputs) != 2:
+        return miss(op, "adds more than one mask to the scores at once.")
+    refused: list[Miss] = []
+    for scores, mask in ((0, 1), (1, 0)):
+        if net.shape(op.inputs[scores]) != net.shape(op.output) or net.values[op.inputs[scores]].constant:
+            continue
+        masked = _masked(net, at, op, op.inputs[mask], "additive")
+        if isinstance(masked, Scores):
+            found = up(net, masked.step(op, scores), softmax)
+            if not isinstance(found, Miss):
+                return found
+            masked = found
+        refused.append(masked)
+    return (
+        refused[0] if refused else miss(op, "above the softmax adds two operands of which neither has the shape of the scores.")
+    )
+
+
+def _masked(net: Net, at: Scores, op: Op, value: str, kind: str) -> Scores | Miss:
+    if at.mask is not None:
+        return miss(op, "is a second mask on the same scores; attention kernels take one.")
+    if at.softcap:
+        return miss(op, "masks the scores before the softcap, attention kernels after it.")
+    if kind == "additive" and at.scale != 1.0:
+        return miss(op, "adds a mask that is scaled afterwards, and no value holds the scaled mask.")
+    shape, full = net.shape(value), net.shape(op.output)
+    layout = None if shape is None or full is None else aligned(at.layout, full, shape)
+    if layout is None:
+        return miss(op, "has a mask whose shape does not broadcast to the scores.")
+    return replace(at, mask=Mask(value, kind, layout))
+
+
+def _chosen(net: Net, at: Scores, op: Op) -> Scores | Miss:
+    """where(keep, scores, -inf) and where(leave out, -inf, scores)."""
+    condition, if_true, if_false = op.inputs
+    for scores, fill, kind in ((1, if_false, "boolean"), (2, if_true, "boolean_inverted")):
+        filled = number(net, fill)
+        if filled is None or net.shape(op.inputs[scores]) != net.shape(op.output):
+            continue
+        if filled * at.scale > MASKED:
+            return miss(op, f"puts {filled:g} in place of some scores, which is too large to be a mask.")
+        inverse = net.producer(condition)
+        if kind == "boolean_inverted" and inverse is not None and inverse.kind == "not":
+            condition, kind = inverse.inputs[0], "boolean"
+        masked = _masked(net, at, op, condition, kind)
+        return masked if isinstance(masked, Miss) else masked.step(op, scores)
+    return miss(op, "above the softmax chooses between two computed values.")
