@@ -11,6 +11,7 @@ from typing import Any
 
 from ..cost_model.errors import InputError
 from ..cost_model.plan import Phase, Workload
+from ..cost_model.program import Program
 
 EVERY_INPUT = "*"
 _WEIGHT = re.compile(r"(?P<body>.*?)(?::(?P<weight>[0-9.eE+-]+))?")
@@ -20,7 +21,7 @@ _GRAMMAR = "write it as input=1x128, input_a=1x128,input_b=1x128:0.5 or 1x128:0.
 def parse_shape(text: str) -> Phase:
     """One `--shape`: "input=dims[:weight]", several inputs with commas between them, or bare dims for every input of that rank.
 
-    A bare shape is kept under the name "*" until `fit_workload` knows the inputs. Raises InputError naming the text.
+    A bare shape is kept under the name "*" until `workload_for` knows the inputs. Raises InputError naming the text.
     """
     match = _WEIGHT.fullmatch(text.strip())
     body, weight_text = (match["body"], match["weight"]) if match else (text, None)
@@ -37,7 +38,7 @@ def parse_shape(text: str) -> Phase:
         weight = -1.0
     if not 0 < weight < float("inf"):
         raise InputError(f"--shape {text!r} has weight {weight_text!r}; a weight is a number above zero.")
-    return Phase(_dims(next(iter(shapes.values()))), shapes, weight)
+    return Phase(_short(shapes), shapes, weight)
 
 
 def parse_shapes(texts: Sequence[str]) -> Workload:
@@ -64,41 +65,70 @@ def read_workload(path: str | Path) -> Workload:
     return Workload(tuple(_phase(entry, f"Entry {index} of the workload file {path}") for index, entry in enumerate(data)))
 
 
-def fit_workload(workload: Workload | None, sample: Mapping[str, Any]) -> Workload:
-    """The workload with one shape for each input of `sample` (input name -> array): a bare shape goes to the inputs of its
-    rank, an input that is not named keeps its sample's shape, and None is one phase of the sample's own shapes.
+def workload_for(program: Program, request: Any = None) -> Workload:
+    """The workload that `request` asks for, with one shape for each input of `program`: a Workload, a path to a workload file, `--shape`
+    texts, or None for the sample's own shapes.
 
-    Raises InputError for an input that the model lacks, a rank that differs, or a bare shape that fits no input.
+    A bare shape goes to every input of its rank; an input that is not named keeps its sample's shape, with the symbols that the named ones
+    bind. Raises InputError for an unknown input, a rank that differs, an axis that the trace fixed, or a symbol bound twice.
     """
-    own = {name: tuple(int(dim) for dim in array.shape) for name, array in sample.items()}
-    if workload is None:
-        return Workload((Phase(_dims(next(iter(own.values()), ())), own),))
-    return Workload(tuple(Phase(phase.name, _fit(phase, own), phase.weight) for phase in workload.phases))
+    if request is None or (isinstance(request, list | tuple) and not request):
+        shapes = {name: tuple(program.sample[name].shape) for name in program.inputs}
+        return Workload((Phase(_short(shapes), shapes),))
+    if isinstance(request, Workload):
+        asked = request
+    elif isinstance(request, Path) or (isinstance(request, str) and request.endswith(".json")):
+        asked = read_workload(request)
+    else:
+        asked = parse_shapes([request] if isinstance(request, str) else list(request))
+    return Workload(tuple(_complete(phase, program) for phase in asked.phases))
 
 
-def _fit(phase: Phase, own: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    fitted = dict(own)
+def _complete(phase: Phase, program: Program) -> Phase:
+    given = _named(phase, program)
+    bound: dict[str, int] = {}
+    for name, dims in given.items():
+        have, free = program.sample[name].shape, program.dynamic.get(name, {})
+        if len(dims) != len(have):
+            raise InputError(f"Workload shape {phase.name}: input {name} has {len(have)} axes, not {len(dims)}.")
+        for axis, (want, fixed) in enumerate(zip(dims, have, strict=True)):
+            if axis not in free and want != fixed:
+                raise InputError(
+                    f"Workload shape {phase.name}: axis {axis} of input {name} is fixed at {fixed} in this model; "
+                    f"give {fixed} there, or export the model with that axis dynamic."
+                )
+            if axis in free and bound.setdefault(free[axis], want) != want:
+                raise InputError(
+                    f"Workload shape {phase.name} binds the axis {free[axis]!r} to both {bound[free[axis]]} and {want}."
+                )
+    shapes = {}
+    for name in program.inputs:
+        free = program.dynamic.get(name, {})
+        own = (bound.get(free.get(axis, ""), int(size)) for axis, size in enumerate(program.sample[name].shape))
+        shapes[name] = given.get(name, tuple(own))
+    return Phase(phase.name, shapes, phase.weight)
+
+
+def _named(phase: Phase, program: Program) -> dict[str, tuple[int, ...]]:
+    """The shapes that the phase gives, by input, with a bare one spread over the inputs of its rank."""
+    inputs = {name: tuple(program.sample[name].shape) for name in program.inputs}
+    given: dict[str, tuple[int, ...]] = {}
     bare = phase.shapes.get(EVERY_INPUT)
     if bare is not None:
-        same = [name for name, shape in own.items() if len(shape) == len(bare)]
-        if not same:
-            raise InputError(f"The shape {_dims(bare)} fits no input; the inputs are {_listed(own)}.")
-        fitted.update(dict.fromkeys(same, bare))
+        given.update((name, tuple(bare)) for name, shape in inputs.items() if len(shape) == len(bare))
+        if not given:
+            raise InputError(f"The shape {_dims(bare)} fits no input; the inputs are {_listed(inputs)}.")
     for name, shape in phase.shapes.items():
         if name == EVERY_INPUT:
             continue
-        if name not in own:
-            close = difflib.get_close_matches(name, own, n=1)
+        if name not in inputs:
+            close = difflib.get_close_matches(name, inputs, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise InputError(
-                f"The workload names the input {name!r}, which the model lacks; the inputs are {_listed(own)}.{hint}"
+                f"The workload names the input {name!r}, which the model lacks; the inputs are {_listed(inputs)}.{hint}"
             )
-        if len(shape) != len(own[name]):
-            raise InputError(
-                f"The workload gives {name} the shape {_dims(shape)}; the model's {name} has {len(own[name])} axes."
-            )
-        fitted[name] = tuple(shape)
-    return fitted
+        given[name] = tuple(shape)
+    return given
 
 
 def _phase(entry: Any, where: str) -> Phase:
@@ -115,11 +145,16 @@ def _phase(entry: Any, where: str) -> Phase:
     weight = entry.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
         raise InputError(f"{where} has weight {weight!r}; a weight is a number above zero.")
-    return Phase(str(entry.get("name") or _dims(next(iter(shapes.values())))), shapes, float(weight))
+    return Phase(str(entry.get("name") or _short(shapes)), shapes, float(weight))
 
 
 def _dims(shape: Sequence[int]) -> str:
     return "x".join(str(dim) for dim in shape) or "scalar"
+
+
+def _short(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The dims of the input of highest rank, then largest: "8x128"."""
+    return _dims(max(shapes.values(), key=lambda dims: (len(dims), dims), default=()))
 
 
 def _long(phase: Phase) -> str:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from szilard.cost_model.errors import InputError
-from szilard.rewriter.workload import fit_workload, parse_shape, parse_shapes, read_workload
+from szilard.cost_model.program import Program
+from szilard.rewriter.workload import parse_shape, parse_shapes, read_workload, workload_for
 
 
 def test_several_inputs_and_a_weight():
@@ -35,33 +36,57 @@ def test_phases_of_one_short_name_are_told_apart():
     assert [p.weight for p in workload.phases] == [0.375, 0.125, 0.5]
 
 
-SAMPLE = {"ids": np.zeros((1, 7)), "mask": np.zeros((1, 7)), "rate": np.array(1), "image": np.zeros((1, 3, 9, 9))}
+def program(**arrays):
+    dynamic = {"ids": {0: "batch", 1: "length"}, "mask": {0: "batch", 1: "length"}, "types": {0: "batch", 1: "length"}}
+    return Program(None, "torch", arrays, tuple(arrays), ("y",), {n: d for n, d in dynamic.items() if n in arrays}, "test")
+
+
+TEXT = program(ids=np.zeros((1, 7)), mask=np.zeros((1, 7)), rate=np.array(1), image=np.zeros((1, 3, 9, 9)))
 
 
 def test_a_bare_shape_goes_to_every_input_of_its_rank():
-    (phase,) = fit_workload(parse_shapes(["2x33"]), SAMPLE).phases
+    (phase,) = workload_for(TEXT, parse_shapes(["2x33"])).phases
     assert phase.shapes == {"ids": (2, 33), "mask": (2, 33), "rate": (), "image": (1, 3, 9, 9)}
 
 
-def test_a_named_shape_beats_a_bare_one():
-    (phase,) = fit_workload(parse_shapes(["2x33,mask=2x34"]), SAMPLE).phases
-    assert phase.shapes["mask"] == (2, 34)
-    assert phase.shapes["ids"] == (2, 33)
+def test_inputs_that_are_not_named_take_the_symbols_that_are_bound():
+    (phase,) = workload_for(TEXT, ["ids=2x33"]).phases
+    assert phase.shapes["mask"] == (2, 33)
 
 
 def test_no_workload_is_the_shapes_of_the_sample():
-    (phase,) = fit_workload(None, SAMPLE).phases
-    assert phase.name == "1x7"
-    assert phase.shapes["image"] == (1, 3, 9, 9)
+    (phase,) = workload_for(TEXT, None).phases
+    assert phase.name == "1x3x9x9"
+    assert phase.shapes["ids"] == (1, 7)
+
+
+@pytest.mark.parametrize("request_", [parse_shapes(["3x5:2", "ids=1x9:6"]), ["3x5:2", "ids=1x9:6"]])
+def test_texts_and_workloads_are_one(request_):
+    workload = workload_for(TEXT, request_)
+    assert [(p.name, p.weight) for p in workload.phases] == [("3x5", 0.25), ("1x9", 0.75)]
+
+
+def test_a_workload_file_by_its_path(tmp_path):
+    path = tmp_path / "w.json"
+    path.write_text('[{"shapes": {"ids": [4, 11]}}]')
+    for request_ in (path, str(path)):
+        assert workload_for(TEXT, request_).phases[0].shapes["mask"] == (4, 11)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("idz=1x7", "Did you mean ids"), ("2x3x4", "fits no input"), ("ids=1x2x3", "2 axes"), ("zz=1", "lacks")],
+    [
+        ("idz=1x7", "Did you mean ids"),
+        ("2x3x4", "fits no input"),
+        ("ids=1x2x3", "2 axes"),
+        ("zz=1", "lacks"),
+        ("ids=2x33,mask=2x34", "'length' to both 33 and 34"),
+        ("image=1x3x9x10", "axis 3 of input image is fixed at 9"),
+    ],
 )
 def test_a_shape_that_does_not_fit_the_model(text, words):
     with pytest.raises(InputError, match=words):
-        fit_workload(parse_shapes([text]), SAMPLE)
+        workload_for(TEXT, [text])
 
 
 def test_a_workload_file(tmp_path):

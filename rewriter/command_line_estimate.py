@@ -1,0 +1,117 @@
+"""`szilard estimate`, `szilard devices` and `szilard doctor`: prices without rewriting, where they come from, and what is installed."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from . import command_line_options as options
+from .command_line_output import columns, deliver, only_results_on_stdout
+
+_SHOWN_OPS = 12
+devices = typer.Typer(help="The device profiles, and where each number comes from.", rich_markup_mode=None)
+
+
+def estimate(
+    model: options.Model,
+    target: options.Target = "cpu",
+    task: options.TaskOption = None,
+    workload: options.WorkloadFile = None,
+    shape: options.Shapes = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a model with an op that has no price.")] = False,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
+) -> None:
+    """Joules of every op of MODEL on a device that need not be here, with floors; nothing is rewritten or run."""
+    asked = options.workload_of(workload, shape)
+    with only_results_on_stdout():
+        from .estimate import estimate as run
+
+        result = run(model, target=target, workload=asked, strict=strict, task=options.task_name(task))
+    deliver(result, estimate_text(result), as_json)
+
+
+@devices.callback(invoke_without_command=True)
+def list_devices(context: typer.Context, as_json: options.AsJson = False, debug: options.Debug = False) -> None:
+    """List the device profiles; `szilard devices show NAME` prints every coefficient of one."""
+    if context.invoked_subcommand is not None:
+        return
+    from ..cost_model.device import device_names, load_device
+
+    found = [_profile(load_device(name)) for name in device_names()]
+    rows = [("name", "kind", "coefficients", "notes")]
+    rows += [
+        (p["name"], p["kind"], ", ".join(f"{n} {word}" for word, n in p["provenances"].items()), p["notes"]) for p in found
+    ]
+    deliver({"devices": found}, columns(rows), as_json)
+
+
+@devices.command("show")
+def show_device(
+    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="A profile's name or a JSON file.")],
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
+) -> None:
+    """Every coefficient of one device profile, with its interval, provenance and source."""
+    from ..cost_model.device import load_device
+
+    device = load_device(name)
+    rows = [("coefficient", "value", "low", "high", "unit", "provenance", "source")]
+    rows += [
+        (key, f"{c.value:.4g}", f"{c.low:.4g}", f"{c.high:.4g}", c.unit, c.provenance, c.source)
+        for key, c in sorted(device.coefficients.items())
+    ]
+    deliver(device.to_json(), f"{device.name} ({device.kind}): {device.notes}\n\n{columns(rows, right=(1, 2, 3))}", as_json)
+
+
+def doctor(as_json: options.AsJson = False, debug: options.Debug = False) -> None:
+    """What is installed and what this machine can run, time and meter."""
+    with only_results_on_stdout():
+        from .doctor import examine
+
+        findings = examine()
+    rows = [(finding.state, finding.name, finding.sentence) for finding in findings]
+    deliver({"findings": findings, "problems": sum(f.state == "problem" for f in findings)}, columns(rows), as_json)
+
+
+def estimate_text(result: Mapping[str, Any]) -> str:
+    """Totals, joules by kind, and the dearest ops of an estimate."""
+    from .quantity import quantity
+
+    total, ops = result["total"], result["ops"]
+    least = "at least " if result.get("at_least") else ""
+    kinds: dict[str, float] = defaultdict(float)
+    counted = Counter(op["kind"] for op in ops)
+    for op in ops:
+        kinds[op["kind"]] += op["joules"] or 0.0
+    joules, seconds = quantity(total.get("joules"), "J"), quantity(total.get("seconds"), "s")
+    work = f"{quantity(total.get('flops'), 'flop')}, {quantity(total.get('bytes'), 'B')} moved"
+    floor = f"{quantity(total.get('landauer_joules'), 'J')} (Landauer), {quantity(total.get('io_bytes'), 'B')} moved"
+    label = total.get("label", "modelled")
+    lines = [
+        f"{result['model']} on {result['target']}: {least}{joules} and {seconds} per call (modelled, seconds from {label})"
+    ]
+    lines += [f"work: {least}{work}; floors, which decide nothing: {floor}", ""]
+    rows = [("kind", "ops", "joules", "share")]
+    whole = sum(kinds.values()) or 1.0
+    for kind, value in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN_OPS]:
+        rows.append((kind, str(counted[kind]), quantity(value, "J"), f"{100 * value / whole:.1f} %"))
+    lines += [columns(rows, right=(1, 2, 3)), ""]
+    dearest = [("dearest ops", "kind", "joules", "seconds", "share")]
+    for op in sorted(ops, key=lambda op: (-(op["joules"] or 0.0), op["id"]))[:_SHOWN_OPS]:
+        share = f"{100 * (op.get('share') or 0.0):.1f} %"
+        dearest.append((op["id"], op["kind"], quantity(op["joules"], "J"), quantity(op["seconds"], "s"), share))
+    lines.append(columns(dearest, right=(2, 3, 4)))
+    if result.get("unpriced"):
+        names = [entry if isinstance(entry, str) else str(entry.get("id", entry)) for entry in result["unpriced"]]
+        more = f" and {len(names) - _SHOWN_OPS} more" if len(names) > _SHOWN_OPS else ""
+        lines += ["", f'without a price, so the total says "at least": {", ".join(names[:_SHOWN_OPS])}{more}']
+    return "\n".join(lines)
+
+
+def _profile(device: Any) -> dict[str, Any]:
+    provenances = Counter(c.provenance for c in device.coefficients.values())
+    return {"name": device.name, "kind": device.kind, "notes": device.notes, "provenances": dict(sorted(provenances.items()))}

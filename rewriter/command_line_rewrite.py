@@ -1,0 +1,114 @@
+"""`szilard rewrite` and `szilard explain`: rewrite a model into a folder, and say why it came out so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import command_line_options as options
+from .command_line_output import columns, deliver, only_results_on_stdout, progress
+
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", show_default=False, help="The folder to write.")]
+Calibration = Annotated[
+    Path | None,
+    typer.Option("--calib", metavar="NPZ", help="Calibration inputs: keys are input names, the first axis counts samples."),
+]
+ErrorBudget = Annotated[
+    float | None,
+    typer.Option(
+        "--budget", help="Largest relative squared error of the outputs, or with a metric its largest drop. [default: 0.02]"
+    ),
+]
+JouleBudget = Annotated[
+    float | None, typer.Option("--joules", help="Joules per call to reach with the least error, instead of --budget.")
+]
+Metric = Annotated[str, typer.Option("--metric", metavar="MODULE:FUNCTION", help="The metric that the budget limits.")]
+PlanFile = Annotated[Path | None, typer.Option("--plan", metavar="FILE", help="Replay a plan.json, edited or not.")]
+Exact = Annotated[bool, typer.Option("--exact", help="Only rewrites that are equal to dtype rounding.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a folder that szilard wrote.")]
+
+
+def rewrite(
+    model: options.Model,
+    out: Out,
+    target: options.Target = "cpu",
+    calib: Calibration = None,
+    budget: ErrorBudget = None,
+    joules: JouleBudget = None,
+    metric: Metric = "",
+    task: options.TaskOption = None,
+    workload: options.WorkloadFile = None,
+    shape: options.Shapes = None,
+    exact: Exact = False,
+    plan: PlanFile = None,
+    force: Force = False,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
+) -> None:
+    """Rewrite MODEL for fewer joules into the folder --out, with a report of every choice and refusal."""
+    from .folder import check_target
+
+    asked = options.workload_of(workload, shape)
+    limit = options.budget_of(budget, joules, metric, exact)
+    check_target(out, force)
+    replayed = _read_plan(plan) if plan is not None else None
+    with only_results_on_stdout():
+        from .rewrite import rewrite as run
+
+        result = run(
+            model,
+            target=target,
+            budget=limit,
+            calibration=calib,
+            out=out,
+            exact=exact,
+            metric=metric or None,
+            task=options.task_name(task),
+            workload=asked,
+            plan=replayed,
+            force=force,
+            progress=progress,
+        )
+    deliver({**result.report, "folder": str(out)}, _rewrite_text(result, out), as_json)
+
+
+def explain(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", show_default=False, help="A folder that `szilard rewrite` wrote.")
+    ],
+    site: Annotated[str, typer.Argument(metavar="[SITE]", show_default=False, help="One site: every option of it.")] = "",
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
+) -> None:
+    """Say why each choice was made and why each refusal, or everything about one SITE."""
+    from .explain import explain as run
+    from .explain import explain_text
+
+    found = run(folder, site)
+    deliver(found, explain_text(found), as_json)
+
+
+def _read_plan(path: Path) -> Any:
+    from .explain import read_plan
+
+    return read_plan(path)
+
+
+def _rewrite_text(result: Any, out: Path) -> str:
+    from .report_view import headline, report_view
+
+    view = report_view(result.report, result.plan)
+    table = [("", "before", "after", "change", "")]
+    table += [(row["name"], row["before"], row["after"], row["change"], row["label"]) for row in view["totals"]]
+    actions = Counter(choice.action for choice in result.plan.choices)
+    lines = [headline(result.report, result.plan), "", columns(table, right=(1, 2, 3)), ""]
+    lines += [f"{name}: {value}" for name, value in view["error"]]
+    lines.append("choices: " + (", ".join(f"{action} {count}" for action, count in sorted(actions.items())) or "none"))
+    lines += [f"rolled back: {entry}" for entry in view["rolled_back"]]
+    if result.report.get("misses"):
+        lines.append(f"refused: {len(result.report['misses'])}; `szilard explain {out}` says why")
+    lines.append(f"written to {out}")
+    return "\n".join(lines)

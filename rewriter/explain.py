@@ -1,0 +1,125 @@
+"""Why a rewrite came out as it did, read back from the folder: every choice, every refusal, or one site with all its options."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..cost_model.errors import InputError
+from ..cost_model.plan import Choice, Option, Plan
+from .command_line_output import columns, read_json
+from .folder import is_emitted
+from .json_text import plain
+from .quantity import change, number, quantity
+from .report_view import headline, report_view
+
+_SHOWN_NAMES = 5
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a plan.json. Raises InputError naming the file and what is wrong with it."""
+    try:
+        return Plan.from_json(read_json(path, "plan"))
+    except InputError as fault:
+        if str(path) in str(fault):
+            raise
+        raise InputError(f"{path}: {fault}") from fault
+
+
+def explain(folder: Path, site: str = "") -> dict[str, Any]:
+    """The choices and misses of an emitted folder as plain data; with `site` (a group, a member or a refused op) that one alone
+    with all its options (J and s per call, relative squared error).
+
+    Raises InputError when the folder is not one that Szilard wrote, and for an unknown site, with the closest names.
+    """
+    if not is_emitted(folder):
+        raise InputError(
+            f"{folder} is not a folder that szilard wrote; it needs plan.json and report.json. Write one with `szilard rewrite`."
+        )
+    plan, report = read_plan(folder / "plan.json"), read_json(folder / "report.json", "report")
+    if not site:
+        return {
+            "headline": headline(report, plan),
+            "choices": [_summary(choice) for choice in plan.choices],
+            "misses": [plain(miss) for miss in plan.misses],
+            "rolled_back": report_view(report, plan)["rolled_back"],
+        }
+    choices = [choice for choice in plan.choices if site == choice.site or site in choice.sites]
+    misses = [plain(miss) for miss in plan.misses if site == miss.op]
+    if not choices and not misses:
+        raise InputError(_unknown(site, plan))
+    detailed = [{**_summary(choice), "options": [_option(o, choice) for o in choice.options]} for choice in choices]
+    return {"site": site, "choices": detailed, "misses": misses}
+
+
+def explain_text(found: Mapping[str, Any]) -> str:
+    """What `explain` found, for people."""
+    parts = [found["headline"]] if "headline" in found else []
+    parts += [_choice_text(choice) for choice in found["choices"]]
+    parts += [f"refused {miss['kind']} at {miss['op']}: {miss['reason']}" for miss in found["misses"]]
+    parts += [f"rolled back by the check: {entry}" for entry in found.get("rolled_back", ())]
+    return "\n\n".join(parts)
+
+
+def _summary(choice: Choice) -> dict[str, Any]:
+    return {
+        "site": choice.site,
+        "kind": choice.kind,
+        "runtime": choice.runtime,
+        "action": choice.action,
+        "locked": choice.locked,
+        "sites": list(choice.sites),
+        "joules_before": choice.before.joules,
+        "joules_after": choice.after.joules,
+        "error_predicted": choice.after.error,
+        "reason": choice.reason,
+    }
+
+
+def _option(option: Option, choice: Choice) -> dict[str, Any]:
+    return {**plain(option), "taken": option.action == choice.action}
+
+
+def _choice_text(choice: Mapping[str, Any]) -> str:
+    before, after = choice["joules_before"], choice["joules_after"]
+    locked = " (locked)" if choice["locked"] else ""
+    energy = quantity(before, "J") + (
+        f" -> {quantity(after, 'J')} ({change(before, after)})" if choice["action"] != "leave" else ""
+    )
+    lines = [
+        f"{choice['site']}: {choice['action']}{locked}, {choice['kind']} on {choice['runtime']}, {energy} modelled",
+        f"  {choice['reason']}",
+    ]
+    others = [name for name in choice["sites"] if name != choice["site"]]
+    if others:
+        lines.append(f"  decided together: {', '.join(others)}")
+    if "options" in choice:
+        rows = [("  option", "joules", "seconds", "seconds were", "error", "saving", "not taken because")]
+        rows += [_option_row(option) for option in choice["options"]]
+        lines.append(columns(rows, right=(1, 2, 4)))
+    return "\n".join(lines)
+
+
+def _option_row(option: Mapping[str, Any]) -> tuple[str, ...]:
+    low, high = option["saving"]
+    return (
+        ("* " if option["taken"] else "  ") + option["action"],
+        quantity(option["joules"], "J"),
+        quantity(option["seconds"], "s"),
+        option["label"],
+        number(option["error"]),
+        "" if option["action"] == "leave" else f"{quantity(low, 'J')} to {quantity(high, 'J')}",
+        option["reason"],
+    )
+
+
+def _unknown(site: str, plan: Plan) -> str:
+    names = list(dict.fromkeys([*(n for c in plan.choices for n in (c.site, *c.sites)), *(miss.op for miss in plan.misses)]))
+    close = difflib.get_close_matches(site, names, n=_SHOWN_NAMES, cutoff=0.5)
+    close += [name for name in names if site.lower() in name.lower() and name not in close][: _SHOWN_NAMES - len(close)]
+    if close:
+        return f"There is no site {site!r}; the closest are: {', '.join(close)}."
+    few = ", ".join(names[:_SHOWN_NAMES]) + (f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else "")
+    return f"There is no site {site!r}; " + (f"the plan has: {few}." if names else "the plan has no site at all.")
