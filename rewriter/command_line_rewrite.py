@@ -54,7 +54,6 @@ def rewrite(
     asked = options.workload_of(workload, shape)
     limit = options.budget_of(budget, joules, metric, exact)
     check_target(out, force)
-    replayed = _read_plan(plan) if plan is not None else None
     with only_results_on_stdout():
         from .rewrite import rewrite as run
 
@@ -68,7 +67,7 @@ def rewrite(
             metric=metric or None,
             task=options.task_name(task),
             workload=asked,
-            plan=replayed,
+            plan=plan,
             force=force,
             progress=progress,
         )
@@ -89,12 +88,6 @@ def explain(
 
     found = run(folder, site)
     deliver(found, explain_text(found), as_json)
-
-
-def _read_plan(path: Path) -> Any:
-    from .explain import read_plan
-
-    return read_plan(path)
 
 
 def _rewrite_text(result: Any, out: Path) -> str:

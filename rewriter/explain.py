@@ -96,7 +96,9 @@ def _choice_text(choice: Mapping[str, Any]) -> str:
     if others:
         lines.append(f"  decided together: {', '.join(others)}")
     if "options" in choice:
-        rows = [("  option", "joules", "seconds", "seconds were", "error", "saving", "not taken because")]
+        rows: list[tuple[str, ...]] = [
+            ("  option", "joules", "seconds", "seconds were", "error", "saving", "not taken because")
+        ]
         rows += [_option_row(option) for option in choice["options"]]
         lines.append(columns(rows, right=(1, 2, 4)))
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,10 +40,10 @@ def headline(report: Mapping[str, Any], plan: Plan) -> str:
     """The result in one sentence, with the label of the number in it."""
     joules = report.get("joules", {})
     before, after, label = joules.get("before"), joules.get("after"), joules.get("label", "modelled")
-    done = [choice for choice in plan.choices if choice.action != "leave"]
-    if not done:
+    changed = Counter(choice.runtime for choice in plan.choices if choice.action != "leave")
+    if not changed:
         return f"Nothing was changed: no rewrite pays within the budget; the model takes {quantity(before, 'J')} per call ({label})."
-    places = "1 place" if len(done) == 1 else f"{len(done)} places"
+    places = " and ".join(f"{count} place{'s' if count > 1 else ''} on {runtime}" for runtime, count in changed.items())
     energy = f"{quantity(after, 'J')} per call instead of {quantity(before, 'J')} ({change(before, after)}, {label})"
     return f"Rewritten at {places}: {energy}."
 
@@ -59,11 +60,19 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _totals(report: Mapping[str, Any]) -> list[dict[str, str]]:
-    joules, seconds, floors = (report.get(key, {}) for key in ("joules", "seconds", "floors"))
-    rows = [_total("Joules per call", joules, "J", quantity(floors.get("landauer_joules"), "J") + " (Landauer)")]
-    rows.append(_total("Seconds per call", seconds, "s", ""))
-    if "predicted" in seconds:
-        rows.append(_total("Seconds per call, as predicted", {**seconds["predicted"], "label": "modelled"}, "s", ""))
+    """Rows of joules and seconds, for each runtime where there are several."""
+    floor = quantity(report.get("floors", {}).get("landauer_joules"), "J") + " (Landauer)"
+    runtimes = report.get("runtimes") or {}
+    named = runtimes.items() if len(runtimes) > 1 else [("", report)]
+    rows = []
+    for runtime, part in named:
+        where = f", {runtime}" if runtime else ""
+        joules, seconds = part.get("joules", {}), part.get("seconds", {})
+        rows.append(_total(f"Joules per call{where}", joules, "J", floor))
+        rows.append(_total(f"Seconds per call{where}", seconds, "s", ""))
+        if "predicted" in seconds:
+            predicted = {**seconds["predicted"], "label": "modelled"}
+            rows.append(_total(f"Seconds per call{where}, as predicted", predicted, "s", ""))
     return rows
 
 
@@ -112,9 +121,13 @@ def _terms(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _floors(report: Mapping[str, Any]) -> str:
+    """The floors, and why joules were not measured, in sentences."""
     floors = report.get("floors", {})
     landauer, moved = quantity(floors.get("landauer_joules"), "J"), quantity(floors.get("io_bytes"), "B")
-    return f"No machine can do this work below {landauer} (Landauer) or by moving fewer than {moved}; floors never decide anything here."
+    missing = report.get("joules", {}).get("unavailable")
+    why = f" Joules were not measured: {missing}" if missing else ""
+    floor = f"No machine can do this work below {landauer} (Landauer) or by moving fewer than {moved}"
+    return f"{floor}; floors never decide anything here.{why}"
 
 
 def _error(report: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -124,7 +137,9 @@ def _error(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         pair = f"{number(error.get('metric_before'), 4)} before, {number(error.get('metric_after'), 4)} after"
         rows.append((f"metric {error['metric']}", pair))
     if "held_out" in error:
-        rows.append(("data", "held back from scoring" if error["held_out"] else "one sample, used for scoring too"))
+        rows.append(
+            ("data", "held back from scoring" if error["held_out"] else "not held back: fewer than two calibration samples")
+        )
     return rows
 
 

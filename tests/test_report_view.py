@@ -31,7 +31,9 @@ REPORT = {
 
 
 def test_the_headline_names_both_numbers_and_their_label():
-    assert headline(REPORT, plan()) == "Rewritten at 1 place: 2.50 J per call instead of 4.00 J (-38 %, modelled)."
+    assert (
+        headline(REPORT, plan()) == "Rewritten at 1 place on onnxruntime: 2.50 J per call instead of 4.00 J (-38 %, modelled)."
+    )
     assert headline(REPORT, plan("leave")).startswith("Nothing was changed")
 
 
@@ -43,6 +45,26 @@ def test_totals_show_predicted_beside_measured_seconds():
         ("500 ms", "250 ms", "-50 %", "modelled"),
     ]
     assert "Landauer" in rows[0]["floor"]
+
+
+def test_two_runtimes_have_rows_of_their_own():
+    part = {
+        "joules": {"before": 4.0, "after": 3.0, "label": "modelled"},
+        "seconds": {"before": 1.0, "after": 0.5, "label": "measured"},
+    }
+    view = report_view({**REPORT, "runtimes": {"torch": part, "onnxruntime": {**part, "joules": REPORT["joules"]}}}, plan())
+    assert [(r["name"], r["after"]) for r in view["totals"]] == [
+        ("Joules per call, torch", "3.00 J"),
+        ("Seconds per call, torch", "500 ms"),
+        ("Joules per call, onnxruntime", "2.50 J"),
+        ("Seconds per call, onnxruntime", "500 ms"),
+    ]
+
+
+def test_why_joules_were_not_measured_is_said():
+    joules = {"before": 4.0, "after": 2.5, "unavailable": "There is no counter."}
+    assert "Joules were not measured: There is no counter." in report_view({**REPORT, "joules": joules}, plan())["floors"]
+    assert "not measured" not in report_view(REPORT, plan())["floors"]
 
 
 def test_a_choice_carries_every_option_and_its_reason():
