@@ -96,6 +96,7 @@ def _attention(facts: CallFacts) -> dict[str, Any]:
         "scale": scale,
         "is_causal": bool(facts.get("is_causal", False)),
         "softcap": 0.0,
+        "dropout": float(facts.get("dropout_p", 0.0)),
         "gqa": bool(facts.get("enable_gqa", False)),
         "layout": "BHND",
         "heads": heads,
@@ -190,6 +191,14 @@ def _recurrent(facts: CallFacts) -> dict[str, Any]:
     }
 
 
+def _full(facts: CallFacts) -> dict[str, Any]:
+    """The number that fills the output, where it is one (`empty` has none)."""
+    value = facts.get("fill_value", facts.get("s"))
+    if value is None:
+        value = next((number for word, number in (("zeros", 0), ("ones", 1)) if word in facts.name), None)
+    return {"value": value} if isinstance(value, (bool, int, float)) else {}
+
+
 _READERS: Mapping[str, Callable[[CallFacts], dict[str, Any]]] = {
     "matmul": _matmul,
     "einsum": lambda facts: {"equation": facts.get("equation", "")},
@@ -201,7 +210,9 @@ _READERS: Mapping[str, Callable[[CallFacts], dict[str, Any]]] = {
     "log_softmax": lambda facts: {"axis": back(facts.get("dim", -1), facts.rank)},
     "layer_norm": _layer_norm,
     "rms_norm": _layer_norm,
-    "batch_norm": _norm,
+    "batch_norm": lambda facts: _norm(facts) | {"training": bool(facts.get("training", False))},
+    "dropout": lambda facts: {"training": bool(facts.get("train", False)) and facts.get("p", 0.5) > 0},
+    "full": _full,
     "group_norm": _norm,
     "instance_norm": _norm,
     "gelu": lambda facts: {"approximate": facts.get("approximate", "none")},
