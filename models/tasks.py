@@ -71,20 +71,15 @@ def recipe(task: str, directory: str | Path) -> Recipe:
     kind, output, metric_name = TASKS[task]
     local = {"local_files_only": True, "trust_remote_code": False}
     configuration = transformers.AutoConfig.from_pretrained(str(folder), **local)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **local)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"The folder {folder} has no tokenizer that can be read, so there is no text to give its model ({_first(error)}): "
-            "pass a factory (module:function) that makes the module and its sample inputs."
-        ) from error
+    tokenizer = _tokenizer(transformers.AutoTokenizer, folder, local)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     max_length = min(MAX_LENGTH, getattr(configuration, "max_position_embeddings", MAX_LENGTH), tokenizer.model_max_length)
-    inputs = _inputs(getattr(transformers, kind), configuration, tokenizer, folder)
+    inputs = _inputs(getattr(transformers, kind), configuration, tokenizer, folder)[: 2 if task == "causal-lm" else 3]
+    build = partial(_build, getattr(transformers, kind), folder, inputs, output)
     return Recipe(
         task=task,
-        build=partial(_build, getattr(transformers, kind), folder, inputs, output),
+        build=build,
         inputs=inputs,
         output=output,
         sample=tokens(tokenizer, texts.batches(1)[0][:2], inputs, max_length),
@@ -107,8 +102,19 @@ def _checked(folder: Path) -> Path:
     return folder
 
 
-def _first(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _tokenizer(kind: Any, folder: Path, local: dict[str, bool]) -> Any:
+    """The folder's tokenizer. Without its files transformers may make an empty one in silence, so they are looked for first."""
+    files = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "vocab.json")
+    reason = f"none of {', '.join(files)} is there"
+    if any((folder / name).is_file() for name in files):
+        try:
+            return kind.from_pretrained(str(folder), **local)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+    raise ValueError(
+        f"The folder {folder} has no tokenizer that can be read ({reason}), so there is no text to give its model: "
+        "pass a factory (module:function) that makes the module and its sample inputs."
+    )
 
 
 def _inputs(kind: Any, configuration: Any, tokenizer: Any, folder: Path) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from .embedding import tokens
 from .library import documented, first_line, stable_order, topics
 from .retrieval import pairs
 
-# (texts in a batch, words in a text at most): short sentences with padding, paragraphs, and texts of up to 512 tokens.
-SHAPES = ((24, 24), (5, 60), (2, 220))
+# (texts in a batch, words in a text at most): short sentences with padding, paragraphs, and texts of 300 to 512 tokens.
+SHAPES = ((24, 24), (5, 60), (2, 280))
 
 
 def sentences() -> list[str]:
@@ -23,7 +23,7 @@ def sentences() -> list[str]:
     return sorted((line for line in found if 3 <= len(line.split()) <= 60), key=stable_order)
 
 
-def passages(words: int = 220) -> list[str]:
+def passages(words: int = 280) -> list[str]:
     """Pieces of exactly `words` words of the language reference, in a fixed shuffled order, none with a line of the metric."""
     used = [line for _, line in pairs()]
     found = []
