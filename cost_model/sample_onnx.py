@@ -27,10 +27,16 @@ def symbols(model: ir.Model) -> dict[str, dict[int, str]]:
     return found
 
 
-def input_shapes(model: ir.Model, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, tuple[int, ...]]:
+LENGTH = 16
+
+
+def input_shapes(
+    model: ir.Model, shapes: Mapping[str, tuple[int, ...]] | None = None, length: int = LENGTH
+) -> dict[str, tuple[int, ...]]:
     """A concrete shape for every input of `model`: what `shapes` gives, then what its symbols imply, then a default per symbol.
 
-    Defaults: the first axis 1, "past" axes 0, height and width of a [B, C, H, W] float input 224, any other axis 16.
+    Defaults: the first axis 1, and the second of a [layers, B, ...] input; "past" axes 0; height and width of a [B, C, H, W] float
+    input 224; any other axis `length`.
     Raises InputError if `shapes` names no input, or contradicts a rank or a fixed size.
     """
     given = dict(shapes or {})
@@ -56,25 +62,34 @@ def input_shapes(model: ir.Model, shapes: Mapping[str, tuple[int, ...]] | None =
         sizes = []
         for axis, dim in enumerate(value.shape):
             symbol = free.get(name, {}).get(axis)
-            sizes.append(int(dim) if symbol is None else bound.setdefault(symbol, _default(value, axis, symbol)))
+            sizes.append(int(dim) if symbol is None else bound.setdefault(symbol, _default(value, axis, symbol, length)))
         found[name] = tuple(sizes)
     return found
 
 
-def _default(value: ir.Value, axis: int, symbol: str) -> int:
+def _default(value: ir.Value, axis: int, symbol: str, length: int) -> int:
     image = value.shape is not None and len(value.shape) == 4 and value.dtype is not None and value.dtype.is_floating_point()
     if "past" in symbol.lower():
         return 0
-    return 1 if axis == 0 else 224 if image and axis >= 2 else 16
+    state = (
+        axis == 1
+        and value.shape is not None
+        and len(value.shape) > 2
+        and isinstance(value.shape[0], int)
+        and value.shape[0] > 0
+    )
+    return 1 if axis == 0 or state else 224 if image and axis >= 2 else length
 
 
-def random_inputs(model: ir.Model, shapes: Mapping[str, tuple[int, ...]] | None = None, seed: int = 0) -> dict[str, np.ndarray]:
+def random_inputs(
+    model: ir.Model, shapes: Mapping[str, tuple[int, ...]] | None = None, length: int = LENGTH, seed: int = 0
+) -> dict[str, np.ndarray]:
     """One array for each input, of the shapes of `input_shapes`. Deterministic for one `seed`.
 
     Raises InputError for an input that is no tensor of numbers (strings, sequences).
     """
     generator = np.random.default_rng(seed)
-    sizes = input_shapes(model, shapes)
+    sizes = input_shapes(model, shapes, length)
     return {value.name or "": _array(value, sizes[value.name or ""], generator) for value in model.graph.inputs}
 
 

@@ -1,0 +1,159 @@
+"""ONNX files and models as `Program`s, with one sentence for everything that can be wrong with a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from ..cost_model.errors import InputError
+from ..cost_model.program import Program
+from ..cost_model.sample_onnx import random_inputs, symbols
+from .normal_onnx import normalise
+from .runtime_onnx import open_session, run_session
+
+Shapes = Mapping[str, tuple[int, ...]]
+LENGTHS = (16, 128, 512, 576)
+"""Lengths that are tried in turn where the user gives none: a model may need a least length (speech frames: 512, with context 576)."""
+
+WEIGHT_READERS = frozenset(
+    ["MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "LayerNormalization", "BatchNormalization", "Gather"]
+)
+"""Operators whose constants are weights. Elsewhere an infinity is meant: masks hold them."""
+
+
+def load_onnx(path: str | Path, shapes: Shapes | None = None) -> Program:
+    """Read an .onnx file, weights in external files included (mapped, not read).
+
+    `shapes` fixes input sizes of the random sample, as in `trace_onnx_model`. Raises InputError for a path that is missing or a folder,
+    bytes that are no ONNX model, external data that is missing, too short or outside the model's folder, and as `trace_onnx_model` does.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"The model file {path} does not exist.")
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder without a model.onnx; name an .onnx file, or hf:{path} for a transformers folder."
+        )
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except OSError as fault:
+        raise InputError(f"The model file {path} cannot be read: {fault.strerror or fault}.") from fault
+    except (DecodeError, ValueError, UnicodeDecodeError) as fault:
+        raise InputError(f"{path} is not an ONNX model, or it was cut off while it was copied ({_first(fault)}).") from fault
+    if not proto.graph.node or not proto.opset_import:
+        raise InputError(
+            f"{path} is not an ONNX model: it holds no graph. If it was cut off while it was copied, copy it again."
+        )
+    _check_external_data(proto.graph, path)
+    try:
+        model = ir.serde.deserialize_model(proto)
+    except Exception as fault:  # onnx_ir wraps whatever a malformed message raises
+        raise InputError(f"{path} is not a valid ONNX model: {_first(fault)}.") from fault
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value.base_dir = path.parent
+    return trace_onnx_model(model, shapes, str(path))
+
+
+def trace_onnx_model(model: ir.Model | onnx.ModelProto, shapes: Shapes | None = None, source: str = "ONNX model") -> Program:
+    """A model in memory as a Program: a copy in normal form, random sample inputs, and the axes without a size as dynamic.
+
+    `shapes` (input name -> sizes) go into the sample; other free axes get defaults (`sample_onnx.input_shapes`) with the first of
+    `LENGTHS` on which the model runs. Raises InputError
+    for weights with NaN or infinity, an input that is no tensor, and whatever onnxruntime refuses to load or to run.
+    """
+    model = ir.serde.deserialize_model(model) if isinstance(model, onnx.ModelProto) else model.clone()
+    normalise(model)
+    _check_finite(model, source)
+    sample = _sample_that_runs(model, shapes, source)
+    outputs = tuple(value.name or "" for value in model.graph.outputs)
+    return Program(model, "onnxruntime", sample, tuple(sample), outputs, symbols(model), source)
+
+
+def _sample_that_runs(model: ir.Model, shapes: Shapes | None, source: str) -> dict[str, np.ndarray]:
+    """Random inputs that onnxruntime runs the model on, of the first length in `LENGTHS` for which it does."""
+    free = symbols(model)
+    lengths = LENGTHS if free.keys() - (shapes or {}).keys() else LENGTHS[:1]
+    first: InputError | None = None
+    with _named(source), open_session(model, optimize=False) as session:
+        for length in lengths:
+            sample = random_inputs(model, shapes, length)
+            try:
+                run_session(session, sample)
+            except InputError as fault:
+                sizes = ", ".join(f"{name}={'x'.join(map(str, array.shape)) or 'scalar'}" for name, array in sample.items())
+                advice = f" on random inputs of shape {sizes}; give shapes that it takes with --shape" if free else ""
+                first = first or InputError(f"{source}: {str(fault).rstrip('.')}{advice}.")
+            else:
+                return sample
+    assert first is not None
+    raise first
+
+
+@contextmanager
+def _named(source: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError as fault:
+        raise fault if str(fault).startswith(source) else InputError(f"{source}: {fault}") from fault
+
+
+def _check_external_data(graph: onnx.GraphProto, path: Path) -> None:
+    folder = path.parent.resolve()
+    for tensor in _tensors(graph):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        target = (folder / location).resolve()
+        if not location or not target.is_relative_to(folder):
+            raise InputError(
+                f"Weight {tensor.name!r} of {path} points to {location!r}, outside the model's folder; such files are not read. "
+                "Put the data beside the model."
+            )
+        if not target.is_file():
+            raise InputError(
+                f"Weight {tensor.name!r} of {path} is in the file {location!r}, which is missing; put it beside the model."
+            )
+        end = int(entries.get("offset") or 0) + int(entries.get("length") or 0)
+        if end > target.stat().st_size:
+            raise InputError(
+                f"Weight {tensor.name!r} of {path} ends at byte {end} of {location!r}, which has {target.stat().st_size}; copy it again."
+            )
+
+
+def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    found = list(graph.initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            found += [attribute.t] if attribute.HasField("t") else []
+            found += attribute.tensors
+            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                found += _tensors(inner)
+    return found
+
+
+def _check_finite(model: ir.Model, source: str) -> None:
+    for graph in model.graphs():
+        for name, value in graph.initializers.items():
+            tensor = value.const_value
+            if tensor is None or not tensor.size or not tensor.dtype.is_floating_point():
+                continue
+            array = tensor.numpy()
+            low, high = np.float64(array.min()), np.float64(array.max())
+            weight = any(node.op_type in WEIGHT_READERS for node, _ in value.uses())
+            if np.isnan(low) or (weight and not (np.isfinite(low) and np.isfinite(high))):
+                what = "NaN" if np.isnan(low) else "infinity"
+                raise InputError(f"Weight {name!r} of {source} holds {what}; load a checkpoint without them.")
+
+
+def _first(fault: BaseException) -> str:
+    lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
+    return (lines[0] if lines else type(fault).__name__).rstrip(".")
