@@ -8,11 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, Site
-from .onnx_attention_mask import AttentionMasks, mask_refusal
+from .onnx_attention_mask import AttentionMasks, guarded, mask_refusal
 from .onnx_pass import MICROSOFT, OnnxPass, Surgeon, members, operation
 
 ACTION = "fused_attention"
@@ -37,6 +38,9 @@ class FuseAttention(OnnxPass):
         masks = AttentionMasks(surgeon)
         found = [site for choice in choices if choice.action == ACTION for site in members(choice, sites)]
         pending = [site for site in found if isinstance(site, AttentionSite) and surgeon.pending(site)]
+        if pending:
+            # Without the shapes of values between nodes each operand would need a Reshape of its own, and each layer a mask.
+            common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
         for site in pending:
             _fuse(surgeon, masks, site)
         if pending:
@@ -51,7 +55,7 @@ def refusal(site: AttentionSite, net: Net) -> str:
     targets = {net.ops[op].target for op in site.ops if op in net.ops}
     if site.form == "operator" and any("MultiHeadAttention" in target for target in targets):
         return f"Attention {site.id} already is a MultiHeadAttention."
-    if site.form == "operator" and (site.mask_kind == "boolean" or len(net.ops[site.ops[0]].inputs) > 4):
+    if site.form == "operator" and (site.mask_kind != "additive" or len(net.ops[site.ops[0]].inputs) > 4):
         return f"Attention {site.id} is an operator with a boolean mask or a cache, whose exact result MultiHeadAttention does not give."
     if site.dtype != "float32":
         return f"onnxruntime's MultiHeadAttention on the CPU takes float32, and attention {site.id} is {site.dtype}."
@@ -73,7 +77,7 @@ def refusal(site: AttentionSite, net: Net) -> str:
     ):
         return f"The operands of attention {site.id} do not have the form [batch, heads, length, head size] that MultiHeadAttention packs."
     if site.causal and (length != keys or site.mask):
-        return f"Attention {site.id} is causal with {length} queries and {keys} keys or with a mask, which MultiHeadAttention aligns otherwise."
+        return f"Attention {site.id} is causal over {length} queries and {keys} keys or has a mask too, which is not exact when fused."
     for op in (net.ops[op] for op in site.ops):
         if (
             op.kind in ("matmul", "softmax")
@@ -119,7 +123,7 @@ def _fuse(surgeon: Surgeon, masks: AttentionMasks, site: AttentionSite) -> None:
     )
     nodes.append(fused)
     result = fused.outputs[0]
-    if any(surgeon.nodes[op].op_type == "IsNaN" for op in site.ops):
+    if guarded(site, surgeon):
         nodes.append(operation("IsNaN", [result], f"{name}.unseen"))
         zero = surgeon.constant(f"{name}.zero", np.zeros((), np.float32))
         nodes.append(operation("Where", [nodes[-1].outputs[0], zero, result], f"{name}.guarded"))

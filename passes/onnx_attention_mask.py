@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -12,33 +14,46 @@ from .onnx_pass import Surgeon, operation
 # Adding a float32 below this to any score of ordinary size gives that float32 back, so that adding it and writing it are the same.
 ABSORBING = -1e30
 
+Size = int | str | None
+
 
 def mask_refusal(site: AttentionSite, net: Net) -> str:
     """One sentence that says why the mask of the site cannot be such a bias; "" if it can, or if there is none."""
+    fills = _fills((net.ops[op].inputs[1:3] for op in site.ops if net.ops[op].kind == "where"), net.scalar)
+    masked = [fill for fill in fills if fill != 0]
+    boolean = site.mask_kind.startswith("boolean") and bool(site.mask)
+    if len(masked) != boolean or any(fill is None or not fill <= ABSORBING for fill in masked):
+        return f"What attention {site.id} puts in place of masked scores is not one constant near the smallest float32."
     if not site.mask:
         return ""
-    shape = net.shape(site.mask)
+    shape, dtype = net.shape(site.mask), net.values[site.mask].dtype
     scores = (site.batch, site.heads, site.query_length, site.key_length)
     aligned = (*(1,) * (4 - len(shape)), *shape) if shape is not None and len(shape) <= 4 else None
     if aligned is None or any(size not in (1, whole) for size, whole in zip(aligned, scores, strict=True)):
         return f"The mask {site.mask} of attention {site.id} does not broadcast to [batch, heads, queries, keys]."
-    if site.mask_kind == "additive":
-        dtype = net.values[site.mask].dtype
-        return "" if dtype == "float32" else f"The additive mask {site.mask} of attention {site.id} is {dtype}, not float32."
-    fills = [net.scalar(name) for op in site.ops for name in _fill_operands(site, net, op)]
-    if len(fills) != 1 or fills[0] is None or not fills[0] <= ABSORBING:
-        return f"What attention {site.id} writes where its mask {site.mask} is false is not one constant near the smallest float32."
+    if dtype != ("bool" if boolean else "float32"):
+        return (
+            f"The {site.mask_kind} mask {site.mask} of attention {site.id} is {dtype}, which MultiHeadAttention does not take."
+        )
     return ""
 
 
-def _fill_operands(site: AttentionSite, net: Net, op_id: str) -> tuple[str, ...]:
-    op = net.ops[op_id]
-    if op.kind != "where":
-        return ()
-    if op.inputs[0] == site.mask:
-        return (op.inputs[2],)
-    negation = net.producer(op.inputs[0])
-    return (op.inputs[1],) if negation is not None and negation.kind == "not" and negation.inputs[0] == site.mask else ()
+def guarded(site: AttentionSite, surgeon: Surgeon) -> bool:
+    """Whether the site writes 0 where the weights of a row are NaN, as it sees nothing."""
+    return 0 in _site_fills(site, surgeon)
+
+
+def _fills(operands: Iterable[tuple[str, ...]], scalar: Callable[[str], float | None]) -> list[float | None]:
+    """The constants that the Where ops of a site put in: 0 behind the softmax (a guard), something very negative before it (a mask)."""
+    return [scalar(first) if scalar(second) is None else scalar(second) for first, second in operands]
+
+
+def _site_fills(site: AttentionSite, surgeon: Surgeon) -> list[float | None]:
+    nodes = [surgeon.nodes[op] for op in site.ops]
+    operands = (
+        tuple(value.name or "" if value else "" for value in node.inputs[1:3]) for node in nodes if node.op_type == "Where"
+    )
+    return _fills(operands, surgeon.scalar)
 
 
 class AttentionMasks:
@@ -50,66 +65,56 @@ class AttentionMasks:
 
     def bias(self, site: AttentionSite, query: ir.Value, key: ir.Value, nodes: list[ir.Node]) -> ir.Value:
         """The bias of the site, whose packed operands are `query` [B, N, H * D] and `key` [B, S, H * D]; new nodes go to `nodes`."""
-        lengths = (
-            _length(query, self.surgeon.value(site.query), 2),
-            _length(key, self.surgeon.value(site.key), 3 if site.key_transposed else 2),
-        )
-        fill = self._fill(site) if site.mask_kind == "boolean" else None
-        mark: object = lengths if None not in lengths else site.id
-        if (site.mask, fill, mark) not in self.known:
-            self.known[site.mask, fill, mark] = self._make(site, fill, lengths, (query, key), nodes)
-        return self.known[site.mask, fill, mark]
+        queries = _length(query, self.surgeon.value(site.query), 2)
+        keys = _length(key, self.surgeon.value(site.key), 3 if site.key_transposed else 2)
+        fill = next((fill for fill in _site_fills(site, self.surgeon) if fill), None)
+        mark = (site.mask, site.mask_kind, fill, *((site.id,) if queries is None or keys is None else (queries, keys)))
+        if mark not in self.known:
+            mask = self.surgeon.value(site.mask)
+            additive = mask if fill is None else self._additive(site, mask, fill, nodes)
+            self.known[mark] = self._spread(site, additive, mask.shape, (queries, keys), (query, key), nodes)
+        return self.known[mark]
 
-    def _make(
+    def _additive(self, site: AttentionSite, mask: ir.Value, fill: float, nodes: list[ir.Node]) -> ir.Value:
+        zero = self.surgeon.shared(np.zeros((), np.float32), "attended")
+        low = self.surgeon.shared(np.array(fill, np.float32), f"masked_{fill:.0f}")
+        branches = (zero, low) if site.mask_kind == "boolean" else (low, zero)
+        nodes.append(operation("Where", [mask, *branches], f"{site.id}.additive_mask"))
+        return nodes[-1].outputs[0]
+
+    def _spread(
         self,
         site: AttentionSite,
-        fill: float | None,
-        lengths: tuple[object, object],
+        mask: ir.Value,
+        shape: ir.Shape | None,
+        lengths: tuple[Size, Size],
         packed: tuple[ir.Value, ir.Value],
         nodes: list[ir.Node],
     ) -> ir.Value:
-        mask, name = self.surgeon.value(site.mask), f"{site.id}.attention_bias"
-        shape = mask.shape
-        if fill is not None:
-            zero = self.surgeon.shared(np.zeros((), np.float32), "attends")
-            masked = self.surgeon.shared(np.array(fill, np.float32), f"masked_{fill:.0f}")
-            nodes.append(operation("Where", [mask, zero, masked], f"{name}.additive"))
-            mask = nodes[-1].outputs[0]
-        if shape is not None and len(shape) == 4 and None not in lengths and (_size(shape[2]), _size(shape[3])) == lengths:
+        """The mask over all queries and keys: MultiHeadAttention broadcasts the batch and the heads, but not these."""
+        queries, keys = lengths
+        if None not in lengths and shape is not None and len(shape) == 4 and tuple(map(_size, shape[2:])) == lengths:
             return mask
-        if all(isinstance(length, int) for length in lengths):
-            target = self.surgeon.shared(np.array([1, 1, *lengths], np.int64), f"scores_{lengths[0]}_{lengths[1]}")
+        if isinstance(queries, int) and isinstance(keys, int):
+            target = self.surgeon.shared(np.array([1, 1, queries, keys], np.int64), f"scores_{queries}_{keys}")
         else:
-            one, axis = self.surgeon.shared(np.array([1], np.int64), "one"), self.surgeon.shared(np.array([1], np.int64), "one")
-            sizes = []
+            one = self.surgeon.shared(np.array([1], np.int64), "one")
+            sizes = [one, one]
             for role, value in zip(("query", "key"), packed, strict=True):
-                nodes.append(operation("Shape", [value], f"{name}.{role}_shape"))
-                nodes.append(operation("Gather", [nodes[-1].outputs[0], axis], f"{name}.{role}_length"))
+                nodes.append(operation("Shape", [value], f"{site.id}.{role}_shape"))
+                nodes.append(operation("Gather", [nodes[-1].outputs[0], one], f"{site.id}.{role}_length"))
                 sizes.append(nodes[-1].outputs[0])
-            nodes.append(operation("Concat", [one, one, *sizes], f"{name}.shape", axis=0))
+            nodes.append(operation("Concat", sizes, f"{site.id}.scores_shape", axis=0))
             target = nodes[-1].outputs[0]
-        nodes.append(operation("Expand", [mask, target], name))
+        nodes.append(operation("Expand", [mask, target], f"{site.id}.attention_bias"))
         return nodes[-1].outputs[0]
 
-    def _fill(self, site: AttentionSite) -> float:
-        for op in site.ops:
-            node = self.surgeon.nodes[op]
-            if node.op_type == "Where":
-                condition = node.inputs[0]
-                assert condition is not None
-                direct = condition.name == site.mask
-                producer = condition.producer()
-                negated = producer is not None and producer.op_type == "Not" and producer.inputs[0].name == site.mask  # type: ignore[union-attr]
-                if direct or negated:
-                    return float(self.surgeon.array(str(node.inputs[2 if direct else 1].name)).reshape(()))  # type: ignore[union-attr]
-        raise AssertionError(f"Site {site.id} has a boolean mask and no Where that reads it.")
 
-
-def _size(size: int | ir.SymbolicDim) -> object:
+def _size(size: int | ir.SymbolicDim) -> Size:
     return size if isinstance(size, int) else size.value
 
 
-def _length(packed: ir.Value, split: ir.Value, axis: int) -> object:
+def _length(packed: ir.Value, split: ir.Value, axis: int) -> Size:
     """A size that the graph declares (a number or a symbol), None if it does not."""
     if packed.shape is not None and len(packed.shape) == 3 and _size(packed.shape[1]) is not None:
         return _size(packed.shape[1])

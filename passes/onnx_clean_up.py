@@ -17,12 +17,13 @@ from .onnx_pass import OnnxPass
 
 @dataclass(frozen=True)
 class CleanUp(OnnxPass):
-    """1. Functions are put in where they are called. 2. Constant nodes become initialisers, also those of nested graphs. 3. Identity nodes go.
-    4. Nodes that read only constants are computed now, where the result is no larger than `result_limit` elements or than what it
-    replaces; a constant of more than `result_limit` elements that others read too stays as it is. 5. Nodes, functions and initialisers
-    that nothing reads go. 6. Of equal initialisers one stays. 7. Every node gets a name that no other node has.
+    """1. Functions are put in where they are called. 2. Constant nodes become initialisers of the main graph, also those of nested
+    graphs. 3. Identity nodes go. 4. Nodes that read only constants are computed now, where the result has no more than
+    `result_limit` elements or takes the place of as many; a constant of more that others read too stays as it is.
+    5. Nodes, functions and initialisers that nothing reads go. 6. Of equal initialisers one stays. 7. Every node gets a name of its own.
 
-    Names of graph inputs and outputs stay; up to IR version 3 every initialiser had to be listed as an input too, and no longer is. Needs no choice: `apply(model, (), {})`.
+    Names of graph inputs and outputs stay; up to IR version 3 every initialiser had to be listed as an input too, and no longer is.
+    Needs no choice: `apply(model)`.
     """
 
     name: ClassVar[str] = "onnx_clean_up"

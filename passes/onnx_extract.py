@@ -16,10 +16,10 @@ SHAPE_OPERANDS = {"Reshape": 1, "Expand": 1}
 def extract(model: ir.Model, net: Net, op_ids: Collection[str]) -> ir.Model:
     """The model made of exactly the nodes `op_ids` of `model`, in their order, with the initialisers they read (shared, not copied).
 
-    Its inputs are the computed values that cross in, with the concrete shapes [elements] and dtypes that `net` holds, its outputs
-    the values that are read outside or are outputs of `model`. Names stay, so that the same sites apply to it. The shape operand of a Reshape
+    Its inputs are the computed values that cross in, with the concrete shapes [elements] that `net` holds, its outputs the values
+    that are read outside or are outputs of `model`. Names stay, so that the same sites apply to it. The shape operand of a Reshape
     or Expand that would cross in becomes a constant taken from `net`, as no random input could stand for it. Raises InputError if
-    `model` lacks one of the ops, if `net` does not know the shape of an input, or if an op holds a nested graph.
+    `model` lacks one of the ops, if the shape or type of an input is not known, or if an op holds a nested graph.
     """
     wanted = set(op_ids)
     nodes = [node for node in model.graph if node.name in wanted]
@@ -68,7 +68,7 @@ class _Cutter:
         copy = self._copy_value(value)
         tensor = ir.convenience.get_const_tensor(value)
         if tensor is not None:
-            copy.const_value, copy.shape, copy.type = tensor, ir.Shape(tensor.shape), ir.TensorType(tensor.dtype)
+            copy.const_value, copy.shape, copy.type = tensor, ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
             self.initializers[str(value.name)] = copy
         elif copy.type is None or copy.shape is None or not copy.shape.is_static():
             raise InputError(

@@ -51,7 +51,7 @@ def linear_arrays(surgeon: Surgeon, site: LinearSite) -> tuple[np.ndarray, np.nd
     gemm = next((surgeon.nodes[op] for op in site.ops if surgeon.nodes[op].op_type == "Gemm"), None)
     alpha = gemm.attributes.get_float("alpha", 1.0) if gemm else 1.0
     beta = gemm.attributes.get_float("beta", 1.0) if gemm else 1.0
-    stored = surgeon.array(site.weight)
+    stored = surgeon.array(site.weight).astype(np.dtype(site.dtype), copy=False)
     weight = stored.T if site.transposed else stored
     weight = weight if alpha == 1.0 else (weight * np.float64(alpha)).astype(stored.dtype)
     if not site.bias:

@@ -61,6 +61,12 @@ class Surgeon:
             raise InputError(f"Value {name!r} is not a constant of the model, so that the plan does not fit it; make it again.")
         return tensor.numpy()
 
+    def scalar(self, name: str) -> float | None:
+        """The number of the one-element constant of that name, None for anything else."""
+        value = self.values.get(name)
+        tensor = None if value is None else ir.convenience.get_const_tensor(value)
+        return float(tensor.numpy().reshape(())) if tensor is not None and tensor.size == 1 else None
+
     def pending(self, site: Site) -> bool:
         """Whether all ops of the site are there: False if a pass has put others in their place, as those say in their metadata.
 
@@ -104,6 +110,7 @@ class Surgeon:
         """Put `nodes` where the ops of `sites` are. `outputs` maps the name of a value of the old ops to the new value that takes
         its name, its type and its readers. Old ops, and ops and initialisers before them, go if nothing reads them any more."""
         ops = [op for site in sites for op in site.ops]
+        last = [self.value(name).producer() for name in outputs]
         self.graph.insert_before(self.nodes[ops[0]], nodes)
         for name, new in outputs.items():
             old = self.value(name)
@@ -116,7 +123,7 @@ class Surgeon:
             node.metadata_props[SITES] = "\n".join(site.id for site in sites)
             self.nodes[str(node.name)] = node
             self.values.update((str(value.name), value) for value in node.outputs)
-        self._sweep([self.nodes[op] for op in ops if op in self.nodes])
+        self._sweep([*(self.nodes[op] for op in ops), *(node for node in last if node is not None)])
 
     def import_domain(self, domain: str, version: int = 1) -> None:
         """Declare an operator set, unless the model already does."""

@@ -15,7 +15,9 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def graph(text: str, weights: Arrays, *, opset: int = 18, name: str = "site") -> ir.Model:
-    """The model of `text` ("(float[N,3] x) => (float[N,3] y) { y = Relu(x) }") with `weights` as initialisers; nodes get names n0, n1, ..."""
+    """The model of `text` ("(float[N,3] x) => (float[N,3] y) { y = Relu(x) }") with `weights` as initialisers.
+
+    Nodes get the names n0, n1, ..."""
     model = onnx.parser.parse_model(
         f'<ir_version: 8, opset_import: ["" : {opset}, "com.microsoft" : 1]> {name} {text.replace("float[", "float [")}'
     )

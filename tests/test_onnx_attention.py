@@ -1,0 +1,85 @@
+"""Attentions in many spellings, fused into MultiHeadAttention, give the same numbers at lengths other than those they were found at."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from szilard.passes.onnx_attention import FuseAttention, layout_ops, refusal
+
+from .onnx_attentions import LOWEST, Spelling, attention, feeds, found
+from .onnx_graphs import apply, assert_same, choose, kinds
+
+spellings = st.builds(
+    Spelling,
+    heads=st.integers(2, 3), width=st.sampled_from([4, 5]), value_width=st.sampled_from([4, 7]),
+    key=st.sampled_from(["direct", "twice", "input"]), scale=st.sampled_from(["scores", "query"]), packed=st.booleans(),
+    mask_kind=st.sampled_from(["", "additive", "boolean", "inverted", "negated"]), fill=st.sampled_from([LOWEST, -np.inf]),
+    guard=st.booleans(), layers=st.integers(1, 2), named_axes=st.booleans(), opset=st.sampled_from([13, 18]),
+)  # fmt: skip
+
+
+def fuse(model, arrays):
+    _, sites = found(model, arrays)
+    return apply(FuseAttention(), model, [choose("fused_attention", site) for site in sites], sites)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**31), spelling=spellings, data=st.data())
+def test_fused_equals_spelled_out(seed, spelling, data):
+    if spelling.mask_kind:
+        shapes = ["B11S", "11NS", "1HNS", "BHNS", "B1N1", "NS", "1NS"]
+        spelling = replace(spelling, mask=data.draw(st.sampled_from(shapes)))
+    random = np.random.default_rng(seed)
+    model = attention(spelling)
+    after, changed = fuse(model, feeds(spelling, random, 2, 5, 7))
+    assert changed == spelling.layers
+    assert kinds(after).count("MultiHeadAttention") == spelling.layers
+    assert not {"Softmax", "MatMul"} & set(kinds(after))
+    for batch, queries, keys in ((2, 5, 7), (1, 9, 3), (3, 1, 1)):
+        assert_same(model, after, feeds(spelling, random, batch, queries, keys))
+
+
+def test_named_axes_leave_nothing_but_the_operator():
+    spelling = Spelling(mask="B1NS", mask_kind="additive")
+    after, _ = fuse(attention(spelling), feeds(spelling, np.random.default_rng(0), 2, 5, 7))
+    assert kinds(after) == ["MultiHeadAttention", "Sum"]
+    assert not after.graph.initializers
+
+
+def test_layers_share_one_bias():
+    spelling = Spelling(mask="B11S", mask_kind="boolean", layers=3)
+    after, _ = fuse(attention(spelling), feeds(spelling, np.random.default_rng(0), 2, 5, 7))
+    assert kinds(after).count("Where") == 1
+    assert kinds(after).count("Expand") == 1
+
+
+def test_what_the_fused_form_makes_needless():
+    spelling = Spelling(key="twice")
+    net, (site,) = found(attention(spelling), feeds(spelling, np.random.default_rng(0), 2, 5, 7))
+    targets = sorted(net.ops[op].target for op in (*site.ops, *layout_ops(site, net)))
+    assert targets == sorted(["Reshape"] * 4 + ["Transpose"] * 5 + ["MatMul"] * 2 + ["Div", "Softmax"])
+
+
+@pytest.mark.parametrize(
+    ("spelling", "changes", "sentence"),
+    [
+        (Spelling(), {}, ""),
+        (Spelling(), {"kv_heads": 1}, "shares 1 key heads among 3 heads"),
+        (Spelling(), {"softcap": 30.0}, "has a softcap"),
+        (Spelling(), {"dtype": "float16"}, "is float16"),
+        (Spelling(), {"scale": 0.0}, "has the scale 0"),
+        (Spelling(), {"causal": True}, "is causal over 5 queries and 7 keys"),
+        (Spelling(), {"head_dim": 5}, "do not have the form"),
+        (Spelling(), {"mask": "v"}, "does not broadcast"),
+        (Spelling(mask="NS", mask_kind="boolean", fill=-2e4), {}, "is not one constant near the smallest float32"),
+        (Spelling(mask="NS", mask_kind="boolean"), {}, ""),
+    ],
+)
+def test_refusals(spelling, changes, sentence):
+    net, (site,) = found(attention(spelling), feeds(spelling, np.random.default_rng(0), 2, 5, 7))
+    said = refusal(replace(site, **changes), net)
+    assert (sentence in said) if sentence else said == ""
+    assert said == "" or said.endswith(".")
