@@ -1,0 +1,84 @@
+"""Puts linears into an integer number format: actions "<format>" and "<format>_merged" of `kernels/quantized_linear`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import nn
+from torch.fx import GraphModule, Node
+
+from ..cost_model.errors import InputError
+from ..cost_model.plan import Choice
+from ..cost_model.sites import Site
+from ..kernels.quantized_linear.formats import FORMATS, Prepared, merge
+from ..kernels.quantized_linear.torch_cpu import build
+from .fx_graph import copy_origin, fake_mode_of
+from .fx_linear import FxLinear, linears_of, replace_linear, split_columns
+from .fx_pass import FxPass
+
+MERGED = "_merged"
+
+
+@dataclass(frozen=True)
+class FxQuantizeLinear(FxPass):
+    """1. "<format>": a call of one small module in the place of the site's matmul. 2. "<format>_merged": one wide module for the sites
+    of a choice that read the same x, and a split. The float weight goes where nothing else reads it.
+
+    `prepared` maps the id of each site to its weights in the format that the choice asks for; `build` makes the module.
+    """
+
+    name: ClassVar[str] = "quantize_linear"
+    prepared: Mapping[str, Prepared] = field(default_factory=dict, repr=False)
+    build: Callable[[Prepared], nn.Module] = field(default=build, repr=False)
+
+    def rewrite(self, graph: GraphModule, choices: Sequence[Choice], sites: Mapping[str, Site]) -> int:
+        """Counts the sites. Raises InputError for a site whose weights are not in `prepared` in that format."""
+        changed = 0
+        for choice in choices:
+            if choice.action.removesuffix(MERGED) not in FORMATS:
+                continue
+            for group in linears_of(graph, choice, sites):
+                if choice.action.endswith(MERGED) and len(group) > 1:
+                    self._merge(graph, choice, group)
+                else:
+                    for linear in group:
+                        self._replace(graph, choice, linear)
+                changed += len(group)
+        return changed
+
+    def _replace(self, graph: GraphModule, choice: Choice, linear: FxLinear) -> None:
+        with graph.graph.inserting_before(linear.matmul):
+            new = self._call(graph, f"{linear.site.id}_{choice.action}", self._weights(choice, linear), linear)
+        replace_linear(linear, new)
+
+    def _merge(self, graph: GraphModule, choice: Choice, group: Sequence[FxLinear]) -> None:
+        wide = merge([self._weights(choice, linear) for linear in group])
+        with graph.graph.inserting_before(group[0].matmul):
+            call = self._call(graph, f"{choice.site}_{choice.action}", wide, group[0])
+            pieces = split_columns(graph, call, group)
+        for linear, piece in zip(group, pieces, strict=True):
+            replace_linear(linear, piece)
+
+    def _call(self, graph: GraphModule, name: str, prepared: Prepared, like: FxLinear) -> Node:
+        """A call of a new module on x; its fake value is made from shapes, as packed integer weights have no fake form."""
+        target = "".join(c if c.isalnum() else "_" for c in name)
+        while hasattr(graph, target):
+            target += "_"
+        graph.add_submodule(target, self.build(prepared).eval())
+        node = graph.graph.call_module(target, (like.x,))
+        copy_origin(node, like.matmul)
+        x = like.x.meta["val"]
+        with fake_mode_of(graph):
+            node.meta["val"] = x.new_empty((*x.shape[:-1], prepared.out_features))
+        return node
+
+    def _weights(self, choice: Choice, linear: FxLinear) -> Prepared:
+        prepared = self.prepared.get(linear.site.id)
+        if prepared is None or prepared.base != choice.action.removesuffix(MERGED):
+            held = "none" if prepared is None else f"{prepared.base} ones"
+            raise InputError(
+                f"The choice at {choice.site} is {choice.action}, but site {linear.site.id} has {held} of its prepared weights."
+            )
+        return prepared

@@ -1,0 +1,84 @@
+"""The PyTorch part of the output folder: model.py, its weights and its sample inputs, which need torch and safetensors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch.fx import GraphModule
+
+from ..cost_model.errors import InputError
+from .print_fx import Dynamic, print_fx, weights_of
+
+IMPORTS = ("from pathlib import Path", "from safetensors.torch import load_file")
+
+DOCSTRING = '''"""A model rewritten by Szilard. `python model.py` runs it on its sample inputs; `load()` gives it as a torch.nn.Module.
+
+Inputs, in order: {inputs}. Outputs, in order: {outputs}.
+"""
+
+'''
+
+TAIL = '''
+
+FOLDER = Path(__file__).resolve().parent
+INPUTS = {inputs}
+OUTPUTS = {outputs}
+
+
+def load():
+    """The model with its weights, in evaluation mode."""
+    model = Model()
+    model.load_state_dict(load_file(FOLDER / "weights.safetensors"))
+    return model.eval()
+
+
+def main():
+    """Runs the model on its sample inputs and prints each output, and the sum of the sizes of all numbers in them."""
+    sample = load_file(FOLDER / "sample_inputs.safetensors")
+    with torch.inference_mode():
+        results = load()(*(sample[name] for name in INPUTS))
+    results = results if isinstance(results, tuple) else (results,)
+    for name, result in zip(OUTPUTS, results, strict=True):
+        print(f"{{name}}: {{list(result.shape)}} {{result.dtype}}")
+    print(f"checksum: {{sum(result.double().abs().sum().item() for result in results):.6e}}")
+
+
+if __name__ == "__main__":
+    main()
+'''
+
+
+def emit_torch(
+    folder: Path,
+    graph: GraphModule,
+    sample: Mapping[str, np.ndarray],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    dynamic: Dynamic | None = None,
+) -> None:
+    """Writes model.py, weights.safetensors and sample_inputs.safetensors into `folder`.
+
+    `inputs` and `outputs` name those of the graph in order, `sample` holds one array for each input, `dynamic` the names of its axes that
+    may change. The source text of every kernel module that the graph calls stands in model.py. Raises InputError where the model cannot
+    be printed or a file cannot be written.
+    """
+    names = {"inputs": ", ".join(inputs), "outputs": ", ".join(outputs)}
+    text = (
+        DOCSTRING.format(**names)
+        + print_fx(graph, dynamic, imports=IMPORTS)
+        + TAIL.format(inputs=list(inputs), outputs=list(outputs))
+    )
+    tensors = {name: torch.from_numpy(np.array(sample[name])) for name in inputs}
+    try:
+        (folder / "model.py").write_text(text, encoding="utf-8")
+        save_file(weights_of(graph), folder / "weights.safetensors")
+        save_file(tensors, folder / "sample_inputs.safetensors")
+    except (OSError, SafetensorError) as fault:
+        raise InputError(
+            f"The PyTorch model cannot be written into {folder}: {fault}. Free some space or name another folder."
+        ) from fault
