@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
 from . import kinds
 from .counts_flops import Unknown, flops
-from .counts_traffic import SILENT, Traffic, traffic
+from .counts_traffic import ALIAS, SILENT, Traffic, root, traffic
 from .net import Net, Op
 
 
@@ -70,28 +70,34 @@ def count_group(ops: Iterable[Op], net: Net) -> Counts:
     A value read by several members is read once, as much of it as the member that reads most; so the bytes never exceed those of the
     members apart (I/O of a fused sub-graph: its live inputs and outputs).
     """
-    members = tuple(ops)
-    ids = {op.id for op in members}
-    parts = [count(op, net) for op in members]
+    members = {op.id: op for op in ops}
+    parts = [count(op, net) for op in members.values()]
     reads: dict[str, float] = {}
     writes: dict[str, float] = {}
-    inside = {name for op in members for name in op.outputs}
-    for op in members:
+    for op in members.values():
         moved = traffic(op, net)
         for name, size in moved.reads.items():
-            if name not in inside:
-                reads[name] = max(reads.get(name, 0.0), size)
-        for name, size in moved.writes.items():
-            if name in net.outputs or any(reader.id not in ids for reader in net.consumers(name)):
-                writes[name] = size
+            source = root(name, net, members)
+            if (maker := net.producer(source)) is None or maker.id not in members:
+                reads[source] = max(reads.get(source, 0.0), size)
+        writes.update({name: size for name, size in moved.writes.items() if _leaves(name, net, members)})
     total = sum(parts, Counts())
     edge = Traffic(reads, writes, total.known)
-    silent = total.launches == 0
-    return _counts(total.flops, edge, net, total.known, total.elements, 0 if silent else 1)
+    return _counts(total.flops, edge, net, total.known, total.elements, min(1, total.launches))
+
+
+def _leaves(name: str, net: Net, members: Container[str]) -> bool:
+    """Whether a value, or a view of it, is read outside `members` or returned."""
+    if name in net.outputs:
+        return True
+    return any(
+        reader.id not in members or (reader.kind in ALIAS and _leaves(reader.output, net, members))
+        for reader in net.consumers(name)
+    )
 
 
 def _counts(work: Mapping[str, float], moved: Traffic, net: Net, known: bool, elements: float, launches: int = 1) -> Counts:
-    passed = [size for name, size in moved.reads.items() if net.producer(name) is not None]
+    passed = [size for name, size in moved.reads.items() if net.producer(root(name, net)) is not None]
     passed += [size for name, size in moved.writes.items() if net.consumers(name)]
     return Counts(
         work,

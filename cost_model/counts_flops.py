@@ -31,6 +31,7 @@ WEIGHT = {
 }
 """Operations for each element; 1 for what is not listed."""
 
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 VARIADIC = frozenset(["add", "min", "max"])
 """Kinds that may take more than two operands."""
 
@@ -181,7 +182,7 @@ def _recurrent(op: Op, net: Net) -> Flops:
     x = _shape(net, _operand(op, 0))
     steps = prod(x[:-1])
     shapes = [_shape(net, name) for name in op.inputs[1:] if name]
-    packed = len(_shape(net, _operand(op, 1))) == 3 and len(shapes) > 1 and shapes[0][:2] == shapes[1][:2]
+    packed = len(shapes) > 1 and len(shapes[0]) == len(shapes[1]) == 3 and shapes[1][1] == GATES[op.kind] * shapes[1][2]
     weights = shapes[:2] if packed else [s for s in shapes if len(s) == 2]
     if not weights:
         raise Unknown("the weights of a recurrent op")

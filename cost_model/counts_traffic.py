@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -22,6 +22,9 @@ ITEM_BYTES: Mapping[str, float] = {
 
 SILENT = kinds.FREE | kinds.VIEW | {"dropout"}
 """Kinds that move nothing and start no kernel; dropout is the identity at inference."""
+
+ALIAS = kinds.VIEW | {"identity", "dropout"}
+"""Silent kinds whose output is their first input under another name."""
 
 PART = frozenset(["slice", "split"])
 
@@ -49,6 +52,15 @@ def value_bytes(name: str, net: Net) -> float | None:
         return None
     size = item_bytes(value.dtype)
     return None if size is None else prod(value.shape) * size
+
+
+def root(name: str, net: Net, within: Container[str] | None = None) -> str:
+    """The value whose bytes `name` stands for: back through views and identities (only those with an id in `within`, if it is given)."""
+    op = net.producer(name)
+    while op is not None and op.kind in ALIAS and op.inputs and op.inputs[0] and (within is None or op.id in within):
+        name = op.inputs[0]
+        op = net.producer(name)
+    return name
 
 
 def traffic(op: Op, net: Net) -> Traffic:

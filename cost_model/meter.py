@@ -47,25 +47,27 @@ def open_meter(kind: str = "cpu", powercap: Path = POWERCAP) -> Meter:
     found, reason = _open_zeus(kind)
     if found is not None:
         return found
-    return Meter("unavailable", reason) if kind == "cuda" else _open_rapl(powercap, reason)
+    if kind == "cuda":
+        return Meter("unavailable", f"No energy counter: {reason}, so joules are modelled.")
+    return _open_rapl(powercap, reason)
 
 
 def _open_zeus(kind: str) -> tuple[Meter | None, str]:
-    """A meter on zeus, or None and what is missing."""
+    """A meter on zeus, or None and a clause that says what is missing."""
     try:
         from zeus.device.exception import ZeusBaseError
         from zeus.monitor import ZeusMonitor
     except ImportError:
-        return None, "zeus is not installed (pip install 'szilard[meter]'), so joules are modelled."
+        return None, "zeus is not installed (pip install 'szilard[meter]')"
     try:
         # Only the counters of the device that works: a card that idles beside a busy CPU would be billed to it.
         monitor = ZeusMonitor(gpu_indices=[0], cpu_indices=[]) if kind == "cuda" else ZeusMonitor(gpu_indices=[])
         if kind != "cuda" and not monitor.cpu_indices:
-            return None, "zeus finds no readable CPU energy counter, so joules are modelled."
+            return None, "zeus finds no readable CPU energy counter"
         monitor.begin_window("szilard probe", sync_execution=False)
         monitor.end_window("szilard probe", sync_execution=False)
     except (ZeusBaseError, RuntimeError, OSError, ValueError, IndexError) as fault:
-        return None, f"zeus cannot read an energy counter of this {kind} ({fault}), so joules are modelled."
+        return None, f"zeus cannot read a {kind} energy counter ({fault})"
 
     def start() -> Stop:
         monitor.begin_window("szilard", restart=True)
@@ -86,13 +88,16 @@ def _open_rapl(powercap: Path, before: str) -> Meter:
     if not powercap.is_dir():
         return Meter(
             "unavailable",
-            f"No energy counter: {powercap} is absent on this machine (usual for virtual ones) and {before} Run on bare metal to measure.",
+            f"No energy counter: {powercap} is absent on this machine, as on most virtual ones, and {before}, so joules are modelled; "
+            "run on bare metal to measure them.",
         )
     domains = [
         _Domain(folder) for folder in sorted(powercap.glob("intel-rapl:*")) if _name(folder).startswith(("package", "dram"))
     ]
     if not domains:
-        return Meter("unavailable", f"No energy counter: {powercap} lists no package domain, so joules are modelled.")
+        return Meter(
+            "unavailable", f"No energy counter: {powercap} lists no package domain and {before}, so joules are modelled."
+        )
     try:
         first = [domain.read() for domain in domains]
         time.sleep(SETTLE_SECONDS)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from . import kinds
 from .cost import GIVEN, Cost, NetCost, total_cost
 from .counts import Counts, count, count_group
-from .counts_traffic import traffic, value_bytes
+from .counts_traffic import root, traffic, value_bytes
 from .device import Device
 from .io_bounds import io_floor
 from .landauer import landauer_joules
@@ -156,7 +156,8 @@ def edge_bytes(net: Net) -> float:
     moved: dict[str, float] = {}
     for op in net.ops.values():
         for name, size in traffic(op, net).reads.items():
-            if net.producer(name) is None:
-                moved[name] = max(moved.get(name, 0.0), size)
-    leaving = {name: value_bytes(name, net) or 0.0 for name in net.outputs if net.producer(name) is not None}
+            source = root(name, net)
+            if net.producer(source) is None:
+                moved[source] = max(moved.get(source, 0.0), size)
+    leaving = {name: value_bytes(name, net) or 0.0 for name in net.outputs if net.producer(root(name, net)) is not None}
     return sum(moved.values()) + sum(leaving.values())

@@ -81,7 +81,8 @@ def ratio_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float
     if any(sample <= 0 for sample in b):
         raise ValueError("samples must be positive to form a ratio")
     ratios = [left / right for left, right in zip(a, b, strict=True)]
-    return statistics.median(ratios), *median_interval(ratios)
+    low, high = median_interval(ratios)
+    return statistics.median(ratios), low, high
 
 
 def _seconds(run: Callable[[], object], repeats: int) -> float:

@@ -1,0 +1,83 @@
+"""The interval of a saving: joint draws make differences sure where the prices alone are not."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from szilard.cost_model.counts import Counts
+from szilard.cost_model.device import device_names, load_device
+from szilard.cost_model.price import price_counts
+from szilard.cost_model.saving import saving_interval
+
+CPU = load_device("cpu")
+
+
+def cost(flops=1e9, size=1e6, seconds=None, dtype="float32", kind="matmul", device=CPU, launches=1):
+    return price_counts(Counts({dtype: flops}, size, size, (), launches=launches), device, kind, seconds)
+
+
+@given(st.floats(1e3, 1e12), st.floats(1, 1e9), st.sampled_from([None, 1e-3]), st.sampled_from(device_names()))
+@settings(max_examples=40, deadline=None)
+def test_work_saves_nothing_against_itself(flops, size, seconds, name):
+    device = load_device(name)
+    one = cost(flops, size, seconds, device=device)
+    assert saving_interval(one, one, device) == (0.0, 0.0)
+
+
+@given(st.floats(1e6, 1e11), st.floats(1e3, 1e8), st.floats(0.05, 0.95))
+@settings(max_examples=40, deadline=None)
+def test_less_of_everything_surely_saves_although_each_price_is_uncertain(flops, size, share):
+    before, after = cost(flops, size), cost(share * flops, share * size)
+    low, high = saving_interval(before, after, CPU)
+    assert 0 < low <= before.joules - after.joules <= high
+    # Apart, the prices could be anywhere within a factor of two or more: their intervals overlap.
+    assert high / low > 1.5
+
+
+def test_swapping_the_sides_swaps_the_interval():
+    before, after = cost(1e9, seconds=3e-3), cost(4e8, seconds=2e-3)
+    low, high = saving_interval(before, after, CPU)
+    assert saving_interval(after, before, CPU) == pytest.approx((-high, -low))
+
+
+def test_a_trade_of_bytes_for_flops_is_not_sure():
+    before, after = cost(1e7, 1e7, seconds=1e-3), cost(1e7 + 9e7, 1e5, seconds=1e-3)
+    low, high = saving_interval(before, after, CPU)
+    assert low < 0 < high
+
+
+def test_exact_coefficients_leave_one_number():
+    exact = replace(CPU, coefficients={k: replace(c, low=c.value, high=c.value) for k, c in CPU.coefficients.items()})
+    before, after = cost(1e9, 1e6), cost(3e8, 2e6, kind="exp")
+    low, high = saving_interval(before, after, exact)
+    assert low == pytest.approx(high)
+    assert low == pytest.approx(before.joules - after.joules)
+
+
+def test_an_uncertain_rate_widens_the_interval_only_of_roofline_seconds():
+    idle = CPU.with_values({"flop.float32": 1e-18, "byte.memory": 1e-18, "launch": 1e-12})
+    roofline = saving_interval(cost(2e9, device=idle), cost(1e9, device=idle), idle)
+    seconds = [cost(f, device=idle).seconds for f in (2e9, 1e9)]
+    given_seconds = saving_interval(
+        cost(2e9, seconds=seconds[0], device=idle), cost(1e9, seconds=seconds[1], device=idle), idle
+    )
+    assert roofline[1] / roofline[0] > given_seconds[1] / given_seconds[0]
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_one_a_near_one():
+    before, after = cost(1e9), cost(5e8, dtype="int8")
+    assert saving_interval(before, after, CPU) == saving_interval(before, after, CPU)
+    other = saving_interval(before, after, CPU, seed=7)
+    assert other != saving_interval(before, after, CPU)
+    assert other == pytest.approx(saving_interval(before, after, CPU), rel=0.15)
+
+
+def test_quantiles_are_those_of_the_coefficient_where_only_one_matters():
+    counts = Counts({"float32": 1e9}, 0, 0, (), launches=0)
+    before, after = price_counts(counts, CPU, "matmul", 0.0), price_counts(Counts(), CPU, "matmul", 0.0)
+    low, high = saving_interval(before, after, CPU)
+    found = CPU.coefficients["flop.float32"]
+    assert low == pytest.approx(1e9 * found.low, rel=0.03)
+    assert high == pytest.approx(1e9 * found.high, rel=0.03)
