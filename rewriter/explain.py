@@ -105,16 +105,13 @@ def _choice_text(choice: Mapping[str, Any]) -> str:
 
 
 def _option_row(option: Mapping[str, Any]) -> tuple[str, ...]:
+    name = ("* " if option["taken"] else "  ") + option["action"]
+    if option["joules"] is None:
+        return (name, "", "", "", "", "", option["reason"])
     low, high = option["saving"]
-    return (
-        ("* " if option["taken"] else "  ") + option["action"],
-        quantity(option["joules"], "J"),
-        quantity(option["seconds"], "s"),
-        option["label"],
-        number(option["error"]),
-        "" if option["action"] == "leave" else f"{quantity(low, 'J')} to {quantity(high, 'J')}",
-        option["reason"],
-    )
+    saving = "" if option["action"] == "leave" else f"{quantity(low, 'J')} to {quantity(high, 'J')}"
+    prices = quantity(option["joules"], "J"), quantity(option["seconds"], "s")
+    return (name, *prices, option["label"], number(option["error"]), saving, option["reason"])
 
 
 def _unknown(site: str, plan: Plan) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -44,7 +45,9 @@ def headline(report: Mapping[str, Any], plan: Plan) -> str:
     if not changed:
         return f"Nothing was changed: no rewrite pays within the budget; the model takes {quantity(before, 'J')} per call ({label})."
     places = " and ".join(f"{count} place{'s' if count > 1 else ''} on {runtime}" for runtime, count in changed.items())
-    energy = f"{quantity(after, 'J')} per call instead of {quantity(before, 'J')} ({change(before, after)}, {label})"
+    runtimes = list(report.get("runtimes") or ())
+    where = f" on {runtimes[-1]}" if len(runtimes) > 1 else ""
+    energy = f"{quantity(after, 'J')} per call instead of {quantity(before, 'J')}{where} ({change(before, after)}, {label})"
     return f"Rewritten at {places}: {energy}."
 
 
@@ -169,14 +172,15 @@ def _choice(choice: Choice, scale: float, errors: Mapping[Any, float | None]) ->
 
 def _option(option: Option, choice: Choice) -> dict[str, Any]:
     low, high = option.saving
+    possible = math.isfinite(option.joules)
     return {
         "action": option.action,
         "taken": option.action == choice.action,
-        "joules": quantity(option.joules, "J"),
-        "seconds": quantity(option.seconds, "s"),
+        "joules": quantity(option.joules, "J") if possible else "",
+        "seconds": quantity(option.seconds, "s") if possible else "",
         "label": option.label,
-        "saving": "" if option.action == "leave" else f"{quantity(low, 'J')} to {quantity(high, 'J')}",
-        "error": number(option.error),
+        "saving": f"{quantity(low, 'J')} to {quantity(high, 'J')}" if possible and option.action != "leave" else "",
+        "error": number(option.error) if possible else "",
         "reason": option.reason,
     }
 

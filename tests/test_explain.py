@@ -8,11 +8,13 @@ from szilard.cost_model.errors import InputError
 from szilard.cost_model.plan import Budget, Choice, Option, Phase, Plan, Workload
 from szilard.cost_model.sites import Miss
 from szilard.rewriter.explain import explain, explain_text, read_plan
+from szilard.rewriter.json_text import json_text
 
 OPTIONS = (
     Option("leave", 2.0, 0.2, "measured"),
     Option("int8_static", 0.5, 0.1, "measured", 0.004, (1.2, 1.8)),
     Option("int4_weight", 0.4, 0.3, "table", 0.4, (-0.2, 1.8), "its error alone is over the budget"),
+    Option("int8_static_merged", float("inf"), float("inf"), "", reason="the group has a single member"),
 )
 PLAN = Plan(
     "cpu",
@@ -32,7 +34,7 @@ REPORT = {
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "plan.json").write_text(json.dumps(PLAN.to_json()))
+    (tmp_path / "plan.json").write_text(json_text(PLAN.to_json()))
     (tmp_path / "report.json").write_text(json.dumps(REPORT))
     return tmp_path
 
@@ -60,12 +62,15 @@ def test_one_site_has_all_its_options(folder, site):
         ("leave", False),
         ("int8_static", True),
         ("int4_weight", False),
+        ("int8_static_merged", False),
     ]
     text = explain_text(found)
     assert "* int8_static" in text
     assert "its error alone is over the budget" in text
     assert "-200 mJ to 1.80 J" in text
     assert "decided together: layer.0.key" in text
+    assert "unknown" not in text
+    assert "the group has a single member" in text
 
 
 def test_a_refused_op_is_explained(folder):
