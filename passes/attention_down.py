@@ -42,7 +42,7 @@ def down(net: Net, softmax: Op, layout: Layout, scores: frozenset[str]) -> Weigh
         op = readers[0]
         if op.kind == "matmul":
             return _second_product(op, value, layout, ops)
-        if transparent(op) or (op.kind == "cast" and op.attributes.get("to") in FLOATS):
+        if transparent(net, op) or (op.kind == "cast" and op.attributes.get("to") in FLOATS):
             pass
         elif op.kind in MOVES and op.inputs[0] == value:
             moved = below(op, net, layout)
@@ -105,7 +105,7 @@ def descend(net: Net, value: str, layout: Layout) -> list[Reach]:
         if len(readers) != 1 or last.value in net.outputs or readers[0].inputs[0] != last.value:
             break
         op = readers[0]
-        after = below(op, net, last.layout) if op.kind in MOVES else last.layout if transparent(op) else None
+        after = below(op, net, last.layout) if op.kind in MOVES else last.layout if transparent(net, op) else None
         if after is None:
             break
         found.append(Reach(op.output, after, 1.0, (*last.ops, op.id)))

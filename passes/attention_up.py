@@ -52,14 +52,14 @@ def up(net: Net, at: Scores, softmax: Op) -> tuple[Scores, Op] | Miss:
             after = miss(op, "above the softmax changes the axes in a way the walk cannot follow.")
             repeats = op.kind in ("expand", "tile") and net.shape(op.inputs[0]) != net.shape(op.output)
             after = after if layout is None or repeats else at.step(op, layout=layout)
-        elif transparent(op) or (op.kind == "cast" and net.values[op.inputs[0]].dtype in FLOATS):
+        elif transparent(net, op) or (op.kind == "cast" and net.values[op.inputs[0]].dtype in FLOATS):
             after = at.step(op)
         elif op.kind in ("mul", "div"):
             after = _scaled(net, at, op)
         elif op.kind == "tanh" and not at.softcap and at.scale > 0:
             after = at.step(op, softcap=at.scale, scale=1.0)
         elif op.kind == "sub" and (top := _own_maximum(net, op)):
-            after = replace(at.step(op), ops=(*at.ops, op.id, top.id))
+            after = replace(at.step(op), ops=(*at.ops, op.id, *top))
         elif op.kind == "add":
             after = _added(net, at, op, softmax)
         elif op.kind == "where":
@@ -67,7 +67,10 @@ def up(net: Net, at: Scores, softmax: Op) -> tuple[Scores, Op] | Miss:
         elif op.kind == "concat":
             after = miss(op, "adds columns to the scores before the softmax (an attention sink), which no kernel here takes.")
         else:
-            after = miss(op, "stands between the softmax and a matrix product, and is no scale, mask, view or softcap.")
+            source = net.producer(op.inputs[0]) if op.kind == "identity" and op.inputs else None
+            after = miss(
+                source or op, "stands between the softmax and a matrix product, and is no scale, mask, view or softcap."
+            )
         if not isinstance(after, Scores):
             return after
         at = after
@@ -94,12 +97,15 @@ def _scaled(net: Net, at: Scores, op: Op) -> Scores | Miss:
     return at.step(op, factor[0], scale=at.scale * factor[1])
 
 
-def _own_maximum(net: Net, op: Op) -> Op | None:
-    """The max of x - max(x) along the last axis, which a softmax does not see; None for any other sub."""
+def _own_maximum(net: Net, op: Op) -> tuple[str, ...]:
+    """The ops of the max in x - max(x) along the last axis, which a softmax does not see; () for any other sub."""
     top = net.producer(op.inputs[1])
-    if top is None or top.kind != "reduce_max" or top.inputs[0] != op.inputs[0] or top.attributes.get("axes") != [-1]:
-        return None
-    return top
+    ops = (top.id,) if top else ()
+    if top is not None and top.kind == "identity" and top.attributes.get("index") == 0:
+        top = net.producer(top.inputs[0])
+        ops = (*ops, top.id) if top else ()
+    own = top is not None and top.kind == "reduce_max" and top.inputs[0] == op.inputs[0] and top.attributes.get("axes") == [-1]
+    return ops if own else ()
 
 
 def _added(net: Net, at: Scores, op: Op, softmax: Op) -> tuple[Scores, Op] | Miss:

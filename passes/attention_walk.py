@@ -31,10 +31,11 @@ def miss(op: Op, sentence: str) -> Miss:
     return Miss(op.id, KIND, f"{op.kind.removeprefix('other:')} {op.id} {sentence}")
 
 
-def transparent(op: Op) -> bool:
-    """Whether the first output of `op` is its first operand with at most another precision."""
+def transparent(net: Net, op: Op) -> bool:
+    """Whether the first output of `op` is its first operand: an identity, or a dropout that is switched off."""
     if op.kind == "dropout":
-        return not op.attributes.get("training", False)
+        switch = op.inputs[2] if len(op.inputs) > 2 else ""
+        return not op.attributes.get("training", False) and (not switch or net.scalar(switch) == 0.0)
     return op.kind == "identity" and "index" not in op.attributes
 
 
@@ -53,7 +54,7 @@ def climb(net: Net, value: str, layout: Layout, moves_only: bool = False) -> lis
         operand, scale = 0, last.scale
         if op.kind in MOVES:
             after = above(op, net, last.layout)
-        elif not transparent(op):
+        elif not transparent(net, op):
             factor = None if moves_only or op.kind not in ("mul", "div") else factor_of(net, op)
             if factor is not None:
                 operand, scale = factor[0], scale * factor[1]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..cost_model.net import Net, Op
+from .axes import MOVES
 
 FLOATS = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 """Bytes of the floating types that sites are made of."""
@@ -17,6 +18,10 @@ _STEPS = 12
 """Longest chain of ops followed behind one number: exporters write a scale as Shape, Slice, Cast, Sqrt, Div."""
 
 _SAME = frozenset(["identity", "cast", "reshape", "squeeze", "unsqueeze", "expand"])
+
+_MOVES = MOVES | {"slice", "split", "cast", "identity", "dequantize_linear"}
+
+_LOOK_UPS = frozenset(["gather", "index"])
 
 _FUNCTIONS: dict[str, Callable[..., float]] = {
     "sqrt": math.sqrt,
@@ -88,48 +93,31 @@ def stored(net: Net, value: str) -> Stored | str | None:
     says what stands in the way where it is a constant in another form."""
     swapped = False
     ops: list[str] = []
+    if not constant_below(net, value, _MOVES | _LOOK_UPS):
+        return None
     while True:
-        found = net.values.get(value)
         op = net.producer(value)
-        if found is not None and found.constant:
+        if net.values[value].constant or op is None:
             return Stored(value, swapped, tuple(reversed(ops)))
-        if op is None or not op.inputs:
-            return None
         if op.kind == "dequantize_linear":
-            return "its weight is stored quantised already" if constant_below(net, op.inputs[0]) else None
-        if op.kind == "transpose":
-            if list(op.attributes["perm"]) != [1, 0]:
-                return "its weight is a constant of more than two axes" if constant_below(net, value) else None
+            return "its weight is stored quantised already"
+        if op.kind == "transpose" and list(op.attributes["perm"]) == [1, 0]:
             swapped = not swapped
-        elif op.kind in ("reshape", "squeeze", "unsqueeze", "expand", "slice", "gather", "concat", "split"):
-            same = net.shape(op.inputs[0]) == net.shape(value) and op.kind == "reshape"
-            if not same:
-                return f"{op.kind} {op.id} cuts its weight out of a constant" if constant_below(net, value) else None
+        elif op.kind == "expand":
+            return f"{op.kind} {op.id} repeats its weight for each row of a batch"
         elif op.kind not in ("cast", "identity") or "index" in op.attributes:
-            return None
+            return f"{op.kind} {op.id} takes its weight out of a constant of another shape"
         ops.append(op.id)
         value = op.inputs[0]
 
 
-def constant_below(net: Net, value: str) -> bool:
-    """Whether `value` comes from constants through moves and casts of one operand alone."""
-    moves = (
-        "reshape",
-        "squeeze",
-        "unsqueeze",
-        "expand",
-        "slice",
-        "gather",
-        "split",
-        "transpose",
-        "cast",
-        "identity",
-        "dequantize_linear",
-    )
-    while True:
+def constant_below(net: Net, value: str, through: frozenset[str] = _MOVES) -> bool:
+    """Whether `value` is a constant, or comes from one through ops of the kinds `through` (their first operand)."""
+    for _ in range(_STEPS):
         found, op = net.values.get(value), net.producer(value)
         if found is not None and found.constant:
             return True
-        if op is None or op.kind not in moves or not op.inputs:
+        if op is None or op.kind not in through or not op.inputs:
             return False
         value = op.inputs[0]
+    return False

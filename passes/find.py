@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..cost_model.net import Net
+from ..cost_model.net import Net, Value
 from ..cost_model.sites import LinearSite, Miss, Site, kind_of
 from .find_attention import find_attention
 from .find_conv import find_conv
@@ -39,7 +40,9 @@ def _main(net: Net) -> tuple[tuple[Site, ...], tuple[Miss, ...]]:
 def _nested(net: Net) -> list[Miss]:
     misses: list[Miss] = []
     for op in net.ops.values():
-        for branch in op.branches:
+        for inner in op.branches:
+            visible: ChainMap[str, Value] = ChainMap(inner.values, net.values)  # type: ignore[arg-type]
+            branch = Net(inner.ops, visible, inner.inputs, inner.outputs)
             for site in _main(branch)[0]:
                 where = f"is inside a branch of {op.kind} {op.id}; only ops of the main graph are rewritten"
                 misses.append(Miss(site.ops[-1], kind_of(site), f"The {kind_of(site)} site {site.id} {where}."))

@@ -204,5 +204,9 @@ def _from_operator(net: Net, op: Op) -> AttentionSite | Miss:
 
 
 def _unrepeated(reaches: Sequence[Reach]) -> list[Reach]:
-    """The operand itself, and those above it that hold fewer heads: nothing is gained by going above a mere view."""
-    return [reach for index, reach in enumerate(reaches) if index == 0 or _held(reach) < _held(reaches[index - 1])]
+    """The operand itself, and the first above it of each smaller number of heads: nothing is gained by going above a mere view."""
+    first: dict[int, Reach] = {}
+    for reach in reaches:
+        if len(reach.layout) == 4:
+            first.setdefault(_held(reach), reach)
+    return list(first.values())

@@ -16,6 +16,11 @@ KIND = "linear"
 
 _QUANTISED = frozenset(["matmul_integer", "matmul_integer_to_float", "matmul_nbits"])
 
+_SAME_ROWS = frozenset(["reshape", "identity", "squeeze", "unsqueeze"])
+
+_VIEWS = 8
+"""Most views seen through between x and what it is a view of: it keeps the time linear."""
+
 _RECURRENT = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
 
 
@@ -133,9 +138,10 @@ def _grouped(net: Net, sites: Sequence[LinearSite]) -> tuple[LinearSite, ...]:
 def _root(net: Net, value: str) -> str:
     """The value that `value` is a view of with the same last axis: exporters flatten x anew for each product that reads it."""
     shape = net.shape(value)
-    while (op := net.producer(value)) is not None and op.kind in ("reshape", "identity", "squeeze", "unsqueeze"):
-        before = net.shape(op.inputs[0])
-        if not before or not shape or before[-1] != shape[-1] or "index" in op.attributes:
+    for _ in range(_VIEWS):
+        op = net.producer(value)
+        before = net.shape(op.inputs[0]) if op is not None and op.kind in _SAME_ROWS else None
+        if op is None or not before or not shape or before[-1] != shape[-1] or "index" in op.attributes:
             break
         value = op.inputs[0]
     return value

@@ -26,12 +26,7 @@ def module_of(origin: str) -> str:
 
 def group_name(names: Sequence[str]) -> str:
     """One name for sites that are decided together: "self.query+key+value" where they share a module, else the first and a count."""
-    parents, own = zip(*(_parent(name) for name in names), strict=True)
-    if len(names) <= _MOST_PARTS and parents[0] and len(set(parents)) == 1:
-        return f"{parents[0]}.{'+'.join(own)}"
-    return names[0] if len(names) == 1 else f"{names[0]}+{len(names) - 1}"
-
-
-def _parent(name: str) -> tuple[str, str]:
-    parent, _, own = name.rpartition(".")
-    return parent, own
+    parts = [name.rpartition(".") for name in names]
+    if len(names) > _MOST_PARTS or len({parent for parent, _, _ in parts}) > 1:
+        return f"{names[0]}+{len(names) - 1}"
+    return "".join(parts[0][:2]) + "+".join(own for _, _, own in parts)
