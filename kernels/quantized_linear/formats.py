@@ -115,12 +115,17 @@ def effective_weight(prepared: Prepared) -> np.ndarray:
     codes, scale = tensors["weight"], tensors["weight_scale"]
     if bits == 4:
         codes = np.stack([codes & 15, codes >> 4], axis=-1).reshape(*codes.shape[:2], block)
-    zero = np.full(scale.shape, 1 << (bits - 1), np.float32)
-    if "weight_zero" in tensors:
-        packed = tensors["weight_zero"]
-        zero = np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)[:, : scale.shape[1]].astype(np.float32)
-    weight = (codes - zero[:, :, None]) * scale[:, :, None]
+    weight = (codes - zero_points(prepared)[:, :, None].astype(np.float32)) * scale[:, :, None]
     return np.ascontiguousarray(weight.reshape(len(scale), -1)[:, : prepared.in_features].T, np.float32)
+
+
+def zero_points(prepared: Prepared) -> np.ndarray:
+    """uint8 [N, blocks]: the code that stands for zero in each block of a weight-only format."""
+    shape = prepared.tensors["weight_scale"].shape
+    if "weight_zero" not in prepared.tensors:
+        return np.full(shape, 1 << (int(prepared.scalars["bits"]) - 1), np.uint8)
+    packed = prepared.tensors["weight_zero"]
+    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)[:, : shape[1]]
 
 
 def _prepare_activation_format(

@@ -6,7 +6,7 @@ import numpy as np
 
 CEILING = 4.0
 OUTLIER_COUNTS = (8, 16)
-WORTH = 0.6
+WORTH = 0.5
 ROWS = 2048
 
 
