@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from . import kinds
@@ -52,7 +52,7 @@ def count(op: Op, net: Net) -> Counts:
     if op.kind in SILENT:
         return Counts(elements=_elements(op, net))
     if op.kind in kinds.CONTROL:
-        return _control(op)
+        return _control(op, net)
     moved = traffic(op, net)
     known = moved.known and op.kind in kinds.KINDS
     work: Mapping[str, float] = {}
@@ -114,12 +114,16 @@ def _elements(op: Op, net: Net) -> float:
     return float(sum(prod(shape) for shape in map(net.shape, filter(None, op.outputs)) if shape is not None))
 
 
-def _control(op: Op) -> Counts:
-    bodies = [sum((count(inner, body) for inner in body.ops.values()), Counts(launches=1)) for body in op.branches]
+def _control(op: Op, net: Net) -> Counts:
+    nets = [_with_captured(body, net) for body in op.branches]
+    bodies = [sum((count(inner, body) for inner in body.ops.values()), Counts(launches=1)) for body in nets]
     if not bodies:
         return Counts(launches=1, known=False)
     costly = max(bodies, key=lambda body: (sum(body.flops.values()) + body.bytes, body.launches))
-    known = op.kind == "if" and all(body.known for body in bodies)
-    return Counts(
-        costly.flops, costly.read, costly.written, costly.intermediate, costly.link, costly.launches, known, costly.elements
-    )
+    return replace(costly, known=op.kind == "if" and all(body.known for body in bodies))
+
+
+def _with_captured(body: Net, around: Net) -> Net:
+    """A nested net with the values that it reads from the net around it."""
+    captured = {name: around.values[name] for name in body.captured if name in around.values and name not in body.values}
+    return replace(body, values={**captured, **body.values}) if captured else body

@@ -79,6 +79,15 @@ def test_if_counts_its_most_expensive_branch_and_loops_one_body():
     assert not count(net.ops["op0"], net).known
 
 
+def test_a_branch_reads_values_of_the_net_around_it():
+    inner = net_of({"b": (9, 5)}, [("mul", ["outside", "outside"], ["b"])])
+    middle = net_of({"m": (9, 5)}, [("if", [], ["m"])], branches={"op0": (inner,)})
+    net = net_of({"c": (), "outside": (9, 5), "y": (9, 5)}, [("if", ["c"], ["y"])], branches={"op0": (middle,)})
+    found = count(net.ops["op0"], net)
+    assert found.known
+    assert found.bytes == 2 * 180
+
+
 def test_an_unknown_branch_makes_the_if_unknown_even_when_it_is_cheap():
     odd = net_of({"a": (1,), "b": (1,)}, [(kinds.other("x"), ["a"], ["b"])])
     net = net_of({"c": (), "y": (9, 5)}, [("if", ["c"], ["y"])], branches={"op0": (body(9), odd)})
