@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 from pathlib import Path
 
 ROOMS = ("cost_model", "kernels", "passes", "rewriter", "models", "benchmarks")
@@ -109,16 +110,21 @@ def packages_out_of_step(root: Path, listed: list[str]) -> list[str]:
 
 
 def untested_sources(root: Path, exceptions: dict[str, str]) -> list[str]:
-    """Files of the rooms that no test file is named after or imports; `exceptions` gives paths and the reason."""
+    """Files of the rooms that no test file is named after, imports, or names in its module docstring (as `file.py`).
+
+    `exceptions` gives paths and the reason why they need none.
+    """
     tests = sources(root, "tests")
     names = {path.stem for path in tests}
     modules = {module.removeprefix("szilard.") for path in tests for _, module, _ in imported(path, root)}
     modules |= {module.rpartition(".")[0] for module in modules}
+    told = " ".join(ast.get_docstring(parse(path)) or "" for path in tests)
     wrong = []
     for path in sources(root, *ROOMS):
         place = path.relative_to(root)
         module = ".".join(place.with_suffix("").parts)
         ends = {f"test_{path.stem}", f"test_{path.parent.name}_{path.stem}"}
-        if path.name != "__init__.py" and str(place) not in exceptions and not ends & names and module not in modules:
-            wrong.append(f"{place} has no tests/test_{path.stem}.py, and no test imports it.")
+        named = ends & names or module in modules or re.search(rf"\b{path.name}\b", told)
+        if not named and path.name != "__init__.py" and str(place) not in exceptions:
+            wrong.append(f"{place} has no tests/test_{path.stem}.py, and no test imports or names it.")
     return wrong

@@ -112,10 +112,11 @@ def test_an_untested_source_is_found(tmp_path):
         "passes/imported.py": "",
         "passes/borrowed.py": "",
         "kernels/deep/part.py": "",
+        "passes/told.py": "",
         "passes/forgotten.py": "",
         "passes/excepted.py": "",
         "tests/test_named.py": "from szilard.passes import imported\nfrom szilard.passes.borrowed import thing",
-        "tests/test_deep_part.py": "",
+        "tests/test_deep_part.py": '"""Covers told.py."""',
     }
     wrong = house.untested_sources(tree(tmp_path, files), {"passes/excepted.py": "a reason"})
     assert [sentence.split()[0] for sentence in wrong] == [str(Path("passes/forgotten.py"))]
