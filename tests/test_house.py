@@ -12,10 +12,7 @@ from . import house
 from .conftest import sample
 
 ROOT = Path(szilard.__file__).parent
-UNTESTED = {
-    "benchmarks/minilm.py": "timed by `make bench`; never part of the test run",
-    "benchmarks/demo.py": "run by `make demo`",
-}
+UNTESTED: dict[str, str] = {}
 
 
 def tree(folder: Path, files: dict[str, str]) -> Path:
