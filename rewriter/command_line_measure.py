@@ -52,7 +52,7 @@ def measure_text(result: Mapping[str, Any]) -> str:
     """A table of the runs, and one sentence where joules could not be measured."""
     from .quantity import quantity
 
-    rows = [("workload", "seconds predicted", "measured", "interval", "joules predicted", "measured")]
+    rows = [("workload", "seconds predicted", "measured", "interval", "joules modelled", "measured")]
     for run in result["runs"]:
         seconds, joules = run["seconds"], run["joules"]
         rows.append(
@@ -61,12 +61,12 @@ def measure_text(result: Mapping[str, Any]) -> str:
                 quantity(seconds["predicted"], "s"),
                 quantity(seconds["measured"], "s"),
                 f"{quantity(seconds['low'], 's')} to {quantity(seconds['high'], 's')}",
-                quantity(joules["predicted"], "J"),
+                quantity(joules.get("modelled", joules["predicted"]), "J"),
                 "unavailable" if "unavailable" in joules else quantity(joules["measured"], "J"),
             )
         )
     reasons = dict.fromkeys(run["joules"]["unavailable"] for run in result["runs"] if "unavailable" in run["joules"])
-    notes = [f"joules unavailable: {reason} The predicted joules are modelled." for reason in reasons]
+    notes = [f"joules unavailable: {reason}" for reason in reasons]
     return "\n".join([columns(rows, right=(1, 2, 3, 4, 5)), *notes])
 
 

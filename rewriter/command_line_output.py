@@ -48,10 +48,12 @@ def deliver(result: Any, text: str, as_json: bool) -> None:
     try:
         sys.stdout.write(json_text(result) if as_json else text.rstrip("\n") + "\n")
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes stdout once more at exit and would complain there.
+    except OSError as fault:
+        # Python flushes stdout once more at exit and would complain there, with an exit code of its own.
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(fault, BrokenPipeError):
+            raise
 
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:

@@ -78,7 +78,7 @@ def explain(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", show_default=False, help="A folder that `szilard rewrite` wrote.")
     ],
-    site: Annotated[str, typer.Argument(metavar="[SITE]", show_default=False, help="One site: every option of it.")] = "",
+    site: Annotated[str, typer.Argument(metavar="SITE", show_default=False, help="One site: every option of it.")] = "",
     as_json: options.AsJson = False,
     debug: options.Debug = False,
 ) -> None:
