@@ -119,7 +119,7 @@ class Plan:
                     **{
                         **c,
                         "sites": tuple(c["sites"]),
-                        "options": tuple(Option(**{**o, "saving": tuple(o["saving"])}) for o in c["options"]),
+                        "options": tuple(_option(o) for o in c["options"]),
                     }
                 )
                 for c in data["choices"]
@@ -130,6 +130,12 @@ class Plan:
             raise InputError(
                 f"plan.json does not have the expected fields ({fault}); write one with `szilard rewrite`."
             ) from fault
+
+
+def _option(data: Mapping[str, Any]) -> Option:
+    """An option from JSON, which has no infinity: a price that is null belongs to an option that cannot be taken."""
+    prices = {key: float("inf") if data[key] is None else data[key] for key in ("joules", "seconds", "error")}
+    return Option(**{**data, **prices, "saving": tuple(data["saving"])})
 
 
 @dataclass(frozen=True)

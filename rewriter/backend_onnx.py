@@ -1,0 +1,98 @@
+"""The onnxruntime backend: which rewrites it has, and how its graphs are viewed, run, probed, cut and printed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+import onnx
+import onnx_ir as ir
+
+from ..cost_model.errors import SzilardError
+from ..cost_model.net import Net
+from ..cost_model.sites import AttentionSite, ConvSite, LinearSite
+from ..cost_model.view_onnx import view_onnx
+from ..kernels.quantized_linear.formats import FORMATS, Prepared
+from ..passes.onnx_attention import FuseAttention, layout_ops
+from ..passes.onnx_attention import refusal as attention_refusal
+from ..passes.onnx_batch_norm import FoldBatchNorm
+from ..passes.onnx_clean_up import CleanUp
+from ..passes.onnx_extract import extract
+from ..passes.onnx_merge_linear import MergeLinear
+from ..passes.onnx_quantize_linear import QuantizeLinears
+from ..passes.onnx_residual_norm import RewriteResidualNorm
+from .backend import FORMAT_ACTIONS, Group, Pass, Probe, Runner
+from .print_onnx import print_onnx
+from .runtime_onnx import LARGEST_INLINE_BYTES, onnx_probe, onnx_runner, weight_bytes
+
+NO_INT8_ON_CUDA = "onnxruntime's CUDA provider has no int8 matmul, it would copy to the host"
+
+
+class OnnxBackend:
+    """onnxruntime over onnx_ir models. See `backend.Backend` for what each method promises."""
+
+    runtime = "onnxruntime"
+
+    def view(self, graph: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> Net:
+        return view_onnx(graph, shapes)
+
+    def clone(self, graph: ir.Model) -> ir.Model:
+        return graph.clone()
+
+    def clean_up(self, graph: ir.Model) -> int:
+        return CleanUp().apply(graph, (), {})
+
+    def lint(self, graph: ir.Model) -> None:
+        """onnx.checker on the whole model; a fault here is ours, not the user's."""
+        if weight_bytes(graph) > LARGEST_INLINE_BYTES:
+            return
+        try:
+            onnx.checker.check_model(ir.to_proto(graph))
+        except onnx.checker.ValidationError as fault:
+            raise SzilardError(f"A pass left an invalid ONNX graph ({fault}); please report it with the model.") from fault
+
+    def node_count(self, graph: ir.Model) -> int:
+        return sum(1 for _ in graph.graph.all_nodes())
+
+    def runner(self, graph: ir.Model) -> AbstractContextManager[Runner]:
+        return onnx_runner(graph)
+
+    def probe(self, graph: ir.Model, read: Sequence[str], disturbed: Sequence[str]) -> AbstractContextManager[Probe]:
+        return onnx_probe(graph, read, disturbed)
+
+    def extract(self, graph: ir.Model, net: Net, ops: Collection[str]) -> ir.Model:
+        return extract(graph, net, ops)
+
+    def footprint(self, group: Group, net: Net) -> tuple[str, ...]:
+        """The ops that a rewrite of the group may take away: its own, and the transposes around attention."""
+        around = (op for site in group.sites if isinstance(site, AttentionSite) for op in layout_ops(site, net))
+        return tuple(dict.fromkeys((*group.ops, *around)))
+
+    def passes(self, prepared: Mapping[str, Prepared]) -> tuple[tuple[frozenset[str], Pass], ...]:
+        """In the order in which they run: exact ones first, so that what follows is measured against them."""
+        return (
+            (frozenset({"fold_batch_norm"}), FoldBatchNorm()),
+            (frozenset({"fused_attention"}), FuseAttention()),
+            (frozenset({"skip_layer_norm", "sum_layer_norm"}), RewriteResidualNorm()),
+            (frozenset({"merged"}), MergeLinear()),
+            (FORMAT_ACTIONS, QuantizeLinears(prepared=prepared)),
+        )
+
+    def actions(self, group: Group, net: Net, device_kind: str) -> dict[str, str]:
+        """Action -> the sentence that refuses it here ("" if it may be taken)."""
+        site = group.sites[0]
+        if isinstance(site, LinearSite):
+            formats = {
+                name: NO_INT8_ON_CUDA if device_kind == "cuda" and not name.endswith("weight") else "" for name in FORMATS
+            }
+            if len(group.sites) == 1:
+                return formats
+            return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in ("int8_dynamic", "int8_static")}}
+        if isinstance(site, AttentionSite):
+            return {"fused_attention": attention_refusal(site, net)}
+        if isinstance(site, ConvSite):
+            return {"fold_batch_norm": ""} if site.batch_norm else {}
+        return {"skip_layer_norm": "", "sum_layer_norm": ""}
+
+    def print_step(self, graph: ir.Model) -> str:
+        return print_onnx(graph)

@@ -1,0 +1,102 @@
+"""The PyTorch backend: which rewrites it has, and how its graphs are viewed, run, probed, cut and printed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from torch.fx import GraphModule
+
+from ..cost_model.net import Net
+from ..cost_model.program import Program
+from ..cost_model.sites import AttentionSite, ConvSite, LinearSite
+from ..cost_model.view_fx import view_fx
+from ..kernels.quantized_linear.formats import FORMATS, Prepared
+from ..passes.fx_attention import FxAttention
+from ..passes.fx_attention import refusal as attention_refusal
+from ..passes.fx_batch_norm import FxBatchNorm
+from ..passes.fx_clean_up import FxCleanUp
+from ..passes.fx_extract import extract
+from ..passes.fx_merge_linear import FxMergeLinear
+from ..passes.fx_quantize_linear import FxQuantizeLinear
+from .backend import FORMAT_ACTIONS, Group, Pass, Probe, Runner
+from .print_fx import print_fx
+from .runtime_torch import TorchProbe, torch_runner
+
+CUT_OUT = "cut_out"
+
+
+class TorchBackend:
+    """PyTorch over torch.fx graphs. `program` names the inputs and outputs of the whole graph; see `backend.Backend`."""
+
+    runtime = "torch"
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+
+    def view(self, graph: GraphModule, shapes: Mapping[str, tuple[int, ...]]) -> Net:
+        return view_fx(graph, shapes)
+
+    def clone(self, graph: GraphModule) -> GraphModule:
+        """A copy of the graph; weights are shared, since no pass writes into one."""
+        cloned = GraphModule(graph, copy.deepcopy(graph.graph))
+        cloned.meta.update(graph.meta)
+        return cloned
+
+    def clean_up(self, graph: GraphModule) -> int:
+        return FxCleanUp().apply(graph, (), {})
+
+    def lint(self, graph: GraphModule) -> None:
+        graph.graph.lint()
+
+    def node_count(self, graph: GraphModule) -> int:
+        return len(graph.graph.nodes)
+
+    @contextmanager
+    def runner(self, graph: GraphModule) -> Iterator[Runner]:
+        inputs, outputs = self._program.inputs, self._program.outputs
+        if graph.meta.get(CUT_OUT):
+            inputs = tuple(node.name for node in graph.graph.nodes if node.op == "placeholder")
+            results = next(node for node in graph.graph.nodes if node.op == "output").args[0]
+            outputs = tuple(str(position) for position in range(len(results)))
+        yield torch_runner(graph, inputs, outputs)
+
+    @contextmanager
+    def probe(self, graph: GraphModule, read: Sequence[str], disturbed: Sequence[str]) -> Iterator[Probe]:
+        yield TorchProbe(graph, self._program.inputs, self._program.outputs)
+
+    def extract(self, graph: GraphModule, net: Net, ops: Collection[str]) -> GraphModule:
+        micro = extract(graph, net, ops)
+        micro.meta[CUT_OUT] = True
+        return micro
+
+    def footprint(self, group: Group, net: Net) -> tuple[str, ...]:
+        """The ops that a rewrite of the group may take away."""
+        return group.ops
+
+    def passes(self, prepared: Mapping[str, Prepared]) -> tuple[tuple[frozenset[str], Pass], ...]:
+        """In the order in which they run: exact ones first, so that what follows is measured against them."""
+        return (
+            (frozenset({"fold_batch_norm"}), FxBatchNorm()),
+            (frozenset({"fused_attention"}), FxAttention()),
+            (frozenset({"merged"}), FxMergeLinear()),
+            (FORMAT_ACTIONS, FxQuantizeLinear(prepared=prepared)),
+        )
+
+    def actions(self, group: Group, net: Net, device_kind: str) -> dict[str, str]:
+        """Action -> the sentence that refuses it here ("" if it may be taken)."""
+        site = group.sites[0]
+        if isinstance(site, LinearSite):
+            formats = dict.fromkeys(FORMATS, "")
+            if len(group.sites) == 1:
+                return formats
+            return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in ("int8_dynamic", "int8_static")}}
+        if isinstance(site, AttentionSite):
+            return {} if site.form == "operator" else {"fused_attention": attention_refusal(site, net)}
+        if isinstance(site, ConvSite):
+            return {"fold_batch_norm": ""} if site.batch_norm else {}
+        return {}
+
+    def print_step(self, graph: GraphModule) -> str:
+        return print_fx(graph)

@@ -1,0 +1,100 @@
+"""Each option of a site as a small graph of its own: cut out of the model, rewritten by the very passes that would rewrite the
+model, then timed on the real runtime or priced from its ops."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..cost_model.net import Net
+from ..cost_model.plan import Choice
+from ..cost_model.sites import LinearSite
+from ..kernels.quantized_linear.formats import FORMATS, Prepared, prepare_group
+from .backend import Arrays, Backend, Group
+from .score import linear_bias, linear_weight
+
+ROUNDS = 5
+# One sample lasts at least this long; shorter ones drown in the timer and the wake-up of threads.
+SAMPLE_SECONDS = 0.012
+
+
+def format_of(action: str) -> str:
+    """The number format inside a linear action: "int8_static" for "int8_static_merged", "" for an exact one."""
+    name = action.removesuffix("_merged")
+    return name if name in FORMATS else ""
+
+
+def stand_in(group: Group, net: Net, action: str) -> dict[str, Prepared]:
+    """Quantised tensors for timing: real weights, random activations (the numbers do not change the time)."""
+    name = format_of(action)
+    if not name:
+        return {}
+    sites = [site for site in group.sites if isinstance(site, LinearSite)]
+    rows = np.random.default_rng(0).standard_normal((64, sites[0].in_features)).astype(np.float32)
+    made = prepare_group(name, [linear_weight(net, s) for s in sites], [linear_bias(net, s) for s in sites], rows)
+    return {site.id: prepared for site, prepared in zip(sites, made, strict=True)}
+
+
+def candidate(backend: Backend, graph: Any, net: Net, group: Group, action: str) -> Any | None:
+    """The group's ops alone, with `action` applied; None where no pass could apply it."""
+    micro = backend.extract(graph, net, backend.footprint(group, net))
+    if action == "leave":
+        return micro
+    choice = Choice(group.id, group.kind, action, (), tuple(site.id for site in group.sites), backend.runtime, "")
+    sites = {site.id: site for site in group.sites}
+    passes = backend.passes(stand_in(group, net, action))
+    changed = sum(rewrite.apply(micro, [choice], sites) for actions, rewrite in passes if action in actions)
+    return micro if changed else None
+
+
+def signature(backend: Backend, net: Net, action: str) -> str:
+    """A key that is equal for candidates that do the same work: runtime, action, ops, attributes, shapes and dtypes, no names."""
+
+    def described(value: str) -> Any:
+        found = net.values.get(value)
+        return [list(found.shape or ()), found.dtype, found.constant] if found else None
+
+    ops = [
+        [op.target, sorted((k, str(v)) for k, v in op.attributes.items()), [described(v) for v in op.inputs]]
+        for op in net.ops.values()
+    ]
+    digest = hashlib.sha256(json.dumps(ops).encode()).hexdigest()[:24]
+    return f"{backend.runtime}/{action}/{digest}"
+
+
+def random_feeds(net: Net) -> Arrays:
+    """Random inputs for a cut-out graph: normal floats, ones for everything else (booleans attend, integers index row 1)."""
+    generator = np.random.default_rng(0)
+    feeds = {}
+    for name in net.inputs:
+        value = net.values[name]
+        shape, dtype = value.shape or (), np.dtype(value.dtype or "float32")
+        feeds[name] = generator.standard_normal(shape).astype(dtype) if dtype.kind == "f" else np.ones(shape, dtype)
+    return feeds
+
+
+def time_in_turn(backend: Backend, graphs: Mapping[str, tuple[Any, Arrays]]) -> dict[str, float]:
+    """Median seconds per call of each graph. Only one session lives at a time, in turn over several rounds, so that neither a
+    neighbour's threads nor a drift of the machine favours one."""
+    samples: dict[str, list[float]] = {name: [] for name in graphs}
+    for turn in range(ROUNDS):
+        for name in list(graphs) if turn % 2 == 0 else list(graphs)[::-1]:
+            graph, feeds = graphs[name]
+            with backend.runner(graph) as run:
+                run(feeds)
+                started = time.perf_counter()
+                run(feeds)
+                repeats = max(2, min(200, round(SAMPLE_SECONDS / max(time.perf_counter() - started, 1e-6))))
+                laps = []
+                for _ in range(repeats):
+                    started = time.perf_counter()
+                    run(feeds)
+                    laps.append(time.perf_counter() - started)
+                samples[name].append(statistics.median(laps))
+    return {name: statistics.median(found) for name, found in samples.items()}

@@ -1,0 +1,98 @@
+"""Joules of a model as it is: every op priced, floors beside it, nothing rewritten and no GPU needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..cost_model.cost import Cost
+from ..cost_model.device import load_device
+from ..cost_model.errors import InputError
+from ..cost_model.net import Op
+from ..cost_model.price import price_net
+from .backend import Backend
+from .backend_onnx import OnnxBackend
+from .load import load
+from .workload import workload_for
+
+FORMAT = 1
+
+
+def estimate(
+    model: Any,
+    sample: Any = None,
+    *,
+    target: str | Path = "cpu",
+    workload: Any = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    strict: bool = False,
+    task: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Price `model` on `target`, per call of the workload: {"total", "ops", "at_least", "unpriced", ...}, joules [J], seconds [s], bytes [B].
+
+    Joules and seconds are modelled from the profile's coefficients (labels say so). An op that cannot be priced is kept at its
+    compulsory bytes and named in "unpriced", and "at_least" is True; with `strict` that is an InputError. `shapes`: see `load`.
+    """
+    device = load_device(target)
+    loaded = load(model, task=task, shapes=shapes, sample=sample)
+    program = loaded.program
+    asked = workload_for(program, workload or loaded.workload)
+    backend: Backend
+    if program.runtime == "torch":
+        from .backend_torch import TorchBackend
+
+        backend = TorchBackend(program)
+    else:
+        backend = OnnxBackend()
+    rows: dict[str, dict[str, Any]] = {}
+    total: dict[str, float] = {}
+    unpriced: dict[str, None] = {}
+    label = "roofline"
+    for phase in asked.phases:
+        progress(f"pricing {phase.name}")
+        net = backend.view(program.graph, phase.shapes)
+        priced = price_net(net, device)
+        label = priced.total.label
+        unpriced.update(dict.fromkeys(priced.total.unpriced))
+        _add(total, priced.total, phase.weight)
+        for name, cost in priced.ops.items():
+            row = rows.setdefault(name, _row(net.ops[name], cost))
+            _add(row, cost, phase.weight)
+    if strict and unpriced:
+        named = ", ".join(list(unpriced)[:5]) + (" ..." if len(unpriced) > 5 else "")
+        raise InputError(f"{len(unpriced)} operators have no price ({named}); drop --strict to see a lower limit.")
+    whole = total.get("joules", 0.0)
+    ops = [{**row, "share": row.get("joules", 0.0) / whole if whole else 0.0} for row in rows.values()]
+    return {
+        "format": FORMAT,
+        "model": program.source,
+        "target": device.name,
+        "workload": [
+            {"name": p.name, "shapes": {k: list(v) for k, v in p.shapes.items()}, "weight": p.weight} for p in asked.phases
+        ],
+        "total": {**total, "label": label},
+        "label": "modelled",
+        "at_least": bool(unpriced),
+        "unpriced": list(unpriced),
+        "ops": ops,
+        "notes": [*program.notes, *loaded.notes],
+    }
+
+
+def _row(op: Op, cost: Cost) -> dict[str, Any]:
+    return {"id": op.id, "kind": op.kind, "target": op.target, "origin": op.origin, "label": cost.label}
+
+
+def _add(row: dict[str, Any], cost: Cost, weight: float) -> None:
+    """Add one phase's share of a cost to a row."""
+    for key, value in (
+        ("joules", cost.joules),
+        ("seconds", cost.seconds),
+        ("flops", cost.flops),
+        ("bytes", cost.bytes),
+        ("io_bytes", cost.io_bytes),
+        ("landauer_joules", cost.landauer),
+    ):
+        row[key] = row.get(key, 0.0) + weight * value

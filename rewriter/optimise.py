@@ -1,0 +1,201 @@
+"""One program on one runtime: normalise, view, find, price, score, plan, apply, check. Reads in that order; nothing later reaches back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..cost_model.device import Device
+from ..cost_model.plan import Budget, Choice, Option, Plan, Step, Workload
+from ..cost_model.price import NetCost, price_net
+from ..cost_model.program import Program
+from ..cost_model.sites import Miss, Site
+from ..cost_model.timing import TimeTable
+from ..passes.find import Found, find
+from .apply import Applied, apply_choices, clean_up
+from .backend import Backend, Group, groups_of
+from .calibration import Calibration
+from .candidates import format_of
+from .check import Gate, hold_to_budget
+from .options import Nets, Pricing, worth_scoring
+from .refusals import refusals
+from .score import Score, representative, score_linear
+from .solve import Solution, solve, with_reasons
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Optimised:
+    """A rewritten program and everything that led to it. `before` holds prices by phase name, `elsewhere` the
+    (joules, seconds) per call of ops that no choice covers; `error` is the relative
+    squared error on held-out data; `changed` is False where nothing paid and the program is the original."""
+
+    backend: Backend
+    original: Program
+    program: Program
+    choices: tuple[Choice, ...]
+    misses: tuple[Miss, ...]
+    found: Found
+    steps: tuple[Step, ...]
+    printed: tuple[str, ...]
+    rolled_back: tuple[str, ...]
+    before: Mapping[str, NetCost]
+    elsewhere: tuple[float, float]
+    error: float
+    metric: tuple[float, float] | None
+    changed: bool
+    gap: float
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, the same for every runtime. `table` is set where the target is the machine at hand."""
+
+    device: Device
+    workload: Workload
+    budget: Budget
+    calibration: Calibration | None
+    exact: bool
+    table: TimeTable | None
+    metric: Callable[[Any], float] | None
+    plan: Plan | None
+
+
+def optimise(program: Program, backend: Backend, request: Request, progress: Progress = lambda _: None) -> Optimised:
+    """The cheapest form of `program` on `backend` within the budget. Raises BudgetError where a joule budget or a locked plan cannot be met."""
+    progress(f"{backend.runtime}: reading the graph")
+    graph, clean = clean_up(program, backend)
+    nets = {phase.name: backend.view(graph, phase.shapes) for phase in request.workload.phases}
+    net = nets[request.workload.phases[0].name]
+    found = find(net)
+    before = {name: price_net(each, request.device) for name, each in nets.items()}
+
+    sites = {site.id: site for site in found.sites}
+    groups = groups_of(found.sites)
+    choices, misses = _priced(graph, nets, groups, backend, request, progress)
+    choices, scores = _scored(graph, nets, groups, choices, backend, request, progress)
+    choices = _locked(choices, request.plan, backend.runtime)
+
+    inside = {op for group in groups for op in backend.footprint(group, net)}
+    elsewhere = _elsewhere(before, inside, request.workload)
+    solution = solve(choices, request.budget, joules_elsewhere=elsewhere[0])
+    gate = Gate(program, backend, request.budget, request.calibration, request.metric)
+
+    def rewrite(solved: Solution) -> Applied:
+        prepared = {
+            site: made
+            for choice in solved.choices
+            if (score := scores.get((choice.site, format_of(choice.action))))
+            for site, made in score.prepared.items()
+        }
+        return apply_choices(graph, solved.choices, sites, backend, prepared, gate, progress)
+
+    held = hold_to_budget(solution, rewrite, gate, progress)
+    chosen = with_reasons(held.choices, request.budget)
+    changed = any(choice.action != "leave" for choice in chosen)
+    return Optimised(
+        backend=backend,
+        original=program,
+        program=replace(program, graph=held.graph) if changed else program,
+        choices=chosen,
+        misses=(*found.misses, *misses),
+        found=found,
+        steps=(clean, *held.steps),
+        printed=held.printed,
+        rolled_back=held.rolled_back,
+        before=before,
+        elsewhere=elsewhere,
+        error=held.error,
+        metric=held.metric,
+        changed=changed,
+        gap=solution.gap,
+    )
+
+
+def _priced(
+    graph: Any, nets: Nets, groups: Sequence[Group], backend: Backend, request: Request, progress: Progress
+) -> tuple[list[Choice], list[Miss]]:
+    """A choice for each group with every option priced, and the refusals that concern a whole site."""
+    pricing = Pricing(backend, request.device, request.workload, request.table)
+    net = nets[request.workload.phases[0].name]
+    choices, misses = [], []
+    for group in groups:
+        actions = refusals(
+            backend.actions(group, net, request.device.kind),
+            exact=request.exact,
+            budget=request.budget,
+            calibration=request.calibration,
+        )
+        options = pricing.options(graph, nets, group, actions, progress)
+        misses += [
+            Miss(group.sites[0].ops[0], group.kind, option.reason)
+            for option in options
+            if option.reason and option.action == "spectral_sparse"
+        ]
+        choices.append(Choice(group.id, group.kind, "leave", options, tuple(s.id for s in group.sites), backend.runtime, ""))
+    return choices, misses
+
+
+def _scored(
+    graph: Any,
+    nets: Nets,
+    groups: Sequence[Group],
+    choices: Sequence[Choice],
+    backend: Backend,
+    request: Request,
+    progress: Progress,
+) -> tuple[list[Choice], dict[tuple[str, str], Score]]:
+    """The choices with each worthwhile option's error measured on the scoring samples, and the tensors prepared on the way."""
+    wanted = {choice.site: worth_scoring(choice.options) | _asked(request.plan, choice) for choice in choices}
+    scores: dict[tuple[str, str], Score] = {}
+    if request.calibration is not None and any(wanted.values()):
+        net = nets[request.workload.phases[0].name]
+        read = [site.x for group in groups for site in group.sites if wanted[group.id]]
+        written = [value for group in groups if wanted[group.id] for value in group.outputs]
+        samples = representative(request.calibration.scoring)
+        with backend.probe(graph, [*read, *written], written) as probe:
+            reference = [probe.run(sample, {}) for sample in samples]
+            for group in groups:
+                formats = sorted(wanted[group.id])
+                made = score_linear(group, net, formats, probe, samples, reference, progress) if formats else {}
+                scores.update({(group.id, name): score for name, score in made.items()})
+    return [
+        replace(c, options=tuple(_with_error(o, c.before, scores.get((c.site, format_of(o.action)))) for o in c.options))
+        for c in choices
+    ], scores
+
+
+def _asked(plan: Plan | None, choice: Choice) -> set[str]:
+    """The format that a replayed plan wants at this site, which is scored whether it pays or not."""
+    return (
+        {format_of(c.action) for c in plan.choices if (c.site, c.runtime) == (choice.site, choice.runtime)} - {""}
+        if plan
+        else set()
+    )
+
+
+def _with_error(option: Option, leave: Option, score: Score | None) -> Option:
+    if not format_of(option.action) or option.reason:
+        return option
+    if score is not None:
+        return replace(option, error=score.error)
+    unknown = replace(option, error=float("inf"))
+    if option.joules >= leave.joules:
+        return unknown
+    return replace(unknown, reason="eight bits cost no more than four here, so that its error was not measured")
+
+
+def _locked(choices: Sequence[Choice], plan: Plan | None, runtime: str) -> list[Choice]:
+    """Choices pinned to the actions of a replayed plan; InputError (in `Choice.option`) where it names an unknown option."""
+    wanted = {c.site: c.action for c in plan.choices if c.runtime == runtime} if plan else {}
+    return [replace(c, action=c.option(wanted[c.site]).action, locked=True) if c.site in wanted else c for c in choices]
+
+
+def _elsewhere(before: Mapping[str, NetCost], inside: set[str], workload: Workload) -> tuple[float, float]:
+    """(joules, seconds) per call of the ops that no choice covers, from the roofline."""
+    outside = [
+        (phase.weight, cost) for phase in workload.phases for op, cost in before[phase.name].ops.items() if op not in inside
+    ]
+    return sum(w * cost.joules for w, cost in outside), sum(w * cost.seconds for w, cost in outside)

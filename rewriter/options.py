@@ -1,0 +1,91 @@
+"""Options of every site with their prices: joules and seconds per call of the workload, each labelled by how it was had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..cost_model.device import Device
+from ..cost_model.net import Net
+from ..cost_model.plan import Option, Workload
+from ..cost_model.price import Cost, price_net, with_seconds
+from ..cost_model.saving import saving_interval
+from ..cost_model.timing import TimeTable
+from .backend import Backend, Group
+from .candidates import candidate, format_of, random_feeds, signature, time_in_turn
+
+Nets = Mapping[str, Net]
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """Everything a price depends on besides the site: `table` holds seconds measured on the machine at hand, None where the target is another one."""
+
+    backend: Backend
+    device: Device
+    workload: Workload
+    table: TimeTable | None
+
+    def options(
+        self, graph: Any, nets: Nets, group: Group, actions: Mapping[str, str], progress: Callable[[str], None] = lambda _: None
+    ) -> tuple[Option, ...]:
+        """One Option for each action, "leave" first; `actions` maps an action to the sentence that refuses it ("" if none)."""
+        costs: dict[str, list[Cost]] = {}
+        refused = {action: reason for action, reason in actions.items() if reason}
+        for phase in self.workload.phases:
+            net = nets[phase.name]
+            graphs = {}
+            for action in ("leave", *(a for a in actions if a not in refused)):
+                micro = candidate(self.backend, graph, net, group, action)
+                if micro is None:
+                    refused[action] = f"no {self.backend.runtime} kernel takes this site as {action}"
+                    continue
+                graphs[action] = micro
+            for action, cost in self._costs(graphs, net, group, progress).items():
+                costs.setdefault(action, []).append(cost)
+        leave = costs["leave"]
+        found = [self._option("leave", leave, leave)]
+        found += [self._option(a, costs[a], leave) for a in actions if a in costs and a not in refused]
+        found += [Option(a, float("inf"), float("inf"), "", reason=reason) for a, reason in refused.items()]
+        return tuple(found)
+
+    def _costs(self, graphs: Mapping[str, Any], net: Net, group: Group, progress: Callable[[str], None]) -> dict[str, Cost]:
+        views = {action: self.backend.view(micro, {}) for action, micro in graphs.items()}
+        costs = {action: price_net(view, self.device).total for action, view in views.items()}
+        if self.table is None:
+            return costs
+        keys = {action: signature(self.backend, view, action) for action, view in views.items()}
+        known = {action: self.table.get(key) for action, key in keys.items()}
+        if any(value is None for value in known.values()):
+            # All options of a site are timed in one run, so that their ratio holds even if the machine has changed since.
+            progress(f"timing {group.id}: {', '.join(graphs)}")
+            timed = time_in_turn(self.backend, {a: (micro, random_feeds(views[a])) for a, micro in graphs.items()})
+            for action, value in timed.items():
+                self.table.put(keys[action], value)
+            known = dict(timed)
+        return {action: with_seconds(cost, self.device, known[action] or 0.0) for action, cost in costs.items()}
+
+    def _option(self, action: str, costs: Sequence[Cost], leave: Sequence[Cost]) -> Option:
+        weights = [phase.weight for phase in self.workload.phases]
+        intervals = [saving_interval(before, after, self.device) for before, after in zip(leave, costs, strict=True)]
+        return Option(
+            action=action,
+            joules=sum(w * each.joules for w, each in zip(weights, costs, strict=True)),
+            seconds=sum(w * each.seconds for w, each in zip(weights, costs, strict=True)),
+            label=costs[0].label,
+            saving=(
+                sum(w * low for w, (low, _) in zip(weights, intervals, strict=True)),
+                sum(w * high for w, (_, high) in zip(weights, intervals, strict=True)),
+            ),
+        )
+
+
+def worth_scoring(options: Sequence[Option]) -> set[str]:
+    """The formats whose effect on the outputs is worth finding out: possible, cheaper than leaving the site, and, for four bits,
+    cheaper than the same with eight."""
+    leave = options[0]
+    cheaper = [o for o in options if format_of(o.action) and not o.reason and o.joules < leave.joules]
+    prices = {o.action: o.joules for o in cheaper}
+    wider = prices.get("int8_weight", float("inf"))
+    return {format_of(o.action) for o in cheaper if o.action != "int4_weight" or o.joules < wider}

@@ -1,0 +1,139 @@
+"""The content of report.json: one dict, built from what was planned, checked and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..cost_model.meter import open_meter
+from ..cost_model.plan import Phase, Plan
+from ..cost_model.program import Program
+from .backend import Arrays
+from .backend_onnx import OnnxBackend
+from .candidates import time_in_turn
+from .optimise import Optimised, Request
+
+FORMAT = 1
+
+
+def phase_feeds(program: Program, phase: Phase) -> dict[str, np.ndarray]:
+    """The sample's own values, repeated or cut to the shapes of a phase: valid indices and masks whatever the length."""
+    return {name: np.resize(program.sample[name], phase.shapes[name]) for name in program.inputs}
+
+
+def measured_seconds(done: Sequence[Optimised], request: Request) -> dict[str, dict[str, Any]]:
+    """Runtime -> phase -> seconds per call before and after, both in turn in one run on this machine."""
+    measured: dict[str, dict[str, Any]] = {}
+    for each in done:
+        backend, original = each.backend, each.original
+        phases = {}
+        for phase in request.workload.phases:
+            feeds: Arrays = phase_feeds(each.program, phase)
+            graphs = (
+                {"before": (original.graph, feeds), "after": (each.program.graph, feeds)}
+                if each.changed
+                else {"before": (original.graph, feeds)}
+            )
+            timed = time_in_turn(backend, graphs)
+            phases[phase.name] = {"before": timed["before"], "after": timed.get("after", timed["before"])}
+        measured[backend.runtime] = phases
+    return measured
+
+
+def build_report(
+    program: Program, plan: Plan, done: Sequence[Optimised], request: Request, measured: Mapping[str, Any], notes: Sequence[str]
+) -> dict[str, Any]:
+    """The contract of report.json; totals are those of the runtime whose file ships (the last: onnxruntime), others are under "runtimes"."""
+    shipped = done[-1]
+    totals = {each.backend.runtime: _totals(each, request, measured.get(each.backend.runtime)) for each in done}
+    first_phase = request.workload.phases[0].name
+    floor = shipped.before[first_phase].total
+    kinds = [site_kind for choice in shipped.choices for site_kind in [choice.kind] * len(choice.sites)]
+    meter = open_meter()
+    joules = dict(totals[shipped.backend.runtime]["joules"])
+    if meter.status != "measured":
+        joules["unavailable"] = meter.reason
+    unchanged = [each.backend.runtime for each in done if not each.changed]
+    return {
+        "format": FORMAT,
+        "model": {"source": program.source, "inputs": list(program.inputs), "outputs": list(program.outputs), "notes": list(notes)},
+        "target": plan.target,
+        "workload": [
+            {"name": p.name, "shapes": {k: list(v) for k, v in p.shapes.items()}, "weight": p.weight} for p in plan.workload.phases
+        ],
+        "budget": {"error": plan.budget.error, "joules": plan.budget.joules, "metric": plan.budget.metric},
+        "sites": {kind: kinds.count(kind) for kind in ("attention", "linear", "conv", "region")},
+        "choices": [_choice(choice) for choice in plan.choices],
+        "misses": [{"op": m.op, "kind": m.kind, "reason": m.reason} for m in plan.misses],
+        "joules": joules,
+        "seconds": totals[shipped.backend.runtime]["seconds"],
+        "floors": {"landauer_joules": floor.landauer, "io_bytes": floor.io_bytes, "at_least": floor.at_least, "unpriced": list(floor.unpriced)},
+        "error": _error(shipped, request),
+        "steps": [
+            {
+                "pass": s.name, "changed": s.changed, "nodes_before": s.nodes_before, "nodes_after": s.nodes_after,
+                "max_error": s.max_error, "seconds": s.seconds, "runtime": s.runtime,
+            }
+            for each in done for s in each.steps
+        ],
+        "rolled_back": [sentence for each in done for sentence in each.rolled_back],
+        "runtimes": {each.backend.runtime: {**totals[each.backend.runtime], "error": _error(each, request)} for each in done},
+        "unchanged": unchanged,
+    }  # fmt: skip
+
+
+def _totals(each: Optimised, request: Request, measured: Mapping[str, Any] | None) -> dict[str, Any]:
+    elsewhere_joules, elsewhere_seconds = each.elsewhere
+    predicted = {
+        "before": elsewhere_seconds + sum(c.before.seconds for c in each.choices),
+        "after": elsewhere_seconds + sum(c.after.seconds for c in each.choices),
+    }
+    joules = {
+        "before": elsewhere_joules + sum(c.before.joules for c in each.choices),
+        "after": elsewhere_joules + sum(c.after.joules for c in each.choices),
+        "label": "modelled",
+    }
+    if not measured:
+        return {"joules": joules, "seconds": {**predicted, "label": "modelled"}}
+    weights = {phase.name: phase.weight for phase in request.workload.phases}
+    seconds = {side: sum(weights[name] * row[side] for name, row in measured.items()) for side in ("before", "after")}
+    return {"joules": joules, "seconds": {**seconds, "label": "measured", "predicted": predicted, "phases": dict(measured)}}
+
+
+def _error(each: Optimised, request: Request) -> dict[str, Any]:
+    before, after = each.metric or (None, None)
+    return {
+        "budget": request.budget.error,
+        "measured": each.error,
+        "metric": request.budget.metric or None,
+        "metric_before": before,
+        "metric_after": after,
+        "held_out": bool(request.calibration and request.calibration.is_held_out),
+    }
+
+
+def _choice(choice: Any) -> dict[str, Any]:
+    return {
+        "site": choice.site,
+        "kind": choice.kind,
+        "runtime": choice.runtime,
+        "action": choice.action,
+        "sites": list(choice.sites),
+        "options": [
+            {
+                "action": o.action,
+                "joules": o.joules,
+                "error": o.error,
+                "seconds": o.seconds,
+                "label": o.label,
+                "reason": o.reason,
+            }
+            for o in choice.options
+        ],
+        "joules_before": choice.before.joules,
+        "joules_after": choice.after.joules,
+        "error_predicted": choice.after.error,
+        "reason": choice.reason,
+    }

@@ -1,0 +1,155 @@
+"""The front door: one model in, a cheaper one out, with the plan, the steps and the report that explain it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..cost_model.device import load_device
+from ..cost_model.errors import InputError
+from ..cost_model.plan import Budget, Plan, Step
+from ..cost_model.program import Program
+from ..cost_model.timing import TimeTable
+from .backend import Backend
+from .backend_onnx import OnnxBackend
+from .calibration import read_calibration
+from .emit import emit, original_file
+from .export_onnx import export_onnx
+from .folder import check_target, new_folder
+from .load import load
+from .metric import metric_function
+from .optimise import Optimised, Request, optimise
+from .report_data import build_report, measured_seconds
+from .workload import workload_for
+
+DEFAULT_ERROR = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a rewrite gives back. `module` runs: a torch.fx.GraphModule for a PyTorch input, for an ONNX input a function from a dict of
+    arrays to a dict of arrays. `report` is the content of report.json; `before` and `after` are joules per call of the workload."""
+
+    module: Any
+    folder: Path | None
+    plan: Plan
+    steps: tuple[Step, ...]
+    report: Mapping[str, Any]
+    before: float
+    after: float
+    measured: Mapping[str, Any]
+    optimised: tuple[Optimised, ...]
+
+
+def rewrite(
+    model: Any,
+    sample: Any = None,
+    *,
+    target: str | Path = "cpu",
+    budget: float | Budget = DEFAULT_ERROR,
+    calibration: Any = None,
+    out: str | Path | None = None,
+    exact: bool = False,
+    metric: Any = None,
+    task: str | None = None,
+    workload: Any = None,
+    plan: Plan | Mapping[str, Any] | str | Path | None = None,
+    force: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Result:
+    """Rewrite `model` so that it does the same work for fewer joules.
+
+    `model`: a module, an ExportedProgram, an ONNX model, or a path or spec as on the command line (`load`). `sample`: example inputs (a tuple
+    or a dict) where the model is a module. `target`: a device profile's name or file. `budget`: the largest relative squared error of the outputs, or with a
+    `metric` its largest absolute drop, or a `Budget`. `calibration`: see `read_calibration`; without it only exact rewrites are made. `plan`: a
+    plan whose choices are replayed. Raises InputError for what cannot be used and BudgetError for what cannot be met.
+    """
+    if out is not None:
+        check_target(out, force)
+    device = load_device(target)
+    replayed = read_plan(plan)
+    loaded = load(model, sample=sample, task=task)
+    program = loaded.program
+    score = metric_function(metric) or loaded.metric
+    wanted = budget if isinstance(budget, Budget) else Budget(error=float(budget))
+    if exact:
+        wanted = Budget(0.0, wanted.joules, wanted.metric)
+    if wanted.error < 0 or (wanted.joules is not None and wanted.joules <= 0):
+        raise InputError(f"The budget must not be negative (error {wanted.error}, joules {wanted.joules}).")
+    data = read_calibration(loaded.calibration if calibration is None else calibration, program)
+    request = Request(
+        device=device,
+        workload=workload_for(program, workload or loaded.workload),
+        budget=wanted,
+        calibration=data,
+        exact=exact,
+        table=TimeTable() if device.kind == "cpu" else None,
+        metric=score,
+        plan=replayed,
+    )
+    done = tuple(optimise(each, backend, request, progress) for each, backend in _runtimes(program, progress))
+    progress("timing before and after")
+    measured = measured_seconds(done, request) if request.table is not None else {}
+    whole = Plan(
+        target=device.name,
+        workload=request.workload,
+        budget=wanted,
+        choices=tuple(choice for each in done for choice in each.choices),
+        misses=tuple(dict.fromkeys(miss for each in done for miss in each.misses)),
+    )
+    report = build_report(program, whole, done, request, measured, (*program.notes, *loaded.notes))
+    folder = None
+    if out is not None:
+        progress(f"writing {out}")
+        with new_folder(out, force) as partial:
+            emit(partial, done, whole, report, original_file(model))
+        folder = Path(out)
+    first = done[0]
+    return Result(
+        module=first.program.graph if first.program.runtime == "torch" else _onnx_module(first),
+        folder=folder,
+        plan=whole,
+        steps=tuple(step for each in done for step in each.steps),
+        report=report,
+        before=report["joules"]["before"],
+        after=report["joules"]["after"],
+        measured=measured,
+        optimised=done,
+    )
+
+
+def read_plan(source: Plan | Mapping[str, Any] | str | Path | None) -> Plan | None:
+    """A plan from a Plan, its JSON as a mapping, or a plan.json path. InputError where the file is missing or is no plan."""
+    import json
+
+    if source is None or isinstance(source, Plan):
+        return source
+    if isinstance(source, (str, Path)):
+        path = Path(source) / "plan.json" if Path(source).is_dir() else Path(source)
+        try:
+            source = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as fault:
+            raise InputError(
+                f"Plan file {path} cannot be read ({fault}); `szilard rewrite` writes one as out/plan.json."
+            ) from fault
+    return Plan.from_json(source)
+
+
+def _runtimes(program: Program, progress: Callable[[str], None]) -> list[tuple[Program, Backend]]:
+    """The programs to rewrite: ONNX in, ONNX out; a PyTorch program on its own runtime and, exported as float, on onnxruntime."""
+    if program.runtime == "onnxruntime":
+        return [(program, OnnxBackend())]
+    from .backend_torch import TorchBackend
+
+    progress("exporting to ONNX")
+    return [(program, TorchBackend(program)), (export_onnx(program), OnnxBackend())]
+
+
+def _onnx_module(done: Optimised) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    def run(feeds: Mapping[str, Any]) -> dict[str, Any]:
+        with OnnxBackend().runner(done.program.graph) as runner:
+            return runner(feeds)
+
+    return run

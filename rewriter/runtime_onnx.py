@@ -1,0 +1,126 @@
+"""onnxruntime sessions over onnx_ir models, and the probe that reads and disturbs values inside one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from ..cost_model.errors import InputError
+from .backend import Arrays, Runner
+
+# Protocol buffers stop at 2 GB; above this size weights travel beside the model.
+LARGEST_INLINE_BYTES = 1_500_000_000
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all initialisers."""
+    return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+
+
+def save_model(model: ir.Model, path: Path) -> None:
+    """Write `path`, with weights in `<name>.data` beside it where one file would be too large for protocol buffers."""
+    external = weight_bytes(model) > LARGEST_INLINE_BYTES
+    ir.save(model, path, external_data=f"{path.name}.data" if external else None)
+
+
+@contextmanager
+def open_session(model: ir.Model | Path, *, optimize: bool = True, threads: int = 0) -> Iterator[ort.InferenceSession]:
+    """A session on the CPU provider, dropped at the end: sessions left alive disturb each other's timings (fp32 MiniLM at 1x16
+    went from 3.1 to 26 ms with nine open on two cores). InputError quotes onnxruntime where it cannot load the model."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    with tempfile.TemporaryDirectory(prefix="szilard-") as scratch:
+        source: bytes | str
+        if isinstance(model, Path):
+            source = str(model)
+        elif weight_bytes(model) > LARGEST_INLINE_BYTES:
+            save_model(model, Path(scratch) / "model.onnx")
+            source = str(Path(scratch) / "model.onnx")
+        else:
+            source = ir.to_proto(model).SerializeToString()
+        try:
+            session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as fault:  # onnxruntime raises a dozen unrelated types here
+            raise InputError(f"onnxruntime cannot load the model: {str(fault).splitlines()[0]}") from fault
+        yield session
+
+
+def run_session(session: ort.InferenceSession, feeds: Arrays, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Outputs by name; InputError quotes onnxruntime where the run fails."""
+    names = [o.name for o in session.get_outputs()] if outputs is None else list(outputs)
+    try:
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    except Exception as fault:  # as above
+        raise InputError(f"onnxruntime failed while running the model: {str(fault).splitlines()[0]}") from fault
+
+
+@contextmanager
+def onnx_runner(model: ir.Model | Path) -> Iterator[Runner]:
+    """The model as a function from input arrays to output arrays."""
+    with open_session(model) as session:
+        yield lambda feeds: run_session(session, feeds)
+
+
+class OnnxProbe:
+    """One session in which every probed value is an output and has an addend that is fed with zero unless given."""
+
+    def __init__(self, session: ort.InferenceSession, outputs: Sequence[str], addends: Mapping[str, str]) -> None:
+        self._session = session
+        self._outputs = tuple(outputs)
+        self._addends = dict(addends)
+
+    def _feeds(self, sample: Arrays, addends: Arrays) -> dict[str, np.ndarray]:
+        zero = np.zeros(1, np.float32)
+        return {**sample, **{name: addends.get(value, zero) for value, name in self._addends.items()}}
+
+    def capture(self, sample: Arrays, values: Sequence[str]) -> dict[str, np.ndarray]:
+        """The named values on one sample, undisturbed."""
+        constant = [v for v in values if v in sample]
+        found = run_session(self._session, self._feeds(sample, {}), [v for v in values if v not in sample])
+        return {**found, **{v: sample[v] for v in constant}}
+
+    def run(self, sample: Arrays, addends: Arrays) -> dict[str, np.ndarray]:
+        """The model's outputs on one sample with `addends` (value name -> array) added where they are named."""
+        return run_session(self._session, self._feeds(sample, addends), self._outputs)
+
+
+@contextmanager
+def onnx_probe(model: ir.Model, read: Sequence[str], disturbed: Sequence[str]) -> Iterator[OnnxProbe]:
+    """A probe on a copy of `model`: `read` values become outputs, `disturbed` ones (float32) gain an addend behind them."""
+    copy = model.clone()
+    graph = copy.graph
+    outputs = [o.name for o in graph.outputs]
+    values = {value.name: value for node in graph for value in node.outputs}
+    addends = {}
+    for name in disturbed:
+        value = values[name]
+        producer = value.producer()
+        assert producer is not None
+        value.name = f"{name}.undisturbed"
+        addend = ir.Input(f"{name}.addend", type=ir.TensorType(ir.DataType.FLOAT))
+        node = ir.node(
+            "Add", [value, addend], name=f"{name}.disturb", outputs=[ir.Value(name=name, type=value.type, shape=value.shape)]
+        )
+        for user, index in tuple(value.uses()):
+            user.replace_input_with(index, node.outputs[0])
+        graph.insert_after(producer, node)
+        node.replace_input_with(0, value)
+        for position, output in enumerate(graph.outputs):
+            if output is value:
+                graph.outputs[position] = node.outputs[0]
+        graph.inputs.append(addend)
+        values[name] = node.outputs[0]
+        addends[name] = addend.name
+    graph.outputs.extend(values[name] for name in dict.fromkeys(read) if name in values and name not in outputs)
+    # Fusions would only be prevented by the extra outputs, and the optimiser's time is saved.
+    with open_session(copy, optimize=False) as session:
+        yield OnnxProbe(session, outputs, {value: str(name) for value, name in addends.items()})
