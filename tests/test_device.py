@@ -75,6 +75,7 @@ def test_with_values_scales_the_uncertainty_and_leaves_the_original():
     other = device.with_values({"static": 2 * device.value("static")})
     assert other.value("static") == other.values["static"] == 2 * device.value("static")
     assert other.coefficients["static"].high == pytest.approx(2 * device.coefficients["static"].high)
+    assert other.coefficients["static"].low == pytest.approx(2 * device.coefficients["static"].low)
     assert other.coefficients["launch"] == device.coefficients["launch"]
     assert device == load_device("cpu")
     assert device.with_values({"static": 0.0}).coefficients["static"].high == 0

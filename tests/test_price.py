@@ -100,6 +100,21 @@ def test_a_net_outside_every_cache_reads_each_weight_once_and_hands_nothing_over
     assert price_group(net.ops.values(), net, CPU).bytes == edge_bytes(net)
 
 
+def test_inputs_behind_a_view_still_enter_the_net():
+    net = net_of({"x": (6,), "h": (2, 3), "y": (2, 3)}, [("reshape", ["x"], ["h"]), ("exp", ["h"], ["y"])])
+    assert edge_bytes(net) == 48
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=lambda d: d.name)
+def test_each_level_pays_its_own_price(device):
+    cost = price_net(block(16), device).total
+    assert cost.bytes_by_level["cache"] > 0
+    assert cost.terms["cache"] == pytest.approx(device.value("byte.cache") * cost.bytes_by_level["cache"])
+    assert cost.terms["memory"] == pytest.approx(device.value("byte.memory") * cost.bytes_by_level["memory"])
+    linked = price_counts(Counts(link=1e6), device, "other")
+    assert linked.terms["link"] == pytest.approx(device.value("link") * 1e6)
+
+
 def test_values_that_fit_stay_in_the_cache_and_others_go_to_memory():
     small, large = price_net(block(16), CPU).total, price_net(block(300_000), CPU).total
     assert small.bytes_by_level["cache"] > 0

@@ -81,3 +81,14 @@ def test_quantiles_are_those_of_the_coefficient_where_only_one_matters():
     found = CPU.coefficients["flop.float32"]
     assert low == pytest.approx(1e9 * found.low, rel=0.03)
     assert high == pytest.approx(1e9 * found.high, rel=0.03)
+
+
+def test_roofline_launches_are_slower_when_each_is():
+    names = ("launch_seconds",)
+    coefficients = {k: c if k in names else replace(c, low=c.value, high=c.value) for k, c in CPU.coefficients.items()}
+    device = replace(CPU, coefficients=coefficients)
+    before, after = price_counts(Counts(launches=1000), device, "exp"), price_counts(Counts(), device, "exp")
+    low, high = saving_interval(before, after, device)
+    found, fixed = device.coefficients["launch_seconds"], 1000 * device.value("launch")
+    assert low == pytest.approx(fixed + 1000 * device.value("static") * found.low, rel=0.05)
+    assert high == pytest.approx(fixed + 1000 * device.value("static") * found.high, rel=0.05)
