@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from . import command_line_options as options
-from .command_line_output import columns, deliver, only_results_on_stdout
+from .command_line_output import columns, deliver, only_results_on_stdout, progress
 
 _SHOWN_OPS = 12
 devices = typer.Typer(help="The device profiles, and where each number comes from.", rich_markup_mode=None)
@@ -30,7 +30,7 @@ def estimate(
     with only_results_on_stdout():
         from .estimate import estimate as run
 
-        result = run(model, target=target, workload=asked, strict=strict, task=options.task_name(task))
+        result = run(model, target=target, workload=asked, strict=strict, task=options.task_name(task), progress=progress)
     deliver(result, estimate_text(result), as_json)
 
 
@@ -109,6 +109,7 @@ def estimate_text(result: Mapping[str, Any]) -> str:
         names = [entry if isinstance(entry, str) else str(entry.get("id", entry)) for entry in result["unpriced"]]
         more = f" and {len(names) - _SHOWN_OPS} more" if len(names) > _SHOWN_OPS else ""
         lines += ["", f'without a price, so the total says "at least": {", ".join(names[:_SHOWN_OPS])}{more}']
+    lines += [f"note: {note}" for note in result.get("notes", ())]
     return "\n".join(lines)
 
 

@@ -71,7 +71,7 @@ def rewrite(
             force=force,
             progress=progress,
         )
-    deliver({**result.report, "folder": str(out)}, _rewrite_text(result, out), as_json)
+    deliver({**result.report, "folder": str(out)}, rewrite_text(result, out), as_json)
 
 
 def explain(
@@ -90,7 +90,8 @@ def explain(
     deliver(found, explain_text(found), as_json)
 
 
-def _rewrite_text(result: Any, out: Path) -> str:
+def rewrite_text(result: Any, out: Path) -> str:
+    """The table of a rewrite: joules and seconds before and after, the error against its budget, and what was done and refused."""
     from .report_view import headline, report_view
 
     view = report_view(result.report, result.plan)
@@ -100,6 +101,7 @@ def _rewrite_text(result: Any, out: Path) -> str:
     lines = [headline(result.report, result.plan), "", columns(table, right=(1, 2, 3)), ""]
     lines += [f"{name}: {value}" for name, value in view["error"]]
     lines.append("choices: " + (", ".join(f"{action} {count}" for action, count in sorted(actions.items())) or "none"))
+    lines += [f"note: {note}" for note in result.report.get("model", {}).get("notes", ())]
     lines += [f"rolled back: {entry}" for entry in view["rolled_back"]]
     if result.report.get("misses"):
         lines.append(f"refused: {len(result.report['misses'])}; `szilard explain {out}` says why")

@@ -19,6 +19,8 @@ _PREFIXES = {
     -9: "n",
     -12: "p",
     -15: "f",
+    -18: "a",
+    -21: "z",
 }
 UNKNOWN = "unknown"
 

@@ -13,7 +13,7 @@ from szilard.rewriter.quantity import change, number, quantity
     ("value", "text"),
     [
         (0.00123, "1.23 ms"), (0.0999996, "100 ms"), (0.9999, "1.00 s"), (0.0123, "12.3 ms"), (1234.5, "1.23 ks"), (0, "0 s"),
-        (-0.5, "-500 ms"), (2.5e-20, "2.5e-20 s"), (None, "unknown"), (math.nan, "unknown"), (math.inf, "unknown"),
+        (-0.5, "-500 ms"), (2.5e-20, "25.0 zs"), (2.5e-30, "2.5e-30 s"), (None, "unknown"), (math.nan, "unknown"), (math.inf, "unknown"),
     ],
 )  # fmt: skip
 def test_quantity(value, text):

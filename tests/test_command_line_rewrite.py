@@ -1,0 +1,49 @@
+"""The table that a rewrite prints."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from szilard.cost_model.plan import Budget, Choice, Option, Phase, Plan, Workload
+from szilard.rewriter.command_line_rewrite import rewrite_text
+
+OPTIONS = (Option("leave", 2.0, 0.2, "measured"), Option("int8_static", 0.5, 0.1, "measured", 0.004, (1.2, 1.8)))
+
+
+def result(*actions: str, **report) -> SimpleNamespace:
+    choices = tuple(
+        Choice(f"site_{i}", "linear", action, OPTIONS, (f"site_{i}",), "onnxruntime", "Why.")
+        for i, action in enumerate(actions)
+    )
+    plan = Plan("cpu", Workload((Phase("1x128", {"ids": (1, 128)}),)), Budget(), choices)
+    joules, seconds = {"before": 4.0, "after": 2.5, "label": "modelled"}, {"before": 0.4, "after": 0.2, "label": "measured"}
+    error = {"budget": 0.02, "measured": 0.0041, "held_out": True}
+    return SimpleNamespace(report={"joules": joules, "seconds": seconds, "error": error, **report}, plan=plan)
+
+
+def test_the_table():
+    text = rewrite_text(
+        result("int8_static", "leave", "int8_static", misses=[{"op": "s", "kind": "attention", "reason": "Short."}]),
+        Path("out"),
+    )
+    assert text.splitlines()[0] == "Rewritten at 2 places on onnxruntime: 2.50 J per call instead of 4.00 J (-38 %, modelled)."
+    assert "Joules per call   4.00 J  2.50 J   -38 %  modelled" in text
+    assert "Seconds per call  400 ms  200 ms   -50 %  measured" in text
+    assert "measured error: 0.0041" in text
+    assert "choices: int8_static 2, leave 1" in text
+    assert "refused: 1; `szilard explain out` says why" in text
+    assert text.endswith("written to out")
+
+
+def test_an_unchanged_model_says_so():
+    text = rewrite_text(result("leave"), Path("out"))
+    assert text.startswith("Nothing was changed")
+    assert "refused" not in text
+    assert "choices: none" in rewrite_text(result(), Path("out"))
+
+
+def test_notes_and_roll_backs_are_said():
+    text = rewrite_text(
+        result("leave", model={"notes": ["Axis 1 is fixed at 7."]}, rolled_back=["site_0: over budget"]), Path("out")
+    )
+    assert "note: Axis 1 is fixed at 7." in text
+    assert "rolled back: site_0: over budget" in text
