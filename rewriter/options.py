@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..cost_model.device import Device
@@ -26,6 +26,7 @@ class Pricing:
     device: Device
     workload: Workload
     table: TimeTable | None
+    priced: dict[str, dict[str, Cost | None]] = field(default_factory=dict)
 
     def options(
         self, graph: Any, nets: Nets, group: Group, actions: Mapping[str, str], progress: Callable[[str], None] = lambda _: None
@@ -33,38 +34,46 @@ class Pricing:
         """One Option for each action, "leave" first; `actions` maps an action to the sentence that refuses it ("" if none)."""
         costs: dict[str, list[Cost]] = {}
         refused = {action: reason for action, reason in actions.items() if reason}
+        allowed = ("leave", *(action for action in actions if action not in refused))
         for phase in self.workload.phases:
-            net = nets[phase.name]
-            graphs = {}
-            for action in ("leave", *(a for a in actions if a not in refused)):
-                micro = candidate(self.backend, graph, net, group, action)
-                if micro is None:
+            for action, cost in self._costs(graph, nets[phase.name], group, allowed, progress).items():
+                if cost is None:
                     refused[action] = f"no {self.backend.runtime} kernel takes this site as {action}"
-                    continue
-                graphs[action] = micro
-            for action, cost in self._costs(graphs, net, group, progress).items():
-                costs.setdefault(action, []).append(cost)
+                else:
+                    costs.setdefault(action, []).append(cost)
         leave = costs["leave"]
         found = [self._option("leave", leave, leave)]
         found += [self._option(a, costs[a], leave) for a in actions if a in costs and a not in refused]
         found += [Option(a, float("inf"), float("inf"), "", reason=reason) for a, reason in refused.items()]
         return tuple(found)
 
-    def _costs(self, graphs: Mapping[str, Any], net: Net, group: Group, progress: Callable[[str], None]) -> dict[str, Cost]:
+    def _costs(
+        self, graph: Any, net: Net, group: Group, actions: Sequence[str], progress: Callable[[str], None]
+    ) -> dict[str, Cost | None]:
+        """The cost of each action at the shapes of `net`; None where no pass applies it. Sites that do the same work are priced once."""
+        original = candidate(self.backend, graph, net, group, "leave")
+        same = signature(self.backend, self.backend.view(original, {}))
+        known = self.priced.setdefault(same, {})
+        missing = [action for action in actions if action not in known]
+        if missing:
+            # All options of a site are timed in one run, so that their ratio holds even if the machine has changed since.
+            made = {a: candidate(self.backend, graph, net, group, a) for a in dict.fromkeys(("leave", *missing))}
+            known.update({action: None for action, micro in made.items() if micro is None})
+            known.update(self._price({a: micro for a, micro in made.items() if micro is not None}, same, group, progress))
+        return {action: known[action] for action in actions}
+
+    def _price(self, graphs: Mapping[str, Any], same: str, group: Group, progress: Callable[[str], None]) -> dict[str, Cost]:
         views = {action: self.backend.view(micro, {}) for action, micro in graphs.items()}
         costs = {action: price_net(view, self.device).total for action, view in views.items()}
         if self.table is None:
             return costs
-        keys = {action: signature(self.backend, view, action) for action, view in views.items()}
-        known = {action: self.table.get(key) for action, key in keys.items()}
-        if any(value is None for value in known.values()):
-            # All options of a site are timed in one run, so that their ratio holds even if the machine has changed since.
+        seconds = {action: self.table.get(f"{same}/{action}") for action in graphs}
+        if None in seconds.values():
             progress(f"timing {group.id}: {', '.join(graphs)}")
-            timed = time_in_turn(self.backend, {a: (micro, random_feeds(views[a])) for a, micro in graphs.items()})
-            for action, value in timed.items():
-                self.table.put(keys[action], value)
-            known = dict(timed)
-        return {action: with_seconds(cost, self.device, known[action] or 0.0) for action, cost in costs.items()}
+            seconds = dict(time_in_turn(self.backend, {a: (micro, random_feeds(views[a])) for a, micro in graphs.items()}))
+            for action, value in seconds.items():
+                self.table.put(f"{same}/{action}", value or 0.0)
+        return {action: with_seconds(cost, self.device, seconds[action] or 0.0) for action, cost in costs.items()}
 
     def _option(self, action: str, costs: Sequence[Cost], leave: Sequence[Cost]) -> Option:
         weights = [phase.weight for phase in self.workload.phases]

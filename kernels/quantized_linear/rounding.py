@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
+import torch
 
 COLUMN_BLOCK = 128
 
@@ -28,19 +28,21 @@ def compensated(
         return nearest(weight, scale, zero, low, high)
     order = np.argsort(-diagonal, kind="stable")
     factor = _inverse_factor(gram[np.ix_(order, order)].astype(np.float64), damp * float(diagonal.mean()))
-    remaining = weight[order].astype(np.float32)
-    scale, zero = scale[order], zero[order]
-    codes = np.empty(weight.shape, np.int32)
+    pivots = torch.diagonal(factor)
+    remaining = torch.from_numpy(weight[order].astype(np.float32))
+    scales, zeros = (torch.from_numpy(np.ascontiguousarray(a[order], dtype=np.float32)) for a in (scale, zero))
+    rounded_codes = torch.empty_like(remaining)
     rows = len(order)
     for start in range(0, rows, COLUMN_BLOCK):
         stop = min(start + COLUMN_BLOCK, rows)
-        errors = np.empty((stop - start, weight.shape[1]), np.float32)
+        errors = torch.empty((stop - start, weight.shape[1]))
         for row in range(start, stop):
-            codes[row] = nearest(remaining[row], scale[row], zero[row], low, high)
-            rounded = (codes[row] - zero[row]) * scale[row]
-            errors[row - start] = (remaining[row] - rounded) / factor[row, row]
-            remaining[row:stop] -= np.outer(factor[row, row:stop], errors[row - start])
-        remaining[stop:] -= factor[start:stop, stop:].T @ errors
+            code = torch.clamp(torch.round(remaining[row] / scales[row]) + zeros[row], low, high)
+            rounded_codes[row] = code
+            errors[row - start] = (remaining[row] - (code - zeros[row]) * scales[row]) / pivots[row]
+            remaining[row + 1 : stop].addr_(factor[row, row + 1 : stop], errors[row - start], alpha=-1)
+        remaining[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
+    codes = rounded_codes.numpy().astype(np.int32)
     restored = np.empty_like(codes)
     restored[order] = codes
     return restored
@@ -53,9 +55,10 @@ def output_error(difference: np.ndarray, gram: np.ndarray | None) -> float:
     return float(np.sum((gram @ difference) * difference, dtype=np.float64))
 
 
-def _inverse_factor(gram: np.ndarray, damping: float) -> np.ndarray:
+def _inverse_factor(gram: np.ndarray, damping: float) -> torch.Tensor:
     """Upper U [K, K] (float32) with (gram + damping I)^-1 = U^T U. Reversing rows and columns turns the lower Cholesky factor of
     the gram into an upper R with gram = R R^T, and U = R^-1: no explicit inverse of the gram, which is badly conditioned."""
-    damped = gram + damping * np.eye(len(gram))
-    upper = cholesky(damped[::-1, ::-1], lower=True)[::-1, ::-1]
-    return solve_triangular(upper, np.eye(len(gram)), lower=False).astype(np.float32)
+    damped = torch.from_numpy(gram + damping * np.eye(len(gram)))
+    upper = torch.linalg.cholesky(damped.flip(0, 1)).flip(0, 1)
+    identity = torch.eye(len(gram), dtype=torch.float64)
+    return torch.linalg.solve_triangular(upper, identity, upper=True).float()
