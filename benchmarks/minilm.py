@@ -82,7 +82,7 @@ def compare(files: Mapping[str, Path], threads: int, rounds: int) -> dict[str, A
     return {
         "benchmark": "minilm",
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"system": platform.platform(), "processor": processor(), "threads": threads},
+        "machine": {"system": f"{platform.system()} {platform.machine()}", "processor": processor(), "threads": threads},
         "versions": {"python": platform.python_version(), "onnxruntime": onnxruntime.__version__},
         "rounds": rounds,
         "seconds": {

@@ -1,5 +1,6 @@
 """What onnxruntime's own tools make of an fp32 ONNX file: the files that a rewrite has to beat."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ def _int8_dynamic(source: Path, target: Path) -> None:
 
 
 def _nbits8(source: Path, target: Path) -> None:
+    logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)
     quantizer = MatMulNBitsQuantizer(onnx.load(source), bits=8, block_size=32, is_symmetric=True, accuracy_level=4)
     quantizer.process()
     quantizer.model.save_model_to_file(str(target), use_external_data_format=False)
