@@ -70,7 +70,7 @@ def rewritten(source: Path, folder: Path) -> Path:
     from ..rewriter.rewrite import rewrite
 
     calibration = texts.calibration(minilm.tokenizer(), minilm.INPUTS)
-    rewrite(source, target="cpu", calibration=calibration, out=folder / "out")
+    rewrite(source, target="cpu", calibration=calibration, workload=["1x128", "8x128"], out=folder / "out")
     return folder / "out" / "model.onnx"
 
 
