@@ -14,15 +14,15 @@ from .net import Net, Op
 
 @dataclass(frozen=True)
 class Counts:
-    """Work of one op or of several. `flops` by dtype (see `counts_flops`), `read` and `written` bytes, `intermediate` those of these
-    bytes that another op of the net hands over, value by value [B] (a device with room keeps such a value on the chip), `link`
-    bytes that cross to another device, kernel `launches`, output `elements`. `known` is False when something could not be counted.
+    """Work of one op or of several. `flops` by dtype (see `counts_flops`), `read` and `written` bytes, `activations` those of these
+    bytes that are no constants, value by value [B] (a device with room keeps such a value on the chip), `link` bytes that cross to
+    another device, kernel `launches`, output `elements`. `known` is False when something could not be counted.
     """
 
     flops: Mapping[str, float] = field(default_factory=dict)
     read: float = 0.0
     written: float = 0.0
-    intermediate: tuple[float, ...] = ()
+    activations: tuple[float, ...] = ()
     link: float = 0.0
     launches: int = 0
     known: bool = True
@@ -38,7 +38,7 @@ class Counts:
             {key: self.flops.get(key, 0.0) + other.flops.get(key, 0.0) for key in {**self.flops, **other.flops}},
             self.read + other.read,
             self.written + other.written,
-            self.intermediate + other.intermediate,
+            self.activations + other.activations,
             self.link + other.link,
             self.launches + other.launches,
             self.known and other.known,
@@ -97,17 +97,15 @@ def _leaves(name: str, net: Net, members: Container[str]) -> bool:
 
 
 def _counts(work: Mapping[str, float], moved: Traffic, net: Net, known: bool, elements: float, launches: int = 1) -> Counts:
-    passed = [size for name, size in moved.reads.items() if net.producer(root(name, net)) is not None]
-    passed += [size for name, size in moved.writes.items() if net.consumers(name)]
-    return Counts(
-        work,
-        sum(moved.reads.values()),
-        sum(moved.writes.values()),
-        tuple(passed),
-        launches=launches,
-        known=known,
-        elements=elements,
-    )
+    activations = [size for name, size in moved.reads.items() if not _constant(root(name, net), net)]
+    activations += moved.writes.values()
+    read, written = sum(moved.reads.values()), sum(moved.writes.values())
+    return Counts(work, read, written, tuple(activations), launches=launches, known=known, elements=elements)
+
+
+def _constant(name: str, net: Net) -> bool:
+    value = net.values.get(name)
+    return value is not None and value.constant
 
 
 def _elements(op: Op, net: Net) -> float:

@@ -76,10 +76,10 @@ def price_counts(
 
 
 def split_levels(counts: Counts, device: Device) -> tuple[float, float]:
-    """Bytes at the last cache and at memory [B]. A value handed from one op to the next stays in the cache if it fills at most half of it;
-    weights, inputs and outputs of the net come from memory."""
+    """Bytes at the last cache and at memory [B]. A value that is no constant stays in the cache if it fills at most half of it: its
+    writer and its reader are neighbours. Weights come from memory, since all the others were read in between."""
     room = device.values["capacity.cache"] / 2.0
-    near = min(float(sum(size for size in counts.intermediate if size <= room)), counts.bytes)
+    near = min(float(sum(size for size in counts.activations if size <= room)), counts.bytes)
     return near, counts.bytes - near
 
 

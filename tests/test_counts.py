@@ -19,15 +19,17 @@ def chain(sizes, kinds_of):
 
 def test_bytes_flops_launches_and_elements_of_one_op():
     net = net_of({"a": (7, 5), "b": (5, 3), "y": (7, 3)}, [("matmul", ["a", "b"], ["y"])], constants=["b"])
-    assert count(net.ops["op0"], net) == Counts({"float32.tensor": 210}, 200.0, 84.0, (), launches=1, known=True, elements=21)
+    assert count(net.ops["op0"], net) == Counts(
+        {"float32.tensor": 210}, 200.0, 84.0, (140.0, 84.0), launches=1, known=True, elements=21
+    )
 
 
-def test_intermediates_are_what_another_op_hands_over():
-    net = net_of({"x": (7,), "h": (7,), "y": (7,)}, [("exp", ["x"], ["h"]), ("neg", ["h"], ["y"])])
-    first, second = (count(op, net) for op in net.ops.values())
-    assert first.intermediate == (28,)
-    assert second.intermediate == (28,)
-    assert (first.bytes, second.bytes) == (56, 56)
+def test_activations_are_what_is_no_constant_even_behind_a_view():
+    shapes = {"x": (7,), "w": (7,), "v": (1, 7), "h": (7,), "y": (7,)}
+    net = net_of(shapes, [("reshape", ["w"], ["v"]), ("mul", ["x", "v"], ["h"]), ("neg", ["h"], ["y"])], constants=["w"])
+    _, product, last = (count(op, net) for op in net.ops.values())
+    assert (product.bytes, product.activations) == (84, (28, 28))
+    assert (last.bytes, last.activations) == (56, (28, 28))
 
 
 @pytest.mark.parametrize("kind", sorted(kinds.FREE | kinds.VIEW))
@@ -104,7 +106,7 @@ def test_a_group_moves_only_what_crosses_its_edge():
     assert (fused.read, fused.written, fused.launches) == (140 + 100, 140, 1)
     assert fused.flops == {"float32.tensor": 2 * 7 * 5 * 5, "float32": 20 * 35 + 35}
     part = count_group([net.ops["op0"], net.ops["op1"]], net)
-    assert (part.read, part.written, part.intermediate) == (240, 140, (140,))
+    assert (part.read, part.written, part.activations) == (240, 140, (140, 140))
 
 
 def test_views_inside_a_group_hide_neither_reads_nor_writes():
@@ -113,8 +115,7 @@ def test_views_inside_a_group_hide_neither_reads_nor_writes():
         [("reshape", ["x"], ["h"]), ("exp", ["h"], ["g"]), ("reshape", ["g"], ["y"])],
     )
     fused = count_group(net.ops.values(), net)
-    assert (fused.read, fused.written, fused.intermediate) == (24, 24, (24,))
-    assert count(net.ops["op1"], net).intermediate == (24,)  # what it reads is the net's input under another name
+    assert (fused.read, fused.written, fused.activations) == (24, 24, (24, 24))
 
 
 def test_a_group_of_views_launches_nothing():
