@@ -98,7 +98,8 @@ def test_zero_columns_and_zero_inputs_give_no_nan(action):
     weight[:, 2] = 0
     weight[:, 3] = 1e-42
     for inputs in (x, np.zeros_like(x)):
-        prepared = prepare(action, weight, bias, inputs)
+        with np.errstate(divide="raise", invalid="raise", over="raise"):
+            prepared = prepare(action, weight, bias, inputs)
         assert all(np.isfinite(tensor).all() for tensor in prepared.tensors.values())
         assert not effective_weight(prepared)[:, 2].any()
     assert not effective_weight(prepare(action, np.zeros((5, 3), np.float32), None, x[:, :5])).any()

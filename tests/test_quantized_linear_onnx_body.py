@@ -1,6 +1,7 @@
 """Tests of kernels/quantized_linear/onnx_body.py."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -53,6 +54,19 @@ def test_layers_with_other_scales_do_not_share():
     weights, x, group = group_of("int8_static")
     other = prepare("int8_static", weights[0], None, 2 * x)
     assert kinds(model_of([group[0], other], ["M", 50]))["QuantizeLinear"] == 2
+
+
+def test_layers_with_other_migrations_do_not_share():
+    moved = group_of("int8_static", outlier=True)[2][0]
+    multipliers = moved.tensors["input_scale"][::-1].copy()
+    other = replace(moved, tensors={**moved.tensors, "input_scale": multipliers})
+    assert kinds(model_of([moved, other], ["M", 50]))["QuantizeLinear"] == 2
+
+
+@pytest.mark.parametrize("action", ["int8_weight", "int4_weight"])
+def test_weight_only_layers_ask_for_integer_sums(action):
+    nodes = [node for node in model_of(group_of(action)[2], ["M", 50]).graph if node.op_type == "MatMulNBits"]
+    assert {node.attributes.get_int("accuracy_level") for node in nodes} == {4}
 
 
 @pytest.mark.parametrize("action", FORMATS)
