@@ -7,6 +7,7 @@ Ctrl-C. Heavy libraries are imported inside the commands, so that `szilard --hel
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -28,7 +29,8 @@ class _Guarded(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                return super().invoke(ctx)
         except (typer.Exit, typer.Abort, SystemExit, _UsageFault):
             raise
         except BaseException as fault:

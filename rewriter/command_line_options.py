@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +28,9 @@ class Task(StrEnum):
 
 
 def _remember_debug(context: typer.Context, value: bool) -> bool:
+    if not value:
+        # Libraries warn about their own insides; what a user must know comes as a note of the result.
+        warnings.simplefilter("ignore")
     context.meta[DEBUG] = context.meta.get(DEBUG, False) or value
     return value
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import types
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,6 +40,7 @@ def library(monkeypatch):
     def stand_in(module: str, function: str, result):
         def called(*arguments, **options):
             print("noise on stdout")
+            warnings.warn("a library's own trouble", stacklevel=1)
             seen.calls.append((arguments, options))
             if seen.fault is not None:
                 raise seen.fault
@@ -162,6 +164,14 @@ def test_a_fault_is_one_sentence_and_a_code(library, tmp_path, command, fault, c
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert "Traceback" in run(*arguments, "--debug").stderr
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_warnings_of_libraries_show_only_with_debug(library, debug):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert run("measure", "m", *(["--debug"] if debug else [])).exit_code == 0
+    assert ["own trouble" in str(w.message) for w in caught] == ([True] if debug else [])
 
 
 @pytest.mark.parametrize(
