@@ -3,8 +3,10 @@ for what stays unknown."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import onnx
@@ -30,6 +32,7 @@ class Inferred:
     taken: Mapping[str, str]
 
 
+@cache
 def dtype_name(kind: ir.DataType | None) -> str | None:
     """The numpy name of an ONNX dtype ("float32", "bfloat16", "str"); None if it is unknown."""
     if kind is None or kind == ir.DataType.UNDEFINED:
@@ -89,12 +92,13 @@ def skeleton(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> tuple[on
         tensor = value.const_value
         if tensor is None:
             continue
-        if tensor.size <= SMALL:
+        dims = tensor.shape.numpy()
+        if math.prod(dims) <= SMALL:
             ir.serde.serialize_tensor_into(proto.graph.initializer.add(), tensor)
             proto.graph.initializer[-1].name = name
         else:
             large[name] = tensor
-            proto.graph.input.append(onnx.helper.make_tensor_value_info(name, int(tensor.dtype), tensor.shape.numpy()))
+            proto.graph.input.append(onnx.helper.make_tensor_value_info(name, int(tensor.dtype), dims))
     for node in graph:
         ir.serde.serialize_node_into(proto.graph.node.add(), node)
     for value in graph.outputs:
@@ -116,7 +120,12 @@ def _facts(info: onnx.ValueInfoProto) -> Facts:
     tensor = info.type.tensor_type
     known = tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim)
     shape = tuple(dim.dim_value for dim in tensor.shape.dim) if known else None
-    return shape, dtype_name(ir.DataType(tensor.elem_type))
+    return shape, _dtype_name_of(tensor.elem_type)
+
+
+@cache
+def _dtype_name_of(element: int) -> str | None:
+    return dtype_name(ir.DataType(element))
 
 
 def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:

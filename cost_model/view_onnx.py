@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from .attributes_onnx import NodeFacts, describe
+from .collection import collection_paused
 from .kinds_onnx import STANDARD_DOMAINS, kind_of_onnx, native_name
 from .net import Net, Op, Value
 from .shapes_onnx import Facts, Inferred, dtype_name, facts_of, infer
@@ -26,8 +27,9 @@ def view_onnx(model: ir.Model, shapes: Mapping[str, tuple[int, ...]], sample: Ma
     for the one run that finds shapes which inference cannot. Linear in the number of nodes. Raises InputError for a shape
     that does not fit. Node names must be unique (`rewriter.trace_onnx` sees to that).
     """
-    inferred = infer(model, shapes, sample)
-    return _net(model.graph, inferred.graph, inferred, inferred.flat, {}, model.graph.opset_imports)
+    with collection_paused():
+        inferred = infer(model, shapes, sample)
+        return _net(model.graph, inferred.graph, inferred, inferred.flat, {}, model.graph.opset_imports)
 
 
 def _net(
