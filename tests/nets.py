@@ -93,3 +93,72 @@ class NetBuilder:
 
     def net(self, *outputs: str) -> Net:
         return Net(self.ops, self.values, tuple(self.inputs), outputs)
+
+
+def run_net(net: Net, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Every value of a hand-written net in float64, computed op by op with numpy."""
+    seen = {name: np.asarray(value, np.float64) if value.dtype != bool else value for name, value in feeds.items()}
+    for name, value in net.values.items():
+        if value.load is not None:
+            array = value.load()
+            seen[name] = array if array.dtype == bool else array.astype(np.float64)
+    for op in net.ops.values():
+        seen[op.output] = _compute(op, [seen[name] for name in op.inputs if name], net.shape(op.output))
+    return seen
+
+
+def _compute(op: Op, x: list[np.ndarray], shape: tuple[int, ...] | None) -> np.ndarray:
+    simple = {
+        "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "where": np.where, "tanh": np.tanh, "isnan": np.isnan,
+        "not": np.logical_not, "relu": lambda a: np.maximum(a, 0), "identity": lambda a: a, "cast": lambda a: a, "dropout": lambda a, *_: a,
+        "eq": np.equal, "sqrt": np.sqrt,
+    }  # fmt: skip
+    if op.kind in simple:
+        return simple[op.kind](*x)
+    if op.kind == "matmul":
+        a = np.swapaxes(x[0], -1, -2) if op.attributes["transpose_a"] else x[0]
+        b = np.swapaxes(x[1], -1, -2) if op.attributes["transpose_b"] else x[1]
+        bias = op.attributes["beta"] * x[2] if len(x) > 2 else 0.0
+        return op.attributes["alpha"] * (a @ b) + bias
+    if op.kind == "transpose":
+        return np.transpose(x[0], op.attributes["perm"])
+    if op.kind in ("reshape", "squeeze", "unsqueeze"):
+        return np.reshape(x[0], shape)
+    if op.kind == "expand":
+        return np.broadcast_to(x[0], shape)
+    if op.kind == "softmax":
+        powers = np.exp(x[0] - np.max(x[0], axis=op.attributes["axis"], keepdims=True))
+        return powers / powers.sum(axis=op.attributes["axis"], keepdims=True)
+    if op.kind == "reduce_max":
+        return np.max(x[0], axis=tuple(op.attributes["axes"]), keepdims=True)
+    raise NotImplementedError(op.kind)
+
+
+def attend(seen: dict[str, np.ndarray], site) -> np.ndarray:
+    """What an `AttentionSite` says its output is, from the values it names, in float64: [batch, heads, queries, D_v]."""
+    query, key, value = (np.asarray(seen[name], np.float64) for name in (site.query, site.key, site.value))
+    key = np.swapaxes(key, -1, -2) if site.key_transposed else key
+    assert query.shape == (site.batch, site.heads, site.query_length, site.head_dim)
+    assert key.shape == (site.batch, site.kv_heads, site.key_length, site.head_dim)
+    repeats = site.heads // site.kv_heads
+    scores = site.scale * query @ np.swapaxes(np.repeat(key, repeats, 1), -1, -2)
+    if site.softcap:
+        scores = site.softcap * np.tanh(scores / site.softcap)
+    if site.causal:
+        scores = np.where(np.tri(site.query_length, site.key_length, dtype=bool), scores, -np.inf)
+    if site.mask:
+        mask = np.asarray(seen[site.mask])
+        scores = (
+            scores + mask if site.mask_kind == "additive" else np.where(mask == (site.mask_kind == "boolean"), scores, -np.inf)
+        )
+    weights = np.exp(scores - np.max(scores, -1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True) @ np.repeat(value, repeats, 1)
+
+
+def closed(net: Net, ops, kept: set[str]) -> bool:
+    """Whether nothing outside `ops` reads what they write, except the values `kept`."""
+    return all(
+        name in kept or (name not in net.outputs and all(reader.id in ops for reader in net.consumers(name)))
+        for op in ops
+        for name in net.ops[op].outputs
+    )

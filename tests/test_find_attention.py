@@ -1,0 +1,191 @@
+"""Attention as people write it, found in traced modules and in nets by hand, and checked by its numbers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from szilard.cost_model.view_fx import view_fx
+from szilard.passes.find_attention import find_attention
+from szilard.passes.fx_clean_up import FxCleanUp
+from szilard.rewriter.trace_torch import trace_module
+
+from . import spellings
+from .nets import NetBuilder, attend, closed, run_net
+
+
+class Recorder(torch.fx.Interpreter):
+    """Runs a graph and keeps what every node gave."""
+
+    def run_all(self, *inputs):
+        self.seen = {}
+        self.run(*inputs)
+        return {name: value.numpy() for name, value in self.seen.items() if isinstance(value, torch.Tensor)}
+
+    def run_node(self, node):
+        result = super().run_node(node)
+        self.seen[node.name] = result.detach() if isinstance(result, torch.Tensor) else result
+        return result
+
+
+@pytest.fixture(scope="module")
+def traced():
+    """(net of all spellings, every value on the sample, what was found)."""
+    torch.manual_seed(1)
+    x = spellings.sample()
+    graph = trace_module(spellings.Layers().eval(), (x,), {}).graph
+    FxCleanUp().rewrite(graph)
+    graph.recompile()
+    net = view_fx(graph, {"x": tuple(x.shape)})
+    return net, Recorder(graph).run_all(x), find_attention(net)
+
+
+def misses_of(name, traced):
+    net, _, (_, misses) = traced
+    return [miss for miss in misses if net.ops[miss.op].origin.split(".")[0] == name]
+
+
+@pytest.mark.parametrize("name", spellings.HITS)
+def test_every_spelling_is_found_and_named_right(name, traced):
+    _, kv_heads, form, mask_kind = spellings.HITS[name]
+    net, seen, (sites, _) = traced
+    (site,) = [site for site in sites if site.id == name]
+    assert misses_of(name, traced) == []
+    assert (site.form, site.kv_heads, site.heads, site.batch) == (form, kv_heads, spellings.HEADS, spellings.BATCH)
+    assert (site.mask_kind if site.mask else "") == mask_kind
+    assert math.isclose(site.scale, spellings.SCALE, rel_tol=1e-6)
+    assert (site.softcap, site.causal) == (30.0 if name == "softcap" else 0.0, name == "sdpa_causal")
+    assert closed(net, site.ops, {site.output})
+    places = {value: place for place, op in enumerate(site.ops) for value in net.ops[op].outputs}
+    assert all(places.get(value, -1) < place for place, op in enumerate(site.ops) for value in net.ops[op].inputs)
+    np.testing.assert_allclose(seen[site.output], attend(seen, site), atol=2e-6)
+
+
+@pytest.mark.parametrize("name", spellings.REFUSED)
+def test_every_look_alike_is_refused_in_words(name, traced):
+    _, _, (sites, _) = traced
+    assert all(site.id != name for site in sites)
+    misses = misses_of(name, traced)
+    assert any(spellings.REFUSED[name][1] in miss.reason for miss in misses), misses
+    assert all(miss.kind == "attention" and miss.reason.endswith(".") for miss in misses)
+
+
+def test_heads_folded_into_the_batch_from_the_start_are_refused(traced):
+    (miss,) = misses_of("multi_head", traced)
+    assert "no value holds with separate axes for batch and heads" in miss.reason
+
+
+def test_two_runs_find_the_same(traced):
+    net, _, found = traced
+    assert find_attention(net) == found
+
+
+def operator(net: NetBuilder, *shapes, mask="", **attributes):
+    q, k, v = (net.input(name, *shape) for name, shape in zip("qkv", shapes, strict=True))
+    return net.op(
+        "attention", q, k, v, *((mask,) if mask else ()), shape=(*shapes[0][:-1], shapes[2][-1]), layout="BHND", **attributes
+    )
+
+
+@pytest.mark.parametrize(
+    ("shapes", "attributes", "words"),
+    [
+        ([(2, 7, 24)] * 3, {"layout": "BNC"}, "fused already"),
+        ([(2, 4, 7, 6)] * 3, {"dropout": 0.1}, "training mode"),
+        ([(2, 4, 7, 6), (2, 3, 7, 6), (2, 3, 7, 6)], {}, "4 heads over 3 heads"),
+    ],
+)
+def test_operators_that_are_not_dense_attention_are_refused(shapes, attributes, words):
+    net = NetBuilder()
+    q, k, v = (net.input(name, *shape) for name, shape in zip("qkv", shapes, strict=True))
+    out = net.op("attention", q, k, v, shape=shapes[0], **{"layout": "BHND", **attributes})
+    sites, (miss,) = find_attention(net.net(out))
+    assert sites == ()
+    assert words in miss.reason
+
+
+def test_an_operator_keeps_its_default_scale_and_cap():
+    net = NetBuilder()
+    out = operator(net, (2, 4, 5, 9), (2, 4, 7, 9), (2, 4, 7, 3), scale=None, softcap=20.0, is_causal=True)
+    (site,), _ = find_attention(net.net(out))
+    assert (site.scale, site.softcap, site.causal) == (1 / 3, 20.0, True)
+    assert (site.query_length, site.key_length, site.head_dim, site.key_transposed) == (5, 7, 9, False)
+
+
+@st.composite
+def attentions(draw):
+    """A random spelling on a hand-written net: sizes, groups, folding, scales, masks and guards drawn."""
+    net = NetBuilder()
+    batch, kv_heads, groups = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    length, keys, depth, width = (draw(st.integers(1, 5)) for _ in range(4))
+    heads = kv_heads * groups
+    q = net.input("q", batch, heads, length, depth)
+    transposed = draw(st.booleans())
+    k = net.input("k", batch, kv_heads, *((depth, keys) if transposed else (keys, depth)))
+    v = net.input("v", batch, kv_heads, keys, width)
+    scale, folded = 1.0, draw(st.booleans())
+
+    def scaled(value):
+        nonlocal scale
+        if not draw(st.booleans()):
+            return value
+        factor = draw(st.sampled_from([0.5, 0.25, 3.0]))
+        divided = draw(st.booleans())
+        scale *= 1 / factor if divided else factor
+        order = (value, net.number(factor)) if divided or draw(st.booleans()) else (net.number(factor), value)
+        return net.op("div" if divided else "mul", *order)
+
+    def repeated(value):
+        if groups == 1:
+            return value
+        _, _, rows, columns = net.shape(value)
+        apart = net.op("unsqueeze", value, shape=(batch, kv_heads, 1, rows, columns), axes=[2])
+        return net.reshape(net.expand(apart, batch, kv_heads, groups, rows, columns), batch, heads, rows, columns)
+
+    def fold(value):
+        return net.reshape(value, batch * heads, *net.shape(value)[2:]) if folded else value
+
+    q, k = scaled(q), scaled(repeated(k))
+    if not transposed:
+        k = net.transpose(k, 0, 1, 3, 2)
+    scores = scaled(net.matmul(fold(q), fold(k)))
+    cap = draw(st.sampled_from([0.0, 2.0]))
+    if cap:
+        scores = net.op("mul", net.op("tanh", net.op("div", scores, net.number(cap))), net.number(cap))
+    mask = draw(st.sampled_from(["", "additive", "boolean", "boolean_inverted"]))
+    keep = net.input("keep", length, keys, dtype="bool")
+    if mask == "additive":
+        added = net.input("added", *draw(st.sampled_from([(1, keys), (length, keys), (1, length, keys)])))
+        scores = net.op("add", *((scores, added) if draw(st.booleans()) else (added, scores)))
+    elif mask:
+        low = net.number(-1e9)
+        scores = net.op("where", keep, *((scores, low) if mask == "boolean" else (low, scores)))
+    weights = net.softmax(scores)
+    if draw(st.booleans()):
+        weights = net.op("where", net.op("isnan", weights, dtype="bool"), net.number(0.0), weights)
+    out = net.matmul(weights, fold(repeated(v)))
+    out = net.reshape(out, batch, heads, length, width) if folded else out
+    return net.net(net.op("relu", out)), scale, cap, mask, (batch, heads, kv_heads, length, keys, depth)
+
+
+@settings(max_examples=150, deadline=None)
+@given(attentions(), st.integers(0, 2**32 - 1))
+def test_random_spellings_mean_what_the_site_says(case, seed):
+    net, scale, cap, mask, sizes = case
+    (site,), misses = find_attention(net)
+    assert misses == ()
+    assert find_attention(net)[0] == (site,)
+    assert math.isclose(site.scale, scale)
+    assert (site.softcap, site.mask_kind if site.mask else "") == (cap, mask)
+    assert (site.batch, site.heads, site.query_length, site.key_length, site.head_dim) == (*sizes[:2], *sizes[3:])
+    assert site.kv_heads == sizes[2]
+    assert closed(net, site.ops, {site.output})
+    random = np.random.default_rng(seed)
+    feeds = {name: random.standard_normal(net.shape(name)) for name in net.inputs}
+    feeds["keep"] = random.random(net.shape("keep")) < 0.7
+    feeds["keep"][:, 0] = mask != "boolean_inverted"
+    seen = run_net(net, feeds)
+    np.testing.assert_allclose(seen[site.output], attend(seen, site), atol=1e-9)
