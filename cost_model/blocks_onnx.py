@@ -47,10 +47,10 @@ def read_einsum(facts: NodeFacts) -> tuple[str, tuple[str, ...], dict[str, Any]]
     if arrow and len(terms) == 2 and "." not in equation and all(len(set(t)) == len(t) >= 2 for t in (*terms, out)):
         a, b = terms
         batch, rows, inner = a[:-2], a[-2], a[-1]
-        if b[:-2] == batch and out[:-1] == batch + rows and out[-1] not in a:
+        if b[:-2] in (batch, "") and out[:-1] == batch + rows and out[-1] not in a:
             matmul = {"transpose_a": False, "alpha": 1.0, "beta": 1.0}
-            if b[-2:] == inner + out[-1]:
+            if b[-2:] == inner + out[-1] and inner not in batch:
                 return "matmul", facts.inputs, {**matmul, "transpose_b": False}
-            if b == out[-1] + inner:
+            if b == out[-1] + inner:  # transposing swaps the axes of a matrix, not of a stack of them
                 return "matmul", facts.inputs, {**matmul, "transpose_b": True}
     return "einsum", facts.inputs, {"equation": equation}

@@ -129,7 +129,10 @@ def _dtype_name_of(element: int) -> str | None:
 
 
 def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
-    return onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+    try:
+        return onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+    except onnx.shape_inference.InferenceError:  # it gives up on the whole graph; the run then finds every shape
+        return proto
 
 
 def _inputs(
