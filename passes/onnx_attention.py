@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, Site
 from .onnx_attention_mask import AttentionMasks, guarded, mask_refusal
 from .onnx_pass import MICROSOFT, OnnxPass, Surgeon, members, operation
+from .onnx_shapes import Proofs, Sizes, fix_reshapes, inferred_sizes, joins, unchanged
 
 ACTION = "fused_attention"
 SWAP_HEADS = (0, 2, 1, 3)
@@ -35,15 +35,14 @@ class FuseAttention(OnnxPass):
     def apply(self, model: ir.Model, choices: Sequence[Choice], sites: Mapping[str, Site]) -> int:
         """See `OnnxPass.apply`; counts the attentions."""
         surgeon = Surgeon(model)
-        masks = AttentionMasks(surgeon)
         found = [site for choice in choices if choice.action == ACTION for site in members(choice, sites)]
         pending = [site for site in found if isinstance(site, AttentionSite) and surgeon.pending(site)]
         if pending:
-            # Without the shapes of values between nodes each operand would need a Reshape of its own, and each layer a mask.
-            common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
-        for site in pending:
-            _fuse(surgeon, masks, site)
-        if pending:
+            proofs = Proofs(_sizes_with_outputs(model, pending))
+            surgeon.sweep(fix_reshapes(model.graph, proofs.inferred))
+            masks = AttentionMasks(surgeon, proofs)
+            for site in pending:
+                _fuse(surgeon, masks, proofs, site)
             surgeon.import_domain(MICROSOFT)
         surgeon.close()
         return len(pending)
@@ -105,11 +104,20 @@ def layout_ops(site: AttentionSite, net: Net) -> tuple[str, ...]:
     return tuple(dict.fromkeys(op for op in found if op not in site.ops))
 
 
-def _fuse(surgeon: Surgeon, masks: AttentionMasks, site: AttentionSite) -> None:
+def _sizes_with_outputs(model: ir.Model, sites: Sequence[AttentionSite]) -> dict[str, Sizes]:
+    """The inferred sizes. Those of the outputs are those of the queries; onnx loses them where a mask broadcasts to the scores, and
+    with them all that follows, so that each operand of the next layer would need a Reshape of its own."""
+    first = inferred_sizes(model, {})
+    widths = {site.output: (site.query, first.get(site.value, (None,))[-1]) for site in sites}
+    known = {output: (query, width) for output, (query, width) in widths.items() if isinstance(width, int)}
+    return inferred_sizes(model, known) if known else first
+
+
+def _fuse(surgeon: Surgeon, masks: AttentionMasks, proofs: Proofs, site: AttentionSite) -> None:
     name = f"{site.id}.{ACTION}"
     nodes: list[ir.Node] = []
     packed = [
-        _pack(surgeon, surgeon.value(value), site.heads, transposed, f"{name}.{role}", nodes)
+        _pack(surgeon, proofs, surgeon.value(value), transposed, f"{name}.{role}", nodes)
         for role, value, transposed in (
             ("query", site.query, False), ("key", site.key, site.key_transposed), ("value", site.value, False)
         )
@@ -128,19 +136,19 @@ def _fuse(surgeon: Surgeon, masks: AttentionMasks, site: AttentionSite) -> None:
         zero = surgeon.constant(f"{name}.zero", np.zeros((), np.float32))
         nodes.append(operation("Where", [nodes[-1].outputs[0], zero, result], f"{name}.guarded"))
         result = nodes[-1].outputs[0]
-    target, layers = _unpack(surgeon, surgeon.value(site.output), site.heads, result, name)
+    target, layers = _unpack(surgeon, proofs, surgeon.value(site.output), site.heads, result, name)
     surgeon.replace([site], [*nodes, *layers], {str(target.name): layers[-1].outputs[0] if layers else result})
 
 
-def _pack(surgeon: Surgeon, value: ir.Value, heads: int, transposed: bool, name: str, nodes: list[ir.Node]) -> ir.Value:
+def _pack(surgeon: Surgeon, proofs: Proofs, value: ir.Value, transposed: bool, name: str, nodes: list[ir.Node]) -> ir.Value:
     """[B, H, N, D] (or [B, H, D, N] if `transposed`) as [B, N, H * D]."""
     order = _permutation(value)
     if transposed and order == (0, 1, 3, 2):
-        return _pack(surgeon, _source(value), heads, False, name, nodes)
+        return _pack(surgeon, proofs, _source(value), False, name, nodes)
     if order == ((0, 2, 3, 1) if transposed else SWAP_HEADS):
         split = _source(value)
         producer = split.producer()
-        if producer is not None and producer.op_type == "Reshape" and _joins(_source(split), split):
+        if producer is not None and producer.op_type == "Reshape" and proofs.hold(joins, _source(split), split):
             return _source(split)
     else:
         nodes.append(operation("Transpose", [value], f"{name}.heads", perm=(0, 3, 1, 2) if transposed else SWAP_HEADS))
@@ -151,19 +159,17 @@ def _pack(surgeon: Surgeon, value: ir.Value, heads: int, transposed: bool, name:
     return nodes[-1].outputs[0]
 
 
-def _unpack(surgeon: Surgeon, output: ir.Value, heads: int, result: ir.Value, name: str) -> tuple[ir.Value, list[ir.Node]]:
+def _unpack(
+    surgeon: Surgeon, proofs: Proofs, output: ir.Value, heads: int, result: ir.Value, name: str
+) -> tuple[ir.Value, list[ir.Node]]:
     """The old value that the fused form replaces, and the nodes that bring [B, N, H * D] to its layout."""
-    users = [user for user, _ in output.uses()]
-    swapped = users[0].outputs[0] if len(users) == 1 and not output.is_graph_output() else None
+    while (reshaped := _only_reader(output, "Reshape")) is not None and proofs.hold(unchanged, output, reshaped):
+        output = reshaped
+    swapped = _only_reader(output, "Transpose")
     if swapped is not None and _permutation(swapped) == SWAP_HEADS:
-        users = [user for user, _ in swapped.uses()]
-        if (
-            len(users) == 1
-            and users[0].op_type == "Reshape"
-            and not swapped.is_graph_output()
-            and _joins(users[0].outputs[0], swapped)
-        ):
-            return users[0].outputs[0], []
+        joined = _only_reader(swapped, "Reshape")
+        if joined is not None and proofs.hold(joins, joined, swapped):
+            return joined, []
     else:
         swapped = None
     shape = surgeon.shared(np.array([0, 0, heads, -1], np.int64), f"split_{heads}_heads")
@@ -171,6 +177,14 @@ def _unpack(surgeon: Surgeon, output: ir.Value, heads: int, result: ir.Value, na
     if swapped is None:
         layers.append(operation("Transpose", [layers[0].outputs[0]], f"{name}.output", perm=SWAP_HEADS))
     return swapped or output, layers
+
+
+def _only_reader(value: ir.Value, op_type: str) -> ir.Value | None:
+    """What the one op that reads `value` makes of it, if it is of that type and reads it as its data."""
+    users = list(value.uses())
+    if len(users) != 1 or value.is_graph_output() or users[0].node.op_type != op_type or users[0].idx != 0:
+        return None
+    return users[0].node.outputs[0]
 
 
 def _source(value: ir.Value) -> ir.Value:
@@ -185,15 +199,3 @@ def _permutation(value: ir.Value) -> tuple[int, ...] | None:
     if producer is None or producer.op_type != "Transpose" or producer.domain:
         return None
     return tuple(producer.attributes.get_ints("perm", ()))
-
-
-def _joins(joined: ir.Value, split: ir.Value) -> bool:
-    """Whether `joined` is known to be [B, N, H * D] where `split` is [B, N, H, D]: equal first sizes, three axes."""
-    wide, parts = joined.shape, split.shape
-    if wide is None or parts is None or len(wide) != 3 or len(parts) != 4:
-        return False
-    return all(_known(a) and a == b for a, b in zip(wide[:2], parts[:2], strict=True))
-
-
-def _known(size: int | ir.SymbolicDim) -> bool:
-    return isinstance(size, int) or size.value is not None

@@ -10,11 +10,10 @@ import onnx_ir as ir
 from ..cost_model.net import Net
 from ..cost_model.sites import AttentionSite
 from .onnx_pass import Surgeon, operation
+from .onnx_shapes import Proofs, Size
 
 # Adding a float32 below this to any score of ordinary size gives that float32 back, so that adding it and writing it are the same.
 ABSORBING = -1e30
-
-Size = int | str | None
 
 
 def mask_refusal(site: AttentionSite, net: Net) -> str:
@@ -59,21 +58,33 @@ def _site_fills(site: AttentionSite, surgeon: Surgeon) -> list[float | None]:
 class AttentionMasks:
     """The biases made so far in one model: layers of the same mask and of the same lengths share one."""
 
-    def __init__(self, surgeon: Surgeon) -> None:
+    def __init__(self, surgeon: Surgeon, proofs: Proofs) -> None:
         self.surgeon = surgeon
+        self.proofs = proofs
         self.known: dict[tuple[object, ...], ir.Value] = {}
 
     def bias(self, site: AttentionSite, query: ir.Value, key: ir.Value, nodes: list[ir.Node]) -> ir.Value:
         """The bias of the site, whose packed operands are `query` [B, N, H * D] and `key` [B, S, H * D]; new nodes go to `nodes`."""
-        queries = _length(query, self.surgeon.value(site.query), 2)
-        keys = _length(key, self.surgeon.value(site.key), 3 if site.key_transposed else 2)
+        mask, inferred = self.surgeon.value(site.mask), self._lengths(site, 0)
         fill = next((fill for fill in _site_fills(site, self.surgeon) if fill), None)
-        mark = (site.mask, site.mask_kind, fill, *((site.id,) if queries is None or keys is None else (queries, keys)))
+        mark = (site.mask, site.mask_kind, fill, inferred or (site.id,))
         if mark not in self.known:
-            mask = self.surgeon.value(site.mask)
+            shapes = self.proofs.of(mask)
+            whole = any(
+                shape is not None and len(shape) == 4 and shape[2:] == self._lengths(site, i) for i, shape in enumerate(shapes)
+            )
             additive = mask if fill is None else self._additive(site, mask, fill, nodes)
-            self.known[mark] = self._spread(site, additive, mask.shape, (queries, keys), (query, key), nodes)
+            self.known[mark] = additive if whole else self._spread(site, additive, inferred, (query, key), nodes)
         return self.known[mark]
+
+    def _lengths(self, site: AttentionSite, source: int) -> tuple[Size, Size] | None:
+        """The numbers of queries and keys in that source of sizes, None if it does not know both."""
+        query = self.proofs.of(self.surgeon.value(site.query))[source]
+        key = self.proofs.of(self.surgeon.value(site.key))[source]
+        if query is None or key is None or len(query) != 4 or len(key) != 4:
+            return None
+        lengths = query[2], key[3 if site.key_transposed else 2]
+        return None if None in lengths else lengths
 
     def _additive(self, site: AttentionSite, mask: ir.Value, fill: float, nodes: list[ir.Node]) -> ir.Value:
         zero = self.surgeon.shared(np.zeros((), np.float32), "attended")
@@ -86,17 +97,13 @@ class AttentionMasks:
         self,
         site: AttentionSite,
         mask: ir.Value,
-        shape: ir.Shape | None,
-        lengths: tuple[Size, Size],
+        lengths: tuple[Size, Size] | None,
         packed: tuple[ir.Value, ir.Value],
         nodes: list[ir.Node],
     ) -> ir.Value:
         """The mask over all queries and keys: MultiHeadAttention broadcasts the batch and the heads, but not these."""
-        queries, keys = lengths
-        if None not in lengths and shape is not None and len(shape) == 4 and tuple(map(_size, shape[2:])) == lengths:
-            return mask
-        if isinstance(queries, int) and isinstance(keys, int):
-            target = self.surgeon.shared(np.array([1, 1, queries, keys], np.int64), f"scores_{queries}_{keys}")
+        if lengths is not None and all(isinstance(length, int) for length in lengths):
+            target = self.surgeon.shared(np.array([1, 1, *lengths], np.int64), f"scores_{lengths[0]}_{lengths[1]}")
         else:
             one = self.surgeon.shared(np.array([1], np.int64), "one")
             sizes = [one, one]
@@ -108,14 +115,3 @@ class AttentionMasks:
             target = nodes[-1].outputs[0]
         nodes.append(operation("Expand", [mask, target], f"{site.id}.attention_bias"))
         return nodes[-1].outputs[0]
-
-
-def _size(size: int | ir.SymbolicDim) -> Size:
-    return size if isinstance(size, int) else size.value
-
-
-def _length(packed: ir.Value, split: ir.Value, axis: int) -> Size:
-    """A size that the graph declares (a number or a symbol), None if it does not."""
-    if packed.shape is not None and len(packed.shape) == 3 and _size(packed.shape[1]) is not None:
-        return _size(packed.shape[1])
-    return _size(split.shape[axis]) if split.shape is not None and len(split.shape) == 4 else None

@@ -12,7 +12,9 @@ from onnxscript.optimizer import fold_constants_ir
 
 from ..cost_model.plan import Choice
 from ..cost_model.sites import Site
+from .onnx_duplicates import merge_duplicates
 from .onnx_pass import OnnxPass
+from .onnx_shapes import computed_targets, fix_reshapes, inferred_sizes
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,9 @@ class CleanUp(OnnxPass):
     """1. Functions are put in where they are called. 2. Constant nodes become initialisers of the main graph, also those of nested
     graphs. 3. Identity nodes go. 4. Nodes that read only constants are computed now, where the result has no more than
     `result_limit` elements or takes the place of as many; a constant of more that others read too stays as it is.
-    5. Nodes, functions and initialisers that nothing reads go. 6. Of equal initialisers one stays. 7. Every node gets a name of its own.
+    5. A Reshape that computes its target gets a constant one where the shapes of the inputs prove it. 6. Nodes, functions and
+    initialisers that nothing reads go. 7. Of equal initialisers one stays, and of nodes that compute the same from the same values.
+    8. Every node gets a name of its own.
 
     Names of graph inputs and outputs stay; up to IR version 3 every initialiser had to be listed as an input too, and no longer is.
     Needs no choice: `apply(model)`.
@@ -43,10 +47,14 @@ class CleanUp(OnnxPass):
         )
         self._lift(model)
         _drop_identities(model)
+        fixed = 0
+        if any(True for _ in computed_targets(model.graph)):
+            fixed = len(fix_reshapes(model.graph, inferred_sizes(model, {})))
         common.RemoveUnusedNodesPass()(model)
         common.RemoveUnusedFunctionsPass()(model)
         common.DeduplicateHashedInitializersPass()(model)
-        return before - _size(model) + _name_nodes(model)
+        merge_duplicates(model)
+        return before - _size(model) + fixed + _name_nodes(model)
 
     def _lift(self, model: ir.Model) -> None:
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)

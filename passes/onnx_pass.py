@@ -123,7 +123,7 @@ class Surgeon:
             node.metadata_props[SITES] = "\n".join(site.id for site in sites)
             self.nodes[str(node.name)] = node
             self.values.update((str(value.name), value) for value in node.outputs)
-        self._sweep([*(self.nodes[op] for op in ops), *(node for node in last if node is not None)])
+        self.sweep([*(self.nodes[op] for op in ops), *(node for node in last if node is not None)])
 
     def import_domain(self, domain: str, version: int = 1) -> None:
         """Declare an operator set, unless the model already does."""
@@ -138,7 +138,7 @@ class Surgeon:
         """Put the nodes in topological order: new ones stand before the first op of their site, maybe before what they read."""
         self.graph.sort()
 
-    def _sweep(self, nodes: Sequence[ir.Node]) -> None:
+    def sweep(self, nodes: Sequence[ir.Node]) -> None:
         """Remove those nodes that nothing reads, and then their producers and initialisers in the same way."""
         waiting = list(nodes)
         while waiting:

@@ -7,6 +7,7 @@ import pytest
 
 from szilard.passes.onnx_attention_mask import AttentionMasks, guarded, mask_refusal
 from szilard.passes.onnx_pass import Surgeon
+from szilard.passes.onnx_shapes import Proofs, inferred_sizes
 
 from .onnx_attentions import Spelling, attention, feeds, found
 
@@ -38,7 +39,7 @@ def test_kinds_that_cannot_be():
 def test_layers_share_where_their_lengths_are_known_to_agree(named, biases):
     model, _, sites = site_of(Spelling(mask="11NS", mask_kind="boolean", layers=2, named_axes=named))
     surgeon = Surgeon(model)
-    masks, nodes = AttentionMasks(surgeon), []
+    masks, nodes = AttentionMasks(surgeon, Proofs(inferred_sizes(model, {}))), []
     query, key = surgeon.value("q"), surgeon.value("k")
     assert len({masks.bias(site, query, key, nodes).name for site in sites}) == biases
     assert sum(node.op_type == "Where" for node in nodes) == biases
