@@ -13,11 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import szilard
-
 from ..models import minilm, texts
 from ..models.embedding import embedder, mean_cosine
 from ..models.retrieval import pairs, recall_at_one
+from ..rewriter.rewrite import rewrite
 
 SHAPES = ["1x128:0.5", "8x128:0.5"]
 DROP = 0.01
@@ -36,7 +35,7 @@ def main() -> None:
     def recall(run: Any) -> float:
         return recall_at_one(embedder(run, tokenizer, minilm.INPUTS))
 
-    arguments = {
+    arguments: dict[str, Any] = {
         "workload": SHAPES,
         "budget": DROP,
         "metric": recall,
@@ -60,7 +59,7 @@ def main() -> None:
         table.add_column(heading, justify="left" if heading in ("", "runtime") else "right")
     for name, (model, sample) in inputs.items():
         out = folder / name.replace(" ", "-").lower()
-        result = szilard.rewrite(
+        result = rewrite(
             model,
             sample,
             out=out,

@@ -37,7 +37,7 @@ class Group:
     @property
     def outputs(self) -> tuple[str, ...]:
         """The values its sites write: where the error of a rewrite enters the rest of the model."""
-        return tuple(w for site in self.sites for w in (site.output,) if isinstance(site, (LinearSite, AttentionSite)))
+        return tuple(site.output for site in self.sites if isinstance(site, LinearSite | AttentionSite))
 
 
 def groups_of(sites: Sequence[Site]) -> tuple[Group, ...]:

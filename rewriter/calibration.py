@@ -48,11 +48,12 @@ def _read_archive(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InputError(f"Calibration file {path} does not exist; write one with numpy.savez(path, input_name=array, ...).")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
-                raise InputError(
-                    f"Calibration file {path} holds a single array; save an .npz whose keys are the model's input names."
-                )
+        archive = np.load(path, allow_pickle=False)
+        if not hasattr(archive, "files"):
+            raise InputError(
+                f"Calibration file {path} holds a single array; save an .npz whose keys are the model's input names."
+            )
+        with archive:
             return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, KeyError, AttributeError) as fault:
         raise InputError(f"Calibration file {path} is not a readable .npz archive ({fault}).") from fault

@@ -116,7 +116,8 @@ def _take_back(solution: Solution, excess: float, measured: float) -> tuple[Solu
     free = sorted((c for c in inexact if not c.locked), key=_error_per_joule, reverse=True)
     if not free:
         raise BudgetError(
-            f"The plan's locked choices give an error of {measured:.3g}, {excess:.2g} times the budget; unlock or change one, or raise --budget."
+            f"The plan's locked choices give an error of {measured:.3g}, {excess:.2g} times the budget; "
+            "unlock or change one, or raise --budget."
         )
     predicted = sum(c.after.error for c in inexact)
     remaining, back = predicted, []

@@ -1,4 +1,4 @@
-"""The output folder: the ONNX file, the PyTorch module, the plan, the report and every step, all inside one folder that is moved into place."""
+"""What goes into the output folder: the ONNX file, the PyTorch module, the plan, the report and every step."""
 
 from __future__ import annotations
 

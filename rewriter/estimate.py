@@ -30,7 +30,7 @@ def estimate(
     task: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Price `model` on `target`, per call of the workload: {"total", "ops", "at_least", "unpriced", ...}, joules [J], seconds [s], bytes [B].
+    """Price `model` on `target`, per call of the workload: {"total", "ops", "at_least", "unpriced", ...} in J, s and B.
 
     Joules and seconds are modelled from the profile's coefficients (labels say so). An op that cannot be priced is kept at its
     compulsory bytes and named in "unpriced", and "at_least" is True; with `strict` that is an InputError. `shapes`: see `load`.

@@ -12,7 +12,9 @@ from ..cost_model.errors import InputError
 
 
 def metric_function(metric: Any) -> Callable[[Any], float] | None:
-    """The function behind `metric`: None, a callable, or "package.module:function" importable from here. InputError says what is missing."""
+    """The function behind `metric`: None, a callable, or "package.module:function" importable from here.
+
+    InputError says what is missing, and that a metric returned NaN."""
     if metric is None or callable(metric):
         return metric
     module_name, _, name = str(metric).partition(":")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..cost_model.device import Device
 from ..cost_model.plan import Budget, Choice, Option, Plan, Step, Workload
 from ..cost_model.price import NetCost, price_net
 from ..cost_model.program import Program
-from ..cost_model.sites import Miss, Site
+from ..cost_model.sites import LinearSite, Miss
 from ..cost_model.timing import TimeTable
 from ..passes.find import Found, find
 from .apply import Applied, apply_choices, clean_up
@@ -20,7 +20,7 @@ from .candidates import format_of
 from .check import Gate, hold_to_budget
 from .options import Nets, Pricing, worth_scoring
 from .refusals import refusals
-from .score import Score, representative, score_linear
+from .score import Score, score_linears
 from .solve import Solution, solve, with_reasons
 
 Progress = Callable[[str], None]
@@ -47,11 +47,13 @@ class Optimised:
     metric: tuple[float, float] | None
     changed: bool
     gap: float
+    scores: Mapping[tuple[str, str], Score]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, the same for every runtime. `table` is set where the target is the machine at hand."""
+    """What the user asked for, the same for every runtime. `table` is set where the target is the machine at hand; `known_scores` are
+    errors that another runtime of the same model has measured already: they belong to the model, not to the runtime."""
 
     device: Device
     workload: Workload
@@ -61,10 +63,13 @@ class Request:
     table: TimeTable | None
     metric: Callable[[Any], float] | None
     plan: Plan | None
+    known_scores: Mapping[tuple[str, str], Score] = field(default_factory=dict)
 
 
 def optimise(program: Program, backend: Backend, request: Request, progress: Progress = lambda _: None) -> Optimised:
-    """The cheapest form of `program` on `backend` within the budget. Raises BudgetError where a joule budget or a locked plan cannot be met."""
+    """The cheapest form of `program` on `backend` within the budget.
+
+    Raises BudgetError where a joule budget or a locked plan cannot be met."""
     progress(f"{backend.runtime}: reading the graph")
     graph, clean = clean_up(program, backend)
     nets = {phase.name: backend.view(graph, phase.shapes) for phase in request.workload.phases}
@@ -103,7 +108,7 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
         misses=(*found.misses, *misses),
         found=found,
         steps=(clean, *held.steps),
-        printed=held.printed,
+        printed=(backend.print_step(graph), *held.printed),
         rolled_back=held.rolled_back,
         before=before,
         elsewhere=elsewhere,
@@ -111,6 +116,7 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
         metric=held.metric,
         changed=changed,
         gap=solution.gap,
+        scores=scores,
     )
 
 
@@ -149,18 +155,14 @@ def _scored(
 ) -> tuple[list[Choice], dict[tuple[str, str], Score]]:
     """The choices with each worthwhile option's error measured on the scoring samples, and the tensors prepared on the way."""
     wanted = {choice.site: worth_scoring(choice.options) | _asked(request.plan, choice) for choice in choices}
-    scores: dict[tuple[str, str], Score] = {}
-    if request.calibration is not None and any(wanted.values()):
-        net = nets[request.workload.phases[0].name]
-        read = [site.x for group in groups for site in group.sites if wanted[group.id]]
-        written = [value for group in groups if wanted[group.id] for value in group.outputs]
-        samples = representative(request.calibration.scoring)
-        with backend.probe(graph, [*read, *written], written) as probe:
-            reference = [probe.run(sample, {}) for sample in samples]
-            for group in groups:
-                formats = sorted(wanted[group.id])
-                made = score_linear(group, net, formats, probe, samples, reference, progress) if formats else {}
-                scores.update({(group.id, name): score for name, score in made.items()})
+    scores = dict(request.known_scores)
+    unknown = {g: formats for g in groups if (formats := {f for f in wanted[g.id] if (g.id, f) not in scores})}
+    if request.calibration is not None and unknown:
+        read = [site.x for group in unknown for site in group.sites if isinstance(site, LinearSite)]
+        written = [value for group in unknown for value in group.outputs]
+        with backend.probe(graph, read, written) as probe:
+            net = nets[request.workload.phases[0].name]
+            scores.update(score_linears(unknown, net, probe, request.calibration.scoring, progress))
     return [
         replace(c, options=tuple(_with_error(o, c.before, scores.get((c.site, format_of(o.action)))) for o in c.options))
         for c in choices

@@ -20,7 +20,8 @@ Nets = Mapping[str, Net]
 
 @dataclass(frozen=True)
 class Pricing:
-    """Everything a price depends on besides the site: `table` holds seconds measured on the machine at hand, None where the target is another one."""
+    """Everything a price depends on besides the site. `table` holds seconds measured on the machine at hand, None where the target is
+    another one; `priced` remembers, within one run, the cost of every action on work of one signature."""
 
     backend: Backend
     device: Device

@@ -73,7 +73,8 @@ def weights_of(graph: GraphModule) -> dict[str, torch.Tensor]:
     seen: set[int] = set()
     for name, tensor in tensors.items():
         storage = tensor.untyped_storage().data_ptr()
-        tensors[name] = tensor.detach().clone() if storage in seen and tensor.numel() else tensor.detach().contiguous()
+        shared = storage in seen and tensor.numel() > 0
+        tensors[name] = tensor.detach().clone(memory_format=torch.contiguous_format) if shared else tensor.detach().contiguous()
         seen.add(storage)
     return tensors
 

@@ -97,7 +97,7 @@ def weight_names(graph: GraphModule) -> dict[str, str]:
     for node in graph.graph.nodes:
         if node.op == "get_attr" and node.target not in names:
             name = identifier(str(node.target).replace(".", "_"))
-            while name in seen.values():
+            while name in seen.values() or hasattr(torch.nn.Module, name):
                 name += "_"
             names[str(node.target)] = seen.setdefault(id(attribute(graph, str(node.target))), name)
     return names

@@ -191,6 +191,9 @@ OPERATORS: dict[Any, Write] = {
     aten.transpose.int: _method("transpose"),
     aten.unsqueeze.default: _method("unsqueeze"),
     aten.squeeze.dim: _method("squeeze"),
+    aten.squeeze.dims: _method("squeeze"),
+    aten.clamp.default: _method("clamp"),
+    aten.topk.default: _call("torch.topk"),
     aten.select.int: _method("select"),
     aten.split_with_sizes.default: _method("split"),
     aten.split.Tensor: _method("split"),
@@ -245,7 +248,6 @@ WORDS = {
     "select": "part",
     "split_with_sizes": "pieces",
     "split": "pieces",
-    "getitem": "piece",
     "sum": "total",
     "view": "reshape",
 }

@@ -11,7 +11,6 @@ from ..cost_model.meter import open_meter
 from ..cost_model.plan import Phase, Plan
 from ..cost_model.program import Program
 from .backend import Arrays
-from .backend_onnx import OnnxBackend
 from .candidates import time_in_turn
 from .optimise import Optimised, Request
 
@@ -45,7 +44,7 @@ def measured_seconds(done: Sequence[Optimised], request: Request) -> dict[str, d
 def build_report(
     program: Program, plan: Plan, done: Sequence[Optimised], request: Request, measured: Mapping[str, Any], notes: Sequence[str]
 ) -> dict[str, Any]:
-    """The contract of report.json; totals are those of the runtime whose file ships (the last: onnxruntime), others are under "runtimes"."""
+    """The contract of report.json. Totals are those of onnxruntime, whose file ships; every runtime has its own under "runtimes"."""
     shipped = done[-1]
     totals = {each.backend.runtime: _totals(each, request, measured.get(each.backend.runtime)) for each in done}
     first_phase = request.workload.phases[0].name
@@ -69,7 +68,10 @@ def build_report(
         "misses": [{"op": m.op, "kind": m.kind, "reason": m.reason} for m in plan.misses],
         "joules": joules,
         "seconds": totals[shipped.backend.runtime]["seconds"],
-        "floors": {"landauer_joules": floor.landauer, "io_bytes": floor.io_bytes, "at_least": floor.at_least, "unpriced": list(floor.unpriced)},
+        "floors": {
+            "landauer_joules": floor.landauer, "io_bytes": floor.io_bytes,
+            "at_least": floor.at_least, "unpriced": list(floor.unpriced),
+        },
         "error": _error(shipped, request),
         "steps": [
             {
@@ -90,11 +92,14 @@ def _totals(each: Optimised, request: Request, measured: Mapping[str, Any] | Non
         "before": elsewhere_seconds + sum(c.before.seconds for c in each.choices),
         "after": elsewhere_seconds + sum(c.after.seconds for c in each.choices),
     }
-    joules = {
+    joules: dict[str, Any] = {
         "before": elsewhere_joules + sum(c.before.joules for c in each.choices),
         "after": elsewhere_joules + sum(c.after.joules for c in each.choices),
         "label": "modelled",
     }
+    watts = request.device.value("static")
+    static = {side: watts * predicted[side] for side in ("before", "after")}
+    joules["terms"] = {side: {"dynamic": joules[side] - static[side], "static": static[side]} for side in ("before", "after")}
     if not measured:
         return {"joules": joules, "seconds": {**predicted, "label": "modelled"}}
     weights = {phase.name: phase.weight for phase in request.workload.phases}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from .backend import Backend
 from .backend_onnx import OnnxBackend
 from .calibration import read_calibration
 from .emit import emit, original_file
+from .explain import read_plan
 from .export_onnx import export_onnx
 from .folder import check_target, new_folder
 from .load import load
@@ -61,15 +62,16 @@ def rewrite(
 ) -> Result:
     """Rewrite `model` so that it does the same work for fewer joules.
 
-    `model`: a module, an ExportedProgram, an ONNX model, or a path or spec as on the command line (`load`). `sample`: example inputs (a tuple
-    or a dict) where the model is a module. `target`: a device profile's name or file. `budget`: the largest relative squared error of the outputs, or with a
-    `metric` its largest absolute drop, or a `Budget`. `calibration`: see `read_calibration`; without it only exact rewrites are made. `plan`: a
-    plan whose choices are replayed. Raises InputError for what cannot be used and BudgetError for what cannot be met.
+    `model`: a module, an ExportedProgram, an ONNX model, or a path or spec as on the command line (`load`). `sample`: example
+    inputs (a tuple or a dict) where the model is a module. `target`: a device profile's name or file. `budget`: the largest relative
+    squared error of the outputs, or with a `metric` its largest absolute drop, or a `Budget`. `calibration`: see
+    `read_calibration`; without it only exact rewrites are made. `plan`: a plan whose choices are replayed. Raises InputError for
+    what cannot be used and BudgetError for what cannot be met.
     """
     if out is not None:
         check_target(out, force)
     device = load_device(target)
-    replayed = read_plan(plan)
+    replayed = _plan(plan)
     loaded = load(model, sample=sample, task=task)
     program = loaded.program
     score = metric_function(metric) or loaded.metric
@@ -89,7 +91,10 @@ def rewrite(
         metric=score,
         plan=replayed,
     )
-    done = tuple(optimise(each, backend, request, progress) for each, backend in _runtimes(program, progress))
+    done: tuple[Optimised, ...] = ()
+    for each, backend in _runtimes(program, progress):
+        known = {key: score for earlier in done for key, score in earlier.scores.items()}
+        done += (optimise(each, backend, replace(request, known_scores=known), progress),)
     progress("timing before and after")
     measured = measured_seconds(done, request) if request.table is not None else {}
     whole = Plan(
@@ -120,20 +125,13 @@ def rewrite(
     )
 
 
-def read_plan(source: Plan | Mapping[str, Any] | str | Path | None) -> Plan | None:
-    """A plan from a Plan, its JSON as a mapping, or a plan.json path. InputError where the file is missing or is no plan."""
-    import json
-
+def _plan(source: Plan | Mapping[str, Any] | str | Path | None) -> Plan | None:
+    """A plan from a Plan, its JSON as a mapping, or the path of a plan.json or of the folder that holds it."""
     if source is None or isinstance(source, Plan):
         return source
     if isinstance(source, (str, Path)):
-        path = Path(source) / "plan.json" if Path(source).is_dir() else Path(source)
-        try:
-            source = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as fault:
-            raise InputError(
-                f"Plan file {path} cannot be read ({fault}); `szilard rewrite` writes one as out/plan.json."
-            ) from fault
+        path = Path(source)
+        return read_plan(path / "plan.json" if path.is_dir() else path)
     return Plan.from_json(source)
 
 
