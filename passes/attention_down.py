@@ -33,7 +33,7 @@ def down(net: Net, softmax: Op, layout: Layout, scores: frozenset[str]) -> Weigh
             ops, value = (*ops, *(op.id for op in guard)), guard[-1].output
             continue
         if value in net.outputs:
-            return miss(softmax, "gives its weights to the outside: they are an output of the model, so they must be computed.")
+            return miss(softmax, "gives an output of the model, so that it must be computed as it is.")
         if not readers:
             return miss(softmax, "is read by nothing.")
         if len(readers) > 1:

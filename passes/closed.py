@@ -37,7 +37,7 @@ def removable(net: Net, ops: Sequence[str], output: str) -> tuple[str, ...]:
 
 
 def _outside(net: Net, name: str, kept: set[str]) -> bool:
-    return name in net.outputs or any(reader.id not in kept for reader in net.consumers(name))
+    return any(reader.id not in kept for reader in net.consumers(name)) or name in net.outputs
 
 
 def escape(net: Net, needed: Sequence[str], kept: Sequence[str]) -> str:

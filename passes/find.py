@@ -43,10 +43,11 @@ def _nested(net: Net) -> list[Miss]:
         for inner in op.branches:
             visible: ChainMap[str, Value] = ChainMap(inner.values, net.values)  # type: ignore[arg-type]
             branch = Net(inner.ops, visible, inner.inputs, inner.outputs)
-            for site in _main(branch)[0]:
+            sites, refused = _main(branch)
+            for site in sites:
                 where = f"is inside a branch of {op.kind} {op.id}; only ops of the main graph are rewritten"
                 misses.append(Miss(site.ops[-1], kind_of(site), f"The {kind_of(site)} site {site.id} {where}."))
-            misses += _nested(branch)
+            misses += [*refused, *_nested(branch)]
     return misses
 
 

@@ -169,6 +169,7 @@ def _from_operator(net: Net, op: Op) -> AttentionSite | Miss:
     if (
         op.kind == "fused_attention"
         or op.attributes.get("layout", "BHND") != "BHND"
+        or len(shapes) < 3
         or any(not s or len(s) != 4 for s in shapes)
     ):
         return miss(

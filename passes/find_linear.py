@@ -132,7 +132,8 @@ def _grouped(net: Net, sites: Sequence[LinearSite]) -> tuple[LinearSite, ...]:
     members: dict[int, list[str]] = {}
     for index, site in enumerate(sites):
         members.setdefault(find(index), []).append(site.id)
-    return tuple(replace(site, group=group_name(members[find(index)])) for index, site in enumerate(sites))
+    named = {leading: group_name(ids) for leading, ids in members.items()}
+    return tuple(replace(site, group=named[find(index)]) for index, site in enumerate(sites))
 
 
 def _root(net: Net, value: str) -> str:
