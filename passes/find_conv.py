@@ -1,4 +1,4 @@
-"""`find_conv`: every convolution with a constant kernel, with the batch norm behind it that could be folded into it."""
+"""`find_conv`: every convolution, transposed ones too, with a constant kernel, with the batch norm behind it that could be folded into it."""
 
 from __future__ import annotations
 
@@ -40,8 +40,6 @@ def find_conv(net: Net) -> tuple[tuple[ConvSite, ...], tuple[Miss, ...]]:
 def _site(net: Net, op: Op) -> ConvSite | str:
     weight, bias = op.inputs[1], op.inputs[2] if len(op.inputs) > 2 else ""
     name, dtype = f"Convolution {op.id}", net.values[op.output].dtype or ""
-    if op.attributes.get("transposed"):
-        return f"{name} is a transposed convolution, whose kernel is laid out in another way; it is left as it is."
     if not _constant(net, weight):
         return f"{name} has a computed kernel, so that nothing can be prepared ahead of time."
     if bias and not _constant(net, bias):
