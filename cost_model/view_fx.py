@@ -95,7 +95,7 @@ class _Builder:
             return
         kind, wanted = _kind(node, target)
         arguments = _arguments(node)
-        names = tuple(arguments) if wanted is None else wanted
+        names = tuple(arguments) if wanted is None else tuple(name for name in wanted if name in arguments)
         operands: list[str] = []
         for name in names:
             operands += self._operands(node, name, arguments, every=wanted is None)
@@ -203,10 +203,11 @@ def _kind(node: Node, target: str) -> tuple[str, tuple[str, ...] | None]:
 
 
 def _arguments(node: Node) -> dict[str, Any]:
-    """Arguments by schema name where there is a schema, else by position."""
+    """Arguments by schema name, defaults put in, where there is a schema; else by position."""
     if isinstance(node.target, torch._ops.OpOverload):
-        names = [argument.name for argument in node.target._schema.arguments]
-        return dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+        schema = node.target._schema.arguments
+        given = dict(zip((argument.name for argument in schema), node.args, strict=False)) | dict(node.kwargs)
+        return {argument.name: given.get(argument.name, argument.default_value) for argument in schema}
     return {str(index): value for index, value in enumerate(node.args)} | dict(node.kwargs)
 
 
