@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from ..cost_model.net import Net
+from ..cost_model.net import Net, Op
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, Site
 from .onnx_attention_mask import AttentionMasks, guarded, mask_refusal
@@ -27,7 +27,7 @@ class FuseAttention(OnnxPass):
     1. An operand that a Transpose made of [B, N, H, D] is taken from before it, and from before the Reshape that made that of
     [B, N, H * D]. 2. Any other operand is transposed. 3. A Transpose and a Reshape of the output back to [B, N, H * D] go.
     4. A mask becomes the additive attention_bias; layers of one mask share it. 5. A guard against rows that see nothing
-    (Where(IsNaN(weights), 0, weights)) moves to the output, where such a row is NaN in just the same way.
+    (Where(IsNaN(weights), 0, weights)) moves to the output, where such a row is NaN in just the same way; without a mask there is none.
     """
 
     name: ClassVar[str] = "onnx_attention"
@@ -92,16 +92,23 @@ def layout_ops(site: AttentionSite, net: Net) -> tuple[str, ...]:
     found: list[str] = []
     for name in (site.query, site.key, site.value):
         op = net.producer(name)
-        if op is not None and op.kind == "transpose" and all(user.id in site.ops for user in net.consumers(name)):
+        if op is not None and op.kind == "transpose" and all(user.id in site.ops for user in _readers(net, name)):
             found.append(op.id)
             before = net.producer(op.inputs[0])
-            if before is not None and before.kind == "reshape" and len(net.consumers(op.inputs[0])) == 1:
+            if before is not None and before.kind == "reshape" and len(_readers(net, op.inputs[0])) == 1:
                 found.append(before.id)
-    users = net.consumers(site.output)
-    while len(users) == 1 and users[0].kind in ("transpose", "reshape") and len(found) < 8:
+    value = site.output
+    while len(users := _readers(net, value)) == 1 and users[0].kind in ("transpose", "reshape"):
         found.append(users[0].id)
-        users = net.consumers(users[0].output) if users[0].kind == "transpose" else ()
+        if users[0].kind == "reshape" and net.shape(users[0].output) != net.shape(value):
+            break
+        value = users[0].output
     return tuple(dict.fromkeys(op for op in found if op not in site.ops))
+
+
+def _readers(net: Net, value: str) -> list[Op]:
+    """The ops that read the numbers of a value and not just its shape."""
+    return [op for op in net.consumers(value) if op.kind != "shape"]
 
 
 def _sizes_with_outputs(model: ir.Model, sites: Sequence[AttentionSite]) -> dict[str, Sizes]:

@@ -38,8 +38,8 @@ def mask_refusal(site: AttentionSite, net: Net) -> str:
 
 
 def guarded(site: AttentionSite, surgeon: Surgeon) -> bool:
-    """Whether the site writes 0 where the weights of a row are NaN, as it sees nothing."""
-    return 0 in _site_fills(site, surgeon)
+    """Whether the site writes 0 where the weights of a row are NaN, as its mask hides everything from it."""
+    return bool(site.mask) and 0 in _site_fills(site, surgeon)
 
 
 def _fills(operands: Iterable[tuple[str, ...]], scalar: Callable[[str], float | None]) -> list[float | None]:

@@ -17,9 +17,9 @@ def extract(model: ir.Model, net: Net, op_ids: Collection[str]) -> ir.Model:
     """The model made of exactly the nodes `op_ids` of `model`, in their order, with the initialisers they read (shared, not copied).
 
     Its inputs are the computed values that cross in, with the concrete shapes [elements] that `net` holds, its outputs the values
-    that are read outside or are outputs of `model`. Names stay, so that the same sites apply to it. The shape operand of a Reshape
-    or Expand that would cross in becomes a constant taken from `net`, as no random input could stand for it. Raises InputError if
-    `model` lacks one of the ops, if the shape or type of an input is not known, or if an op holds a nested graph.
+    that are read outside (but for their shape) or are outputs of `model`. Names stay, so that the same sites apply to it. The shape
+    operand of a Reshape or Expand that would cross in becomes a constant taken from `net`, as no random input could stand for it.
+    Raises InputError if `model` lacks one of the ops, if the shape or type of an input is not known, or if an op holds a nested graph.
     """
     wanted = set(op_ids)
     nodes = [node for node in model.graph if node.name in wanted]
@@ -29,12 +29,17 @@ def extract(model: ir.Model, net: Net, op_ids: Collection[str]) -> ir.Model:
     inside = {value: value for node in nodes for value in node.outputs}
     cutter = _Cutter(net)
     copies = [cutter.copy(node, inside) for node in nodes]
-    outputs = [value for value in inside if value.is_graph_output() or any(user.name not in wanted for user, _ in value.uses())]
+    outputs = [value for value in inside if value.is_graph_output() or _read_outside(value, wanted)]
     graph = ir.Graph(
         list(cutter.inputs.values()), [cutter.values[value] for value in outputs], nodes=copies,
         initializers=list(cutter.initializers.values()), opset_imports=dict(model.opset_imports), name="site",
     )  # fmt: skip
     return ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
+
+
+def _read_outside(value: ir.Value, wanted: Collection[str]) -> bool:
+    """Whether an op outside reads the numbers: a Shape needs none, and what follows from it are constants here."""
+    return any(user.name not in wanted and user.op_type != "Shape" for user, _ in value.uses())
 
 
 class _Cutter:

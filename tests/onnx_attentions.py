@@ -19,7 +19,7 @@ LOWEST = float(np.finfo(np.float32).min)
 class Spelling:
     """`key` is "direct" (transposed in one step), "twice" or "input" (k comes in as [B, S, H, D]), `mask` its shape as letters of
     BHNS and 1, `mask_kind` "", "additive", "boolean", "inverted" or "negated", `scale` what is scaled, `packed` whether heads
-    are joined again behind it."""
+    are joined again behind it, `computed` whether the targets of reshapes come from Shape nodes, as torch's older exporter writes them."""
 
     heads: int = 3
     width: int = 4
@@ -33,6 +33,7 @@ class Spelling:
     guard: bool = False
     layers: int = 1
     named_axes: bool = True
+    computed: bool = False
     opset: int = 18
 
 
@@ -44,6 +45,10 @@ def attention(spelling: Spelling) -> ir.Model:
     weights = {
         "split": np.array([0, 0, s.heads, -1], np.int64),
         "join": np.array([0, 0, -1], np.int64),
+        "heads": np.array([s.heads], np.int64),
+        "deep": np.array([s.value_width], np.int64),
+        "open": np.array([-1], np.int64),
+        **{f"axis{axis}": np.array([axis], np.int64) for axis in range(3)},
         "scale": np.array(0.4, np.float32),
         "inverse": np.array(2.5, np.float32),
         "fill": np.array(s.fill, np.float32),
@@ -67,16 +72,25 @@ def attention(spelling: Spelling) -> ir.Model:
     return graph(text.replace("bool[", "bool ["), {**used}, opset=s.opset)
 
 
+def _target(name: str, of: str, *sizes: str) -> list[str]:
+    """`name` as the concatenation of sizes: an axis of `of`, or a constant by its name."""
+    parts = [f"{name}_{size}" if size.isdigit() else size for size in sizes]
+    axes = [f"{name}_{size} = Gather<axis = 0>({name}_shape, axis{size})" for size in sizes if size.isdigit()]
+    return [f"{name}_shape = Shape({of})", *axes, f"{name} = Concat<axis = 0>({', '.join(parts)})"]
+
+
 def _layer(s: Spelling, i: str) -> list[str]:
-    lines = [f"q4{i} = Reshape(q, split)", f"qh{i} = Transpose<perm = [0, 2, 1, 3]>(q4{i})"]
+    split = {name: f"split_{name}{i}" if s.computed else "split" for name in "qkv"}
+    lines = [line for name in "qkv" if s.computed for line in _target(split[name], name, "0", "1", "heads", "open")]
+    lines += [f"q4{i} = Reshape(q, {split['q']})", f"qh{i} = Transpose<perm = [0, 2, 1, 3]>(q4{i})"]
     if s.key != "input":
-        lines.append(f"k4{i} = Reshape(k, split)")
+        lines.append(f"k4{i} = Reshape(k, {split['k']})")
     keys = "k" if s.key == "input" else f"k4{i}"
     if s.key == "twice":
         lines += [f"kh{i} = Transpose<perm = [0, 2, 1, 3]>({keys})", f"kt{i} = Transpose<perm = [0, 1, 3, 2]>(kh{i})"]
     else:
         lines.append(f"kt{i} = Transpose<perm = [0, 2, 3, 1]>({keys})")
-    lines += [f"v4{i} = Reshape(v, split)", f"vh{i} = Transpose<perm = [0, 2, 1, 3]>(v4{i})"]
+    lines += [f"v4{i} = Reshape(v, {split['v']})", f"vh{i} = Transpose<perm = [0, 2, 1, 3]>(v4{i})"]
     query = f"qh{i}"
     if s.scale == "query":
         lines.append(f"qs{i} = Mul(qh{i}, scale)")
@@ -99,6 +113,10 @@ def _layer(s: Spelling, i: str) -> list[str]:
         weights = f"g{i}"
     last = f"a{i}" if s.packed else f"o{i}"
     lines.append(f"{last} = MatMul({weights}, vh{i})")
+    if s.computed and s.packed:
+        lines += [*_target(f"same{i}", f"a{i}", "0", "open", "2", "deep"), f"r{i} = Reshape(a{i}, same{i})"]
+        lines += [f"t{i} = Transpose<perm = [0, 2, 1, 3]>(r{i})", *_target(f"join{i}", "q", "0", "1", "open")]
+        return [*lines, f"o{i} = Reshape(t{i}, join{i})"]
     return [*lines, f"t{i} = Transpose<perm = [0, 2, 1, 3]>(a{i})", f"o{i} = Reshape(t{i}, join)"] if s.packed else lines
 
 

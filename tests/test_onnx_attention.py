@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from szilard.passes.onnx_attention import FuseAttention, layout_ops, refusal
+from szilard.passes.onnx_clean_up import CleanUp
 
 from .onnx_attentions import LOWEST, Spelling, attention, feeds, found
 from .onnx_graphs import apply, assert_same, choose, kinds
@@ -17,7 +18,7 @@ spellings = st.builds(
     heads=st.integers(2, 3), width=st.sampled_from([4, 5]), value_width=st.sampled_from([4, 7]),
     key=st.sampled_from(["direct", "twice", "input"]), scale=st.sampled_from(["scores", "query"]), packed=st.booleans(),
     mask_kind=st.sampled_from(["", "additive", "boolean", "inverted", "negated"]), fill=st.sampled_from([LOWEST, -np.inf]),
-    guard=st.booleans(), layers=st.integers(1, 2), named_axes=st.booleans(), opset=st.sampled_from([13, 18]),
+    guard=st.booleans(), layers=st.integers(1, 2), named_axes=st.booleans(), computed=st.booleans(), opset=st.sampled_from([13, 18]),
 )  # fmt: skip
 
 
@@ -42,9 +43,12 @@ def test_fused_equals_spelled_out(seed, spelling, data):
         assert_same(model, after, feeds(spelling, random, batch, queries, keys))
 
 
-def test_named_axes_leave_nothing_but_the_operator():
-    spelling = Spelling(mask="B1NS", mask_kind="additive")
-    after, _ = fuse(attention(spelling), feeds(spelling, np.random.default_rng(0), 2, 5, 7))
+@pytest.mark.parametrize("computed", [True, False])
+def test_named_axes_leave_nothing_but_the_operator(computed):
+    spelling = Spelling(mask="B1NS", mask_kind="additive", computed=computed)
+    model = attention(spelling)
+    CleanUp().apply(model)
+    after, _ = fuse(model, feeds(spelling, np.random.default_rng(0), 2, 5, 7))
     assert kinds(after) == ["MultiHeadAttention", "Sum"]
     assert not after.graph.initializers
 
@@ -56,11 +60,12 @@ def test_layers_share_one_bias():
     assert kinds(after).count("Expand") == 1
 
 
-def test_what_the_fused_form_makes_needless():
-    spelling = Spelling(key="twice")
+@pytest.mark.parametrize("computed", [True, False])
+def test_what_the_fused_form_makes_needless(computed):
+    spelling = Spelling(key="twice", computed=computed)
     net, (site,) = found(attention(spelling), feeds(spelling, np.random.default_rng(0), 2, 5, 7))
     targets = sorted(net.ops[op].target for op in (*site.ops, *layout_ops(site, net)))
-    assert targets == sorted(["Reshape"] * 4 + ["Transpose"] * 5 + ["MatMul"] * 2 + ["Div", "Softmax"])
+    assert targets == sorted(["Reshape"] * (4 + computed) + ["Transpose"] * 5 + ["MatMul"] * 2 + ["Div", "Softmax"])
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,9 @@ def test_interface_and_shared_weights():
     assert len(model.graph) == 5
 
 
-def test_passes_apply_to_the_part():
-    spelling = Spelling(mask="B11S", mask_kind="boolean", named_axes=False)
+@pytest.mark.parametrize("computed", [True, False])
+def test_passes_apply_to_the_part(computed):
+    spelling = Spelling(mask="B11S", mask_kind="boolean", named_axes=False, computed=computed)
     arrays = feeds(spelling, np.random.default_rng(0), 2, 5, 7)
     model = attention(spelling)
     net, (site,) = found(model, arrays)
