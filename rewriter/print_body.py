@@ -141,6 +141,7 @@ class Body:
         return written(
             node.target, [self._text(each) for each in node.args],
             {key: "device" if key == "device" else self._text(value) for key, value in keywords.items()},
+            plain=node.target not in FIRST_OF_SEVERAL or _first_alone(node),
         )  # fmt: skip
 
     def _is_default(self, node: Node, key: str, value: Any) -> bool:

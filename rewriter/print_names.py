@@ -47,7 +47,7 @@ class Variables:
 
 def identifier(text: str) -> str:
     """`text` as a Python name."""
-    name = re.sub(r"\W", "_", text)
+    name = re.sub(r"[^0-9a-zA-Z_]", "_", text)
     return f"_{name}" if not name or name[0].isdigit() else name
 
 

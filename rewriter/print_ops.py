@@ -32,9 +32,12 @@ def generic(name: str, arguments: Sequence[str], keywords: dict[str, str]) -> st
     return f"{name}({', '.join([*arguments, *(f'{key}={text}' for key, text in keywords.items())])})"
 
 
-def written(target: Any, arguments: Sequence[str], keywords: dict[str, str]) -> str:
-    """The call of `target` on arguments that are already text. Raises InputError for a target that Python cannot name."""
-    writer = OPERATORS.get(target)
+def written(target: Any, arguments: Sequence[str], keywords: dict[str, str], plain: bool = True) -> str:
+    """The call of `target` on arguments that are already text, by its ATen name if not `plain`.
+
+    Raises InputError for a target that Python cannot name.
+    """
+    writer = OPERATORS.get(target) if plain else None
     if writer is not None:
         try:
             inspect.signature(writer).bind(*arguments, **keywords)
