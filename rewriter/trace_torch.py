@@ -69,17 +69,18 @@ def trace_exported(exported: ExportedProgram, source: str = "") -> Program:
         raise InputError(f"{source} has inputs that are no tensors; wrap the module so that each input is a tensor.")
     arrays = {str(node.target): as_numpy(value) for node, value in zip(nodes, values, strict=True)}
     obtained = _obtained(graph, {name: {} for name in arrays})
-    outputs = _output_names(exported, len(_results(graph)))
+    outputs = _drop_what_is_no_tensor(graph, _output_names(exported, graph))
     return Program(graph, "torch", arrays, tuple(arrays), outputs, obtained, source)
 
 
 def _trace_with_axes(
     module: nn.Module, tensors: Mapping[str, torch.Tensor], dynamic: Axes | None, source: str
 ) -> tuple[GraphModule, dict[str, dict[int, str]], list[str]]:
-    """The first of these that traces and computes the module's numbers at two sizes: all axes asked for, only "batch", none."""
+    """The first of these that traces and computes the module's numbers at two sizes: all symbols asked for, all but one, none."""
     wanted = _default_axes(tensors) if dynamic is None else _checked_axes(dynamic, tensors)
-    batch = {name: {axis: s for axis, s in axes.items() if s == "batch"} for name, axes in wanted.items()}
-    attempts = [axes for axes in ((wanted, batch) if dynamic is None else (wanted,)) if any(axes.values())]
+    symbols = list(dict.fromkeys(symbol for axes in wanted.values() for symbol in axes.values()))
+    fewer = [{n: {a: s for a, s in axes.items() if s != left} for n, axes in wanted.items()} for left in reversed(symbols)]
+    attempts = [wanted, *fewer] if len(symbols) > 1 else [wanted] if symbols else []
     notes: list[str] = []
     for axes in attempts:
         try:
@@ -193,20 +194,31 @@ def _fixed(wanted: Axes, obtained: Axes, tensors: Mapping[str, torch.Tensor]) ->
     ]
 
 
-def _results(graph: GraphModule) -> list[Any]:
-    output = next(node for node in graph.graph.nodes if node.op == "output")
-    return list(output.args[0])
-
-
-def _output_names(exported: ExportedProgram, count: int) -> tuple[str, ...]:
-    """Flat names from the structure that the module returned; "output", or "output_0" ..., where it has no names."""
-    spec = exported.call_spec.out_spec
-    nothing = [torch.empty(0) for _ in range(count)]
+def _output_names(exported: ExportedProgram, graph: GraphModule) -> list[str | None]:
+    """A flat name for each result, None for one that is no tensor; "output_0" ..., where the structure has no names."""
+    results = _output_node(graph).args[0]
+    tensors = [isinstance(result, Node) and isinstance(result.meta.get("val"), torch.Tensor) for result in results]
+    places = [torch.empty(0) if tensor else None for tensor in tensors]
     try:
-        names = [name for name, _ in named_tensors(torch.utils._pytree.tree_unflatten(nothing, spec))]
-    except Exception:  # a container whose class cannot be built from stand-ins; numbers are as good as names
+        found = named_tensors(torch.utils._pytree.tree_unflatten(places, exported.call_spec.out_spec))
+        names = [name for name, _ in found]
+    except Exception:  # a container whose class cannot be built from stand-ins: numbers are as good as names
         names = []
-    return tuple(names) if len(names) == count else tuple(f"output_{index}" for index in range(count))
+    if len(names) != sum(tensors):
+        names = [f"output_{index}" for index, tensor in enumerate(tensors) if tensor]
+    left = iter(names)
+    return [next(left) if tensor else None for tensor in tensors]
+
+
+def _drop_what_is_no_tensor(graph: GraphModule, names: list[str | None]) -> tuple[str, ...]:
+    output = _output_node(graph)
+    output.args = (tuple(result for result, name in zip(output.args[0], names, strict=True) if name is not None),)
+    graph.recompile()
+    return tuple(name for name in names if name is not None)
+
+
+def _output_node(graph: GraphModule) -> Node:
+    return next(node for node in graph.graph.nodes if node.op == "output")
 
 
 def _named(fault: BaseException) -> str:

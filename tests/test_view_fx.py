@@ -208,7 +208,7 @@ def test_shapes_that_do_not_fit_are_named(network, shapes, word):
 
 def test_two_inputs_that_share_a_size_must_agree():
     graph = graph_of(lambda a, b: a.sum(2) + b, torch.randn(2, 3, 4), torch.randn(2, 3), axes=(0, 1))
-    with pytest.raises(InputError, match="tensors_1.* must be 5"):
+    with pytest.raises(InputError, match=r"tensors_1.* must be 5"):
         view_fx(graph, {"tensors_0": (5, 3, 4), "tensors_1": (6, 3)})
 
 
