@@ -31,8 +31,18 @@ _WHERE = {
 }
 
 __all__ = [
-    "BudgetError", "Budget", "InputError", "Phase", "Plan", "Result", "SzilardError", "Workload",
-    "compare", "estimate", "measure", "rewrite",
+    "Budget",
+    "BudgetError",
+    "InputError",
+    "Phase",
+    "Plan",
+    "Result",
+    "SzilardError",
+    "Workload",
+    "compare",
+    "estimate",
+    "measure",
+    "rewrite",
 ]  # fmt: skip
 
 

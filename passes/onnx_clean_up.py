@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants_ir
@@ -52,6 +53,7 @@ class CleanUp(OnnxPass):
             fixed = len(fix_reshapes(model.graph, inferred_sizes(model, {})))
         common.RemoveUnusedNodesPass()(model)
         common.RemoveUnusedFunctionsPass()(model)
+        _make_contiguous(model)
         common.DeduplicateHashedInitializersPass()(model)
         merge_duplicates(model)
         return before - _size(model) + fixed + _name_nodes(model)
@@ -67,6 +69,15 @@ class CleanUp(OnnxPass):
             v for v in node.inputs if v is not None and v.const_value is not None and v.const_value.size > self.result_limit
         ]
         return False if any(len(value.uses()) > 1 for value in large) else None
+
+
+def _make_contiguous(model: ir.Model) -> None:
+    """The exporter leaves transposed views of weights behind, whose bytes cannot be hashed."""
+    for value in model.graph.initializers.values():
+        if value.const_value is not None and value.const_value.dtype != ir.DataType.STRING:
+            array = value.const_value.numpy()
+            if not array.flags.c_contiguous:
+                value.const_value = ir.tensor(np.ascontiguousarray(array), dtype=value.const_value.dtype, name=value.name)
 
 
 def _size(model: ir.Model) -> int:

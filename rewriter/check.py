@@ -112,7 +112,8 @@ def hold_to_budget(
 
 def _take_back(solution: Solution, excess: float, measured: float) -> tuple[Solution, list[str]]:
     """Enough choices, worst error per joule saved first, that the predicted error falls by the factor that was measured too much."""
-    inexact = [c for c in solution.choices if c.after.error > 0]
+    changed = [c for c in solution.choices if c.action != "leave"]
+    inexact = [c for c in changed if c.after.error > 0] or changed
     free = sorted((c for c in inexact if not c.locked), key=_error_per_joule, reverse=True)
     if not free:
         raise BudgetError(

@@ -109,7 +109,7 @@ def onnx_probe(model: ir.Model, read: Sequence[str], disturbed: Sequence[str]) -
         producer = value.producer()
         assert producer is not None
         value.name = f"{name}.undisturbed"
-        addend = ir.Input(f"{name}.addend", type=ir.TensorType(ir.DataType.FLOAT))
+        addend = ir.val(f"{name}.addend", dtype=ir.DataType.FLOAT)
         node = ir.node(
             "Add", [value, addend], name=f"{name}.disturb", outputs=[ir.Value(name=name, type=value.type, shape=value.shape)]
         )

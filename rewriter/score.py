@@ -42,13 +42,14 @@ def linear_weight(net: Net, site: LinearSite) -> np.ndarray:
     array = np.asarray(array, np.float32)
     if site.transposed:
         array = array.T
-    return np.ascontiguousarray(array.reshape(site.in_features, site.out_features))
+    # A copy: constants may be views of read-only memory, which torch does not take.
+    return np.array(array.reshape(site.in_features, site.out_features), order="C")
 
 
 def linear_bias(net: Net, site: LinearSite) -> np.ndarray | None:
     """The bias of a linear site as float32 [N], None without one."""
     array = net.array(site.bias) if site.bias else None
-    return None if array is None else np.asarray(array, np.float32).reshape(-1)
+    return None if array is None else np.array(array, np.float32).reshape(-1)
 
 
 def representative(samples: Sequence[Arrays]) -> tuple[Arrays, ...]:
