@@ -1,4 +1,4 @@
-"""`find_conv`: every convolution, transposed ones too, with a constant kernel, with the batch norm behind it that could be folded into it."""
+"""`find_conv`: every convolution (also transposed) with a constant kernel, and the batch norm behind it that could be folded into it."""
 
 from __future__ import annotations
 

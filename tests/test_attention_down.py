@@ -34,9 +34,17 @@ def test_guards_against_rows_that_see_nothing_are_seen_through():
 
 
 def test_a_guard_on_something_else_is_not():
+    for condition in (lambda n, s: n.input("c", 5, 7, dtype="bool"), lambda n, s: n.op("exp", s, dtype="bool")):
+        net, scores, weights, v = start()
+        guarded = net.op("where", net.op("not", condition(net, scores)), net.number(0.0), weights)
+        assert isinstance(walked(net, scores, weights, net.matmul(guarded, v)), Miss)
+
+
+def test_weights_that_are_read_beside_their_guard():
     net, scores, weights, v = start()
-    guarded = net.op("where", net.op("not", net.input("c", 5, 7, dtype="bool")), net.number(0.0), weights)
-    assert isinstance(walked(net, scores, weights, net.matmul(guarded, v)), Miss)
+    guarded = net.op("where", net.op("isnan", weights, dtype="bool"), net.number(0.0), weights)
+    out = net.op("add", net.matmul(guarded, v), net.op("exp", weights), shape=(2, 3, 5, 4))
+    assert "read more than once" in walked(net, scores, weights, out).reason
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def attentions(draw):
     net = NetBuilder()
     batch, kv_heads, groups = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
     length, keys, depth, width = (draw(st.integers(1, 5)) for _ in range(4))
-    heads = kv_heads * groups
+    heads, in_turn = kv_heads * groups, draw(st.booleans())
     q = net.input("q", batch, heads, length, depth)
     transposed = draw(st.booleans())
     k = net.input("k", batch, kv_heads, *((depth, keys) if transposed else (keys, depth)))
@@ -142,8 +142,10 @@ def attentions(draw):
         if groups == 1:
             return value
         _, _, rows, columns = net.shape(value)
-        apart = net.op("unsqueeze", value, shape=(batch, kv_heads, 1, rows, columns), axes=[2])
-        return net.reshape(net.expand(apart, batch, kv_heads, groups, rows, columns), batch, heads, rows, columns)
+        apart = (1, kv_heads) if in_turn else (kv_heads, 1)
+        repeats = (groups, kv_heads) if in_turn else (kv_heads, groups)
+        value = net.op("unsqueeze", value, shape=(batch, *apart, rows, columns), axes=[1 if in_turn else 2])
+        return net.reshape(net.expand(value, batch, *repeats, rows, columns), batch, heads, rows, columns)
 
     def fold(value):
         return net.reshape(value, batch * heads, *net.shape(value)[2:]) if folded else value
@@ -168,7 +170,13 @@ def attentions(draw):
         weights = net.op("where", net.op("isnan", weights, dtype="bool"), net.number(0.0), weights)
     out = net.matmul(weights, fold(repeated(v)))
     out = net.reshape(out, batch, heads, length, width) if folded else out
-    return net.net(net.op("relu", out)), scale, cap, mask, (batch, heads, kv_heads, length, keys, depth)
+    return (
+        net.net(net.op("relu", out)),
+        scale,
+        cap,
+        mask,
+        (batch, heads, heads if in_turn and kv_heads > 1 else kv_heads, length, keys, depth),
+    )
 
 
 @settings(max_examples=150, deadline=None)
