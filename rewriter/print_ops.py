@@ -90,17 +90,13 @@ def _bare(items: str) -> str:
     return items[1:-1]
 
 
-def _along(x: str, axis: str, inside: str) -> str:
-    """x[:, :, inside] for an axis counted from the front."""
-    return f"{x}[{':, ' * int(axis)}{inside}]"
-
-
 def _slice(x: str, axis: str = "0", start: str = "None", end: str = "None", step: str = "1") -> str | None:
-    if int(axis) < 0:
-        return None
     first = "" if start in ("0", "None") else start
     last = "" if end in (str(END), "None") else end
-    return _along(x, axis, f"{first}:{last}" + ("" if step == "1" else f":{step}"))
+    inside = f"{first}:{last}" + ("" if step == "1" else f":{step}")
+    if int(axis) < 0:
+        return f"{x}[..., {inside}]" if axis == "-1" else None
+    return f"{x}[{':, ' * int(axis)}{inside}]"
 
 
 def _index(x: str, indices: str) -> str:
@@ -130,6 +126,10 @@ def _convolution(
     if transposed == "True":
         return f"F.conv_transpose{rank}d({x}, {w}, {b}, {stride}, {pad}, {extra}, {groups}, {dilation})"
     return f"F.conv{rank}d({x}, {w}, {b}, {stride}, {pad}, {dilation}, {groups})"
+
+
+def _pad(x: str, widths: str, value: str = "0") -> str:
+    return f"F.pad({x}, {widths}, value={value})"
 
 
 def _embedding(weight: str, indices: str, *rest: str) -> str | None:
@@ -168,7 +168,7 @@ _TORCH = (
     "abs cos sin exp log sqrt rsqrt reciprocal sigmoid tanh erf floor ceil isnan isinf mm bmm matmul logical_and logical_or logical_not "
     "maximum minimum"
 )
-_FUNCTIONAL = "relu gelu silu leaky_relu hardswish hardsigmoid"
+_FUNCTIONAL = "relu gelu silu leaky_relu hardswish hardsigmoid hardtanh"
 
 OPERATORS: dict[Any, Write] = {
     **{getattr(aten, name).Tensor: _infix(sign) for name, sign in (_SIGNS | _BITS).items()},
@@ -195,6 +195,9 @@ OPERATORS: dict[Any, Write] = {
     aten.unsqueeze.default: _method("unsqueeze"),
     aten.squeeze.dim: _method("squeeze"),
     aten.squeeze.dims: _method("squeeze"),
+    aten.repeat.default: _shape_method("repeat"),
+    aten.constant_pad_nd.default: _pad,
+    aten.full_like.default: _call("torch.full_like"),
     aten.clamp.default: _method("clamp"),
     aten.topk.default: _call("torch.topk"),
     aten.select.int: _method("select"),
@@ -246,6 +249,7 @@ WORDS = {
     "native_batch_norm_legit_no_training": "batch_norm",
     "max_pool2d_with_indices": "max_pool",
     "convolution": "conv",
+    "constant_pad_nd": "padded",
     "to_copy": "cast",
     "slice": "part",
     "select": "part",

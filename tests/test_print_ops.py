@@ -70,7 +70,14 @@ CASES = [
     (aten.slice.Tensor, (A, 2, 1, 4), {}),
     (aten.slice.Tensor, (A, 1, 0, 2**63 - 1, 2), {}),
     (aten.slice.Tensor, (A, -1, -2, 2**63 - 1), {}),
+    (aten.slice.Tensor, (A, -2, 1, 3), {}),
     (aten.slice.Tensor, (A, 0), {}),
+    (aten.repeat.default, (A, [2, 1, 1, 3]), {}),
+    (aten.constant_pad_nd.default, (A, [1, 0, 2, 3], -2.5), {}),
+    (aten.constant_pad_nd.default, (A, [-1, 1]), {}),
+    (aten.full_like.default, (A, 3), {"dtype": torch.int64}),
+    (aten.hardtanh.default, (A,), {}),
+    (aten.hardtanh.default, (A, 0.0, 0.6), {}),
     (aten.slice.Tensor, (A, 0, None, -1), {}),
     (aten.index.Tensor, (A, [None, WORDS[0]]), {}),
     (aten.index.Tensor, (A, [WORDS[0][:2], None, WORDS[1][:2]]), {}),
@@ -149,7 +156,7 @@ def test_every_writer_is_tried():
 
 def test_what_has_no_plain_form_is_called_by_its_aten_name():
     assert written(aten.add.Tensor, ["a", "b"], {"alpha": "2"}) == "aten.add.Tensor(a, b, alpha=2)"
-    assert written(aten.slice.Tensor, ["a", "-1", "1"], {}) == "aten.slice.Tensor(a, -1, 1)"
+    assert written(aten.slice.Tensor, ["a", "-2", "1"], {}) == "aten.slice.Tensor(a, -2, 1)"
     assert written(aten._softmax.default, ["a", "1", "True"], {}) == "aten._softmax.default(a, 1, True)"
     assert written(torch.sym_max, ["a", "b"], {}) == "torch.sym_max(a, b)"
     assert written(math.ceil, ["a"], {}) == "math.ceil(a)"
