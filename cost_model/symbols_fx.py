@@ -38,6 +38,8 @@ class Symbols:
             raise InputError(f"Input {name!r} has {value.dim()} axes, so the shape {list(given)} does not fit.")
         for axis, dim in enumerate(value.shape):
             size = None if given is None else given[axis]
+            if isinstance(dim, torch.SymInt) and not dim.node.expr.free_symbols:
+                dim = int(dim.node.expr)
             if isinstance(dim, int):
                 if size not in (None, dim):
                     raise InputError(

@@ -117,7 +117,7 @@ def _named(source: str) -> Iterator[None]:
     try:
         yield
     except InputError as fault:
-        raise fault if str(fault).startswith(source) else InputError(f"{source}: {fault}") from fault
+        raise fault if str(fault).startswith(source) else InputError(f"{source}: {str(fault).rstrip('.')}.") from fault
 
 
 def _check_external_data(graph: onnx.GraphProto, path: Path) -> None:

@@ -178,7 +178,7 @@ def _obtained(graph: GraphModule, wanted: Axes) -> dict[str, dict[int, str]]:
         if node.op != "placeholder" or not isinstance(value, torch.Tensor):
             continue
         for axis, dim in enumerate(value.shape):
-            if isinstance(dim, torch.SymInt):
+            if isinstance(dim, torch.SymInt) and dim.node.expr.free_symbols:
                 fallback = wanted.get(str(node.target), {}).get(axis, f"{node.target}_{axis}")
                 found.setdefault(str(node.target), {})[axis] = names.setdefault(dim.node.expr, fallback)
     return found
