@@ -4,13 +4,16 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from szilard.cost_model.sites import AttentionSite, LinearSite, Region, kind_of
+from szilard.models.tiny_transformers import FAMILIES
 from szilard.passes.find import find
 
-from .nets import NetBuilder, closed
+from .nets import NetBuilder, attend, closed
+from .traced_nets import traced_net
 
 
 def block(net, x, name):
@@ -63,6 +66,40 @@ def test_what_a_branch_holds_is_refused_with_the_name_of_the_branch():
     assert found.sites == ()
     assert Counter(miss.kind for miss in found.misses) == {"linear": 4, "attention": 1, "region": 1}
     assert all("inside a branch of if choice" in miss.reason for miss in found.misses)
+
+
+MODELS = {
+    # name: (linear, conv, region, attention)
+    "bert": (12, 0, 4, 2),
+    "gpt2": (9, 0, 4, 2),
+    "llama": (15, 0, 0, 2),
+    "vit": (13, 1, 4, 2),
+    "t5": (37, 0, 0, 6),
+    "whisper": (33, 2, 11, 6),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("spelling", ["eager", "sdpa"])
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_found_in_small_transformers(name, spelling):
+    pytest.importorskip("transformers")
+    module, sample = FAMILIES[name]()
+    for inner in module.children():
+        inner.set_attn_implementation(spelling)
+    net, seen = traced_net(module, sample)
+    found = find(net)
+    count = Counter(kind_of(site) for site in found.sites)
+    attentions = [site for site in found.sites if isinstance(site, AttentionSite)]
+    linear, conv, region, attention = MODELS[name]
+    if (name, spelling) == ("t5", "eager"):
+        assert sum("second mask" in miss.reason for miss in found.misses) == attention
+        attention = 0
+    assert count == Counter({"linear": linear, "conv": conv, "region": region, "attention": attention})
+    assert {site.form for site in attentions} <= {"operator" if spelling == "sdpa" else "walk"}
+    for site in attentions:
+        expected = attend(seen, site)
+        np.testing.assert_allclose(seen[site.output], expected, atol=2e-5 * np.abs(expected).max())
 
 
 def fit(*shapes):

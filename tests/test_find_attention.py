@@ -8,39 +8,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from szilard.cost_model.view_fx import view_fx
 from szilard.passes.find_attention import find_attention
-from szilard.passes.fx_clean_up import FxCleanUp
-from szilard.rewriter.trace_torch import trace_module
 
 from . import spellings
 from .nets import NetBuilder, attend, closed, run_net
-
-
-class Recorder(torch.fx.Interpreter):
-    """Runs a graph and keeps what every node gave."""
-
-    def run_all(self, *inputs):
-        self.seen = {}
-        self.run(*inputs)
-        return {name: value.numpy() for name, value in self.seen.items() if isinstance(value, torch.Tensor)}
-
-    def run_node(self, node):
-        result = super().run_node(node)
-        self.seen[node.name] = result.detach() if isinstance(result, torch.Tensor) else result
-        return result
+from .traced_nets import traced_net
 
 
 @pytest.fixture(scope="module")
 def traced():
     """(net of all spellings, every value on the sample, what was found)."""
     torch.manual_seed(1)
-    x = spellings.sample()
-    graph = trace_module(spellings.Layers().eval(), (x,), {}).graph
-    FxCleanUp().rewrite(graph)
-    graph.recompile()
-    net = view_fx(graph, {"x": tuple(x.shape)})
-    return net, Recorder(graph).run_all(x), find_attention(net)
+    net, seen = traced_net(spellings.Layers(), {"x": spellings.sample()}, {})
+    return net, seen, find_attention(net)
 
 
 def misses_of(name, traced):
