@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -21,7 +22,7 @@ from ..passes.onnx_extract import extract
 from ..passes.onnx_merge_linear import MergeLinear
 from ..passes.onnx_quantize_linear import QuantizeLinears
 from ..passes.onnx_residual_norm import RewriteResidualNorm
-from .backend import FORMAT_ACTIONS, Group, Pass, Probe, Runner
+from .backend import FORMAT_ACTIONS, Arrays, Group, Pass, Probe, Runner
 from .print_onnx import print_onnx
 from .runtime_onnx import LARGEST_INLINE_BYTES, onnx_probe, onnx_runner, weight_bytes
 
@@ -29,12 +30,19 @@ NO_INT8_ON_CUDA = "onnxruntime's CUDA provider has no int8 matmul, it would copy
 
 
 class OnnxBackend:
-    """onnxruntime over onnx_ir models. See `backend.Backend` for what each method promises."""
+    """onnxruntime over onnx_ir models; `sample` are inputs of the whole model. See `backend.Backend` for what each method promises."""
 
     runtime = "onnxruntime"
 
+    def __init__(self, sample: Arrays | None = None) -> None:
+        self._sample = dict(sample or {})
+
     def view(self, graph: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> Net:
-        return view_onnx(graph, shapes)
+        """The sample's own values, repeated or cut to `shapes`, find the shapes that inference cannot."""
+        own = {str(value.name) for value in graph.graph.inputs}
+        if own != set(self._sample) or own != set(shapes):
+            return view_onnx(graph, shapes)
+        return view_onnx(graph, shapes, {name: np.resize(self._sample[name], shapes[name]) for name in own})
 
     def clone(self, graph: ir.Model) -> ir.Model:
         return graph.clone()

@@ -45,7 +45,7 @@ def estimate(
 
         backend = TorchBackend(program)
     else:
-        backend = OnnxBackend()
+        backend = OnnxBackend(program.sample)
     rows: dict[str, dict[str, Any]] = {}
     total: dict[str, float] = {}
     unpriced: dict[str, None] = {}

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..cost_model.device import Device
-from ..cost_model.plan import Budget, Choice, Option, Plan, Step, Workload
+from ..cost_model.errors import InputError
+from ..cost_model.plan import Budget, Choice, Plan, Step, Workload
 from ..cost_model.price import NetCost, price_net
 from ..cost_model.program import Program
-from ..cost_model.sites import LinearSite, Miss
+from ..cost_model.sites import Miss
 from ..cost_model.timing import TimeTable
 from ..passes.find import Found, find
 from .apply import Applied, apply_choices, clean_up
@@ -18,10 +19,11 @@ from .backend import Backend, Group, groups_of
 from .calibration import Calibration
 from .candidates import format_of
 from .check import Gate, hold_to_budget
-from .options import Nets, Pricing, worth_scoring
+from .decide import decide, lock
+from .options import Nets, Pricing
 from .refusals import refusals
-from .score import Score, score_linears
-from .solve import Solution, solve, with_reasons
+from .score import Score
+from .solve import Solution, with_reasons
 
 Progress = Callable[[str], None]
 
@@ -80,12 +82,13 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
     sites = {site.id: site for site in found.sites}
     groups = groups_of(found.sites)
     choices, misses = _priced(graph, nets, groups, backend, request, progress)
-    choices, scores = _scored(graph, nets, groups, choices, backend, request, progress)
-    choices = _locked(choices, request.plan, backend.runtime)
+    choices = lock(choices, request.plan, backend.runtime)
 
     inside = {op for group in groups for op in backend.footprint(group, net)}
     elsewhere = _elsewhere(before, inside, request.workload)
-    solution = solve(choices, request.budget, joules_elsewhere=elsewhere[0])
+    solution, scores = decide(
+        graph, net, groups, choices, backend, request.budget, request.calibration, elsewhere[0], request.known_scores, progress
+    )
     gate = Gate(program, backend, request.budget, request.calibration, request.metric)
 
     def rewrite(solved: Solution) -> Applied:
@@ -134,7 +137,11 @@ def _priced(
             budget=request.budget,
             calibration=request.calibration,
         )
-        options = pricing.options(graph, nets, group, actions, progress)
+        try:
+            options = pricing.options(graph, nets, group, actions, progress)
+        except InputError as fault:
+            misses.append(Miss(group.ops[0], group.kind, str(fault)))
+            options = (pricing.left_alone(nets, group),)
         misses += [
             Miss(group.sites[0].ops[0], group.kind, option.reason)
             for option in options
@@ -142,57 +149,6 @@ def _priced(
         ]
         choices.append(Choice(group.id, group.kind, "leave", options, tuple(s.id for s in group.sites), backend.runtime, ""))
     return choices, misses
-
-
-def _scored(
-    graph: Any,
-    nets: Nets,
-    groups: Sequence[Group],
-    choices: Sequence[Choice],
-    backend: Backend,
-    request: Request,
-    progress: Progress,
-) -> tuple[list[Choice], dict[tuple[str, str], Score]]:
-    """The choices with each worthwhile option's error measured on the scoring samples, and the tensors prepared on the way."""
-    wanted = {choice.site: worth_scoring(choice.options) | _asked(request.plan, choice) for choice in choices}
-    scores = dict(request.known_scores)
-    unknown = {g: formats for g in groups if (formats := {f for f in wanted[g.id] if (g.id, f) not in scores})}
-    if request.calibration is not None and unknown:
-        read = [site.x for group in unknown for site in group.sites if isinstance(site, LinearSite)]
-        written = [value for group in unknown for value in group.outputs]
-        with backend.probe(graph, read, written) as probe:
-            net = nets[request.workload.phases[0].name]
-            scores.update(score_linears(unknown, net, probe, request.calibration.scoring, progress))
-    return [
-        replace(c, options=tuple(_with_error(o, c.before, scores.get((c.site, format_of(o.action)))) for o in c.options))
-        for c in choices
-    ], scores
-
-
-def _asked(plan: Plan | None, choice: Choice) -> set[str]:
-    """The format that a replayed plan wants at this site, which is scored whether it pays or not."""
-    return (
-        {format_of(c.action) for c in plan.choices if (c.site, c.runtime) == (choice.site, choice.runtime)} - {""}
-        if plan
-        else set()
-    )
-
-
-def _with_error(option: Option, leave: Option, score: Score | None) -> Option:
-    if not format_of(option.action) or option.reason:
-        return option
-    if score is not None:
-        return replace(option, error=score.error)
-    unknown = replace(option, error=float("inf"))
-    if option.joules >= leave.joules:
-        return unknown
-    return replace(unknown, reason="eight bits cost no more than four here, so that its error was not measured")
-
-
-def _locked(choices: Sequence[Choice], plan: Plan | None, runtime: str) -> list[Choice]:
-    """Choices pinned to the actions of a replayed plan; InputError (in `Choice.option`) where it names an unknown option."""
-    wanted = {c.site: c.action for c in plan.choices if c.runtime == runtime} if plan else {}
-    return [replace(c, action=c.option(wanted[c.site]).action, locked=True) if c.site in wanted else c for c in choices]
 
 
 def _elsewhere(before: Mapping[str, NetCost], inside: set[str], workload: Workload) -> tuple[float, float]:

@@ -9,11 +9,11 @@ from typing import Any
 from ..cost_model.device import Device
 from ..cost_model.net import Net
 from ..cost_model.plan import Option, Workload
-from ..cost_model.price import Cost, price_net, with_seconds
+from ..cost_model.price import Cost, price_net, price_op, total_cost, with_seconds
 from ..cost_model.saving import saving_interval
 from ..cost_model.timing import TimeTable
 from .backend import Backend, Group
-from .candidates import candidate, format_of, random_feeds, signature, time_in_turn
+from .candidates import candidate, random_feeds, signature, time_in_turn
 
 Nets = Mapping[str, Net]
 
@@ -47,6 +47,14 @@ class Pricing:
         found += [self._option(a, costs[a], leave) for a in actions if a in costs and a not in refused]
         found += [Option(a, float("inf"), float("inf"), "", reason=reason) for a, reason in refused.items()]
         return tuple(found)
+
+    def left_alone(self, nets: Nets, group: Group) -> Option:
+        """The one option of a group whose ops cannot be cut out of the model: as it is, at the sum of its ops' prices."""
+        costs = [
+            total_cost(price_op(net.ops[op], net, self.device) for op in group.ops)
+            for net in (nets[phase.name] for phase in self.workload.phases)
+        ]
+        return self._option("leave", costs, costs)
 
     def _costs(
         self, graph: Any, net: Net, group: Group, actions: Sequence[str], progress: Callable[[str], None]
@@ -89,13 +97,3 @@ class Pricing:
                 sum(w * high for w, (_, high) in zip(weights, intervals, strict=True)),
             ),
         )
-
-
-def worth_scoring(options: Sequence[Option]) -> set[str]:
-    """The formats whose effect on the outputs is worth finding out: possible, cheaper than leaving the site, and, for four bits,
-    cheaper than the same with eight."""
-    leave = options[0]
-    cheaper = [o for o in options if format_of(o.action) and not o.reason and o.joules < leave.joules]
-    prices = {o.action: o.joules for o in cheaper}
-    wider = prices.get("int8_weight", float("inf"))
-    return {format_of(o.action) for o in cheaper if o.action != "int4_weight" or o.joules < wider}

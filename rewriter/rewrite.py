@@ -92,9 +92,10 @@ def rewrite(
         plan=replayed,
     )
     done: tuple[Optimised, ...] = ()
-    for each, backend in _runtimes(program, progress):
+    # onnxruntime first: what an option does to the outputs belongs to the model, so that the other runtime need not measure it again.
+    for each, backend in reversed(_runtimes(program, progress)):
         known = {key: score for earlier in done for key, score in earlier.scores.items()}
-        done += (optimise(each, backend, replace(request, known_scores=known), progress),)
+        done = (optimise(each, backend, replace(request, known_scores=known), progress), *done)
     progress("timing before and after")
     measured = measured_seconds(done, request) if request.table is not None else {}
     whole = Plan(
@@ -138,11 +139,11 @@ def _plan(source: Plan | Mapping[str, Any] | str | Path | None) -> Plan | None:
 def _runtimes(program: Program, progress: Callable[[str], None]) -> list[tuple[Program, Backend]]:
     """The programs to rewrite: ONNX in, ONNX out; a PyTorch program on its own runtime and, exported as float, on onnxruntime."""
     if program.runtime == "onnxruntime":
-        return [(program, OnnxBackend())]
+        return [(program, OnnxBackend(program.sample))]
     from .backend_torch import TorchBackend
 
     progress("exporting to ONNX")
-    return [(program, TorchBackend(program)), (export_onnx(program), OnnxBackend())]
+    return [(program, TorchBackend(program)), (export_onnx(program), OnnxBackend(program.sample))]
 
 
 def _onnx_module(done: Optimised) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

@@ -14,7 +14,8 @@ def calibrate(vectors: np.ndarray, leaves: int) -> np.ndarray:
     """`vectors` [M, D] -> centres [leaves, D] float32 of a tree that halves at the median along the leading principal direction.
 
     `leaves` is a power of two. Leaves hold equal shares of the vectors (to one), so that equal tiles cut along them, and come in tree
-    order. Where there are fewer vectors than leaves, those of a branch share its centre. Deterministic. Raises InputError for anything else.
+    order. Where there are fewer vectors than leaves, those of a branch share its centre. Deterministic.
+    Raises InputError for anything else.
     """
     points = np.asarray(vectors, np.float32)
     if points.ndim != 2 or not points.size or not np.isfinite(points).all():

@@ -1,0 +1,105 @@
+"""Which options are taken: the solve and the scoring in turn, so that an error is only measured where it can change the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from ..cost_model.errors import BudgetError, InputError
+from ..cost_model.net import Net
+from ..cost_model.plan import Budget, Choice, Option, Plan
+from ..cost_model.sites import LinearSite
+from .backend import Backend, Group, Probe
+from .calibration import Calibration
+from .candidates import format_of
+from .score import Score, score_linears
+from .solve import Solution, eligible, solve
+
+Scores = dict[tuple[str, str], Score]
+
+
+def decide(
+    graph: Any,
+    net: Net,
+    groups: Sequence[Group],
+    choices: Sequence[Choice],
+    backend: Backend,
+    budget: Budget,
+    calibration: Calibration | None,
+    joules_elsewhere: float,
+    known: Mapping[tuple[str, str], Score],
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[Solution, Scores]:
+    """The cheapest choices within the budget, and every score that was measured on the way to them.
+
+    An option not yet scored counts as free of error. Solve; score what was taken unscored; solve again, until nothing unscored is
+    taken. The plan
+    is then as good as if all had been scored: options left unscored would not be taken even if they had no error.
+    """
+    by_id, scores = {group.id: group for group in groups}, dict(known)
+    with ExitStack() as stack:
+        probe: Probe | None = None
+        while True:
+            scored = [_with_errors(choice, scores) for choice in choices]
+            solution = solve(scored, budget, joules_elsewhere=joules_elsewhere)
+            wanted = {
+                by_id[choice.site]: {name}
+                for choice in solution.choices
+                if (name := format_of(choice.action)) and (choice.site, name) not in scores
+            }
+            if not wanted:
+                break
+            assert calibration is not None
+            if probe is None:
+                probe = stack.enter_context(_probe(graph, groups, backend))
+            scores.update(score_linears(wanted, net, probe, calibration.scoring, progress))
+    return replace(solution, choices=tuple(_said(choice, scores) for choice in solution.choices)), scores
+
+
+def lock(choices: Sequence[Choice], plan: Plan | None, runtime: str) -> list[Choice]:
+    """Choices pinned to the actions of a replayed plan. InputError where it names an unknown site or option, BudgetError where the
+    option it asks for is refused."""
+    wanted = {c.site: c.action for c in plan.choices if c.runtime == runtime} if plan else {}
+    unknown = sorted(set(wanted) - {choice.site for choice in choices})
+    if unknown:
+        raise InputError(
+            f"The plan names the site {unknown[0]!r}, which this model does not have on {runtime}; make a new plan."
+        )
+    for choice in choices:
+        option = choice.option(wanted.get(choice.site, "leave"))
+        if option.reason:
+            raise BudgetError(f"The plan asks for {option.action} at {choice.site}, which is refused: {option.reason}.")
+    return [replace(c, action=wanted[c.site], locked=True) if c.site in wanted else c for c in choices]
+
+
+def _probe(graph: Any, groups: Sequence[Group], backend: Backend) -> Any:
+    linear = [group for group in groups if group.kind == "linear"]
+    read = [site.x for group in linear for site in group.sites if isinstance(site, LinearSite)]
+    written = [value for group in linear for value in group.outputs]
+    return backend.probe(graph, list(dict.fromkeys([*read, *written])), written)
+
+
+def _with_errors(choice: Choice, scores: Mapping[tuple[str, str], Score]) -> Choice:
+    """The choice with the errors known so far; 0 stands for one that is not."""
+
+    def known(option: Option) -> Option:
+        score = scores.get((choice.site, format_of(option.action)))
+        return replace(option, error=score.error) if score is not None and not option.reason else option
+
+    return replace(choice, options=tuple(known(option) for option in choice.options))
+
+
+def _said(choice: Choice, scores: Mapping[tuple[str, str], Score]) -> Choice:
+    """The choice with unscored options marked: they have no error, and a sentence where they could have been taken."""
+
+    def said(option: Option) -> Option:
+        if not format_of(option.action) or option.reason or (choice.site, format_of(option.action)) in scores:
+            return option
+        unknown = replace(option, error=float("inf"))
+        if not eligible(option, choice.before):
+            return unknown
+        return replace(unknown, reason="its error was not measured, since it costs more joules than what was taken")
+
+    return replace(choice, options=tuple(said(option) for option in choice.options))
