@@ -124,7 +124,7 @@ class Body:
     def _release(self, node: Node) -> None:
         """Frees the names of what nobody reads after `node`."""
         for dead in self._dead.get(node, ()):
-            if dead is not node and dead in self._texts:
+            if dead in self._texts:
                 self._variables.release(self._texts[dead])
 
     def _call(self, node: Node) -> str:

@@ -27,7 +27,7 @@ class Spelled(nn.Module):
 
     def forward(self, q, k, v, keep):
         k, v = (t.repeat_interleave(self.repeats, dim=1) if self.repeats > 1 else t for t in (k, v))
-        factor = 1 / math.sqrt(WIDTH)
+        factor = 0.83
         scores = (q * factor) @ k.transpose(-1, -2) if self.scale == "before" else q @ k.transpose(-1, -2) * factor
         if self.mask == "additive":
             scores = scores + self.bias

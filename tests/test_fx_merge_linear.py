@@ -9,7 +9,20 @@ from torch import nn
 from szilard.cost_model.errors import InputError
 from szilard.passes.fx_merge_linear import FxMergeLinear
 
-from .fx_graphs import aten, choice, cleaned, distance, groups, run, sites_of, targets, traced, traced_family, without_values
+from .fx_graphs import (
+    aten,
+    choice,
+    cleaned,
+    clone,
+    distance,
+    groups,
+    run,
+    sites_of,
+    targets,
+    traced,
+    traced_family,
+    without_values,
+)
 
 LINEARS = {aten.linear.default, aten.addmm.default, aten.mm.default, aten.matmul.default}
 
@@ -87,6 +100,15 @@ def test_linears_on_different_inputs_and_other_actions_stay():
     assert FxMergeLinear().apply(graph, [choice("leave", sites)], sites) == 0
     with pytest.raises(InputError, match="'nowhere'"):
         FxMergeLinear().apply(graph, [choice("merged", {"nowhere": None})], sites)
+
+
+def test_views_of_the_pieces_are_relaxed_in_a_graph_that_was_never_cleaned():
+    program = traced(Heads(), torch.randn(2, 9, 5))
+    graph = clone(program.graph)
+    assert aten.view.default in targets(graph)
+    sites = sites_of(graph, program, "linear")
+    assert FxMergeLinear().apply(graph, [choice("merged", sites)], sites) >= 3
+    assert distance(run(graph, program), run(program.graph, program)) < 1e-6
 
 
 def test_names_of_values_and_paths_of_modules_stay():
