@@ -112,20 +112,20 @@ def refusal(site: AttentionSite, longest: int | None, device: Device, tile: int 
 
 
 def longest_length(net: Net) -> int | None:
-    """The most tokens that the model takes: the rows of a learned table of positions. None if no constant table is looked up by, or added
-    to, what the inputs do not determine, or tables disagree.
+    """The most tokens that the model takes: the rows of a learned table of positions. None where no such table is found, or several that
+    differ.
 
-    A heuristic: such a lookup has indices made of constants and sizes alone, where that of a vocabulary has those of an input.
+    A heuristic: positions are looked up by indices made of constants and sizes alone, where a vocabulary is by those of an input.
     """
     computed = _computed_from_inputs(net)
     tables = set()
     for op in net.ops.values():
         if op.kind not in ("embedding", "gather") or len(op.inputs) < 2 or op.inputs[1] in computed:
             continue
-        table, indices, output = (net.values.get(name) for name in (op.inputs[0], op.inputs[1], op.output))
-        floats = table is not None and table.constant and str(table.dtype).startswith(("float", "bfloat"))
-        looked_up = indices is not None and indices.shape is not None and len(indices.shape) > 0
-        if floats and looked_up and output is not None and table.shape is not None and len(table.shape) == 2:
+        table, places = net.values.get(op.inputs[0]), net.shape(op.inputs[1])
+        if table is None or not table.constant or not str(table.dtype).startswith(("float", "bfloat")):
+            continue
+        if places and table.shape is not None and len(table.shape) == 2:
             tables.add(table.shape[0])
     return tables.pop() if len(tables) == 1 else None
 

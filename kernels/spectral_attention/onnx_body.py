@@ -24,12 +24,12 @@ class SparseBody(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """One sequence of G = B * H heads of `length` rows: their order by leaf [G, length], the same as rows of a flat table, the `pad` to
-    whole tiles, `tiles`, and how many rows each tile holds (`counts` [tiles], float)."""
+    """One sequence of G = B * H heads of `length` rows: their `order` by leaf [G, length], the same as `places` in a flat table, the
+    `pad` to whole tiles, the number of `tiles`, and how many rows each tile holds (`counts` [tiles], float)."""
 
     length: ir.Value
     order: ir.Value
-    index: ir.Value
+    places: ir.Value
     pad: ir.Value
     tiles: ir.Value
     counts: ir.Value
@@ -81,17 +81,17 @@ def _sorted(build: _Builder, x: ir.Value, codebook: np.ndarray, heads: ir.Value,
     leaf = build("Reshape", build("ArgMax", nearness, axis=-1, keepdims=0), build.join(-1, length))
     ranked = build("Add", build("Mul", leaf, length), _range(build, length))
     order = build("TopK", ranked, length, outputs=2, largest=0)[1]
-    index = build("Add", order, build("Mul", heads, length))
+    places = build("Add", order, build("Mul", heads, length))
     pad = build("Mod", build("Neg", length), tile)
     tiles = build("Div", build("Add", length, pad), tile)
     left = build("Sub", length, build("Mul", _range(build, tiles), tile))
     counts = build("Cast", build("Min", left, tile), to=int(ir.DataType.FLOAT))
-    return _Rows(length, order, index, pad, tiles, counts)
+    return _Rows(length, order, places, pad, tiles, counts)
 
 
 def _tiles(build: _Builder, x: ir.Value, width: ir.Value, rows: _Rows, tile: ir.Value) -> ir.Value:
     """`x` [B, H, length, width] in order as [G, tiles, tile, width], the last tile padded with zeros."""
-    ordered = build("Gather", build("Reshape", x, build.join(-1, width)), rows.index)
+    ordered = build("Gather", build("Reshape", x, build.join(-1, width)), rows.places)
     padded = build("Pad", ordered, build.join(0, 0, 0, 0, rows.pad, 0))
     return build("Reshape", padded, build.join(0, -1, tile, width))
 

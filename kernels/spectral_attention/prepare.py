@@ -47,8 +47,8 @@ def prepare(
             f"Spectral attention needs a density in (0, 1], a tile and a length, not {density:g}, {tile} and {length}."
         )
     leaves = leaves_for(length, tile)
-    codebooks = [np.stack([calibrate(head, leaves) for head in found]) for found in (queries, keys)]
-    return SparsePrepared(*codebooks, tile=tile, budget=budget_for(length, tile, density), scale=scale)
+    query_codebook, key_codebook = (np.stack([calibrate(head, leaves) for head in found]) for found in (queries, keys))
+    return SparsePrepared(query_codebook, key_codebook, tile, budget_for(length, tile, density), scale)
 
 
 def simulate(prepared: SparsePrepared, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

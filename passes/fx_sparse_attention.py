@@ -1,0 +1,67 @@
+"""Replaces an attention by spectral sparse attention in a torch.fx graph: action "spectral_sparse", within the error budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch.fx import GraphModule
+
+from ..cost_model.errors import InputError
+from ..cost_model.plan import Choice
+from ..cost_model.sites import AttentionSite, Site
+from ..kernels.spectral_attention.prepare import SparsePrepared
+from ..kernels.spectral_attention.torch_module import build
+from .fx_graph import aten, copy_origin, fake_mode_of, insert_call, node_of_value, nodes_by_name, take_over
+from .fx_pass import FxPass
+
+ACTION = "spectral_sparse"
+
+
+@dataclass(frozen=True)
+class FxSparseAttention(FxPass):
+    """A call of one small module in the place of a site for which `crossover.refusal` has no sentence.
+
+    1. k stored as k^T is transposed back, a view. `prepared` maps the id of each site to its codebooks, tile and budget.
+    """
+
+    name: ClassVar[str] = "sparse_attention"
+    prepared: Mapping[str, SparsePrepared] = field(default_factory=dict, repr=False)
+
+    def rewrite(self, graph: GraphModule, choices: Sequence[Choice], sites: Mapping[str, Site]) -> int:
+        """Counts the sites replaced. Raises InputError for a site that is not in the model, or without an entry in `prepared`."""
+        changed = 0
+        for choice in choices:
+            for name in choice.sites if choice.action == ACTION else ():
+                site = sites.get(name)
+                if not isinstance(site, AttentionSite):
+                    raise InputError(
+                        f"The plan names the attention site {name!r}, which was not found in this model; make it again."
+                    )
+                if name not in self.prepared:
+                    raise InputError(f"The choice at {choice.site} is {ACTION}, but site {name} has no prepared codebooks.")
+                # The name of an operator stays with the module that takes its place, so the target is looked at too.
+                nodes = nodes_by_name(graph)
+                if all(op in nodes and nodes[op].op == "call_function" for op in site.ops):
+                    _replace(graph, site, self.prepared[name])
+                    changed += 1
+        return changed
+
+
+def _replace(graph: GraphModule, site: AttentionSite, prepared: SparsePrepared) -> None:
+    output = node_of_value(graph, site.output)
+    operands = [node_of_value(graph, name) for name in (site.query, site.key, site.value)]
+    target = "".join(c if c.isalnum() else "_" for c in f"{site.id}_{ACTION}")
+    while hasattr(graph, target):
+        target += "_"
+    graph.add_submodule(target, build(prepared))
+    with graph.graph.inserting_before(output):
+        if site.key_transposed:
+            operands[1] = insert_call(graph, aten.transpose.int, (operands[1], -1, -2), like=output)
+        node = graph.graph.call_module(target, tuple(operands))
+    copy_origin(node, output)
+    query, value = operands[0].meta["val"], operands[2].meta["val"]
+    with fake_mode_of(graph):
+        node.meta["val"] = query.new_empty((*query.shape[:-1], value.shape[-1]))
+    take_over(node, output)

@@ -1,0 +1,58 @@
+"""Replaces an attention by spectral sparse attention in standard ONNX operators: action "spectral_sparse", within the error budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from ..cost_model.errors import InputError
+from ..cost_model.plan import Choice
+from ..cost_model.sites import AttentionSite, Site
+from ..kernels.spectral_attention.onnx_body import OPSET, attention_nodes
+from ..kernels.spectral_attention.prepare import SparsePrepared
+from .onnx_pass import OnnxPass, Surgeon, members, operation
+
+ACTION = "spectral_sparse"
+
+
+@dataclass(frozen=True)
+class SparsifyAttention(OnnxPass):
+    """The nodes of `attention_nodes` in the place of a site for which `crossover.refusal` has no sentence.
+
+    1. k stored as k^T is transposed back. `prepared` maps the id of each site to its codebooks, tile and budget.
+    """
+
+    name: ClassVar[str] = "onnx_sparse_attention"
+    prepared: Mapping[str, SparsePrepared] = field(default_factory=dict, repr=False)
+
+    def apply(self, model: ir.Model, choices: Sequence[Choice], sites: Mapping[str, Site]) -> int:
+        """See `OnnxPass.apply`; counts the attentions. Raises InputError for a site without an entry in `prepared`, and for a model in an
+        operator set older than 18."""
+        surgeon = Surgeon(model)
+        found = [site for choice in choices if choice.action == ACTION for site in members(choice, sites)]
+        pending = [site for site in found if isinstance(site, AttentionSite) and surgeon.pending(site)]
+        if pending and surgeon.opset < OPSET:
+            raise InputError(
+                f"The model is in ONNX operator set {surgeon.opset} and spectral attention needs {OPSET}; export it again with a newer one."
+            )
+        for site in pending:
+            if site.id not in self.prepared:
+                raise InputError(f"The choice at {site.id} is {ACTION}, but there are no prepared codebooks for it.")
+            _replace(surgeon, site, self.prepared[site.id])
+        surgeon.close()
+        return len(pending)
+
+
+def _replace(surgeon: Surgeon, site: AttentionSite, prepared: SparsePrepared) -> None:
+    name = f"{site.id}.{ACTION}"
+    query, key, value = (surgeon.value(each) for each in (site.query, site.key, site.value))
+    nodes: list[ir.Node] = []
+    if site.key_transposed:
+        nodes.append(operation("Transpose", [key], f"{name}.key", perm=(0, 1, 3, 2)))
+        key = nodes[-1].outputs[0]
+    body = attention_nodes(query, key, value, prepared, name)
+    surgeon.adopt(body.initializers)
+    surgeon.replace([site], [*nodes, *body.nodes], {site.output: body.output})
