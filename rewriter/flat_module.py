@@ -94,6 +94,17 @@ def named_tensors(result: Any, name: str = "output") -> Iterator[tuple[str, torc
         yield from named_tensors(value, inner + key)
 
 
+def distinct(outputs: Sequence[str], inputs: Sequence[str]) -> tuple[str, ...]:
+    """Output names that differ from each other and from the input names, as ONNX asks: a taken one gets "_output" behind it."""
+    taken, found = set(inputs), []
+    for name in outputs:
+        while name in taken:
+            name += "_output"
+        taken.add(name)
+        found.append(name)
+    return tuple(found)
+
+
 @contextmanager
 def flat_forward(module: nn.Module, inputs: Sequence[str], constants: Mapping[str, Any]) -> Iterator[list[str]]:
     """Within the context, `module.forward` takes the tensors `inputs` by name and returns a flat tuple; the list that is given holds the

@@ -16,7 +16,7 @@ from ..cost_model.errors import InputError
 from ..cost_model.program import Program
 from ..cost_model.view_fx import as_numpy
 from .check_trace import check_finite, check_numbers, grown
-from .flat_module import flat_forward, named_tensors, split_sample
+from .flat_module import distinct, flat_forward, named_tensors, split_sample
 
 aten = torch.ops.aten
 Axes = Mapping[str, Mapping[int, str]]
@@ -47,7 +47,7 @@ def trace_module(module: nn.Module, sample: Any, dynamic: Axes | None = None, so
     check_finite(dict(module.named_parameters()), dict(module.named_buffers()), source)
     with flat_forward(module, tuple(tensors), constants) as names, torch.no_grad(), _quiet():
         graph, obtained, notes = _trace_with_axes(module, tensors, dynamic, source)
-        outputs = tuple(names)
+        outputs = distinct(names, tuple(tensors))
     arrays = {name: as_numpy(tensor) for name, tensor in tensors.items()}
     return Program(graph, "torch", arrays, tuple(arrays), outputs, obtained, source, tuple(notes))
 
@@ -69,7 +69,7 @@ def trace_exported(exported: ExportedProgram, source: str = "") -> Program:
         raise InputError(f"{source} has inputs that are no tensors; wrap the module so that each input is a tensor.")
     arrays = {str(node.target): as_numpy(value) for node, value in zip(nodes, values, strict=True)}
     obtained = _obtained(graph, {name: {} for name in arrays})
-    outputs = _drop_what_is_no_tensor(graph, _output_names(exported, graph))
+    outputs = distinct(_drop_what_is_no_tensor(graph, _output_names(exported, graph)), tuple(arrays))
     return Program(graph, "torch", arrays, tuple(arrays), outputs, obtained, source)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from szilard.cost_model.errors import InputError
 from szilard.rewriter.check_trace import check_finite, grown
-from szilard.rewriter.flat_module import flat_forward, named_tensors, split_sample
+from szilard.rewriter.flat_module import distinct, flat_forward, named_tensors, split_sample
 from szilard.rewriter.trace_torch import trace_exported, trace_module
 
 torch.set_num_threads(1)
@@ -263,3 +263,7 @@ def test_growing_goes_round_its_own_content():
     assert grown(tensor, {1: "s"}, {"s": 2}).tolist() == [[0, 1, 2, 0, 1], [3, 4, 5, 3, 4]]
     assert grown(tensor[:1], {0: "b"}, {}, least=2).tolist() == [[0, 1, 2], [0, 1, 2]]
     assert grown(tensor, {}, {"s": 2}) is tensor
+
+
+def test_output_names_differ_from_each_other_and_from_inputs():
+    assert distinct(["state", "y", "y", "y_output"], ["x", "state"]) == ("state_output", "y", "y_output", "y_output_output")
