@@ -46,11 +46,11 @@ class ConvSite:
 
 @dataclass(frozen=True)
 class AttentionSite:
-    """softmax(scale * softcap(q k^T) + mask) v with q [B, H, N, D], k and v [B, H_kv, S, D], output [B, H, N, D_v].
+    """softmax(softcap * tanh(scale * q k^T / softcap) + mask) v (no tanh where `softcap` is 0) with q [B, H, N, D], k and v [B, H_kv, S, D], output [B, H, N, D_v].
 
     `query`, `key`, `value` name the values that hold these layouts *before* the scale. `key_transposed` says that `key`
     names k^T [B, H_kv, D, S] (ONNX exporters transpose it in one step). `mask` is a value broadcast over
-    [B, H, N, S] ("" if none), `mask_kind` "additive" or "boolean" (True = attend). `form` is "operator" for an op that
+    [B, H, N, S] ("" if none), `mask_kind` "additive", "boolean" (True = attend) or "boolean_inverted" (True = leave out). `form` is "operator" for an op that
     already is attention and "walk" for one found from its softmax.
     """
 

@@ -82,9 +82,9 @@ def random_feeds(net: Net) -> Arrays:
     return feeds
 
 
-def time_in_turn(backend: Backend, graphs: Mapping[str, tuple[Any, Arrays]]) -> dict[str, float]:
-    """Median seconds per call of each graph. Only one session lives at a time, in turn over several rounds, so that neither a
-    neighbour's threads nor a drift of the machine favours one."""
+def time_in_turn(backend: Backend, graphs: Mapping[str, tuple[Any, Arrays]]) -> dict[str, list[float]]:
+    """Seconds per call of each graph, the median of each round. Only one session lives at a time, in turn over the rounds, so that
+    neither a neighbour's threads nor a drift of the machine favours one."""
     samples: dict[str, list[float]] = {name: [] for name in graphs}
     for turn in range(ROUNDS):
         for name in list(graphs) if turn % 2 == 0 else list(graphs)[::-1]:
@@ -100,4 +100,4 @@ def time_in_turn(backend: Backend, graphs: Mapping[str, tuple[Any, Arrays]]) -> 
                     run(feeds)
                     laps.append(time.perf_counter() - started)
                 samples[name].append(statistics.median(laps))
-    return {name: statistics.median(found) for name, found in samples.items()}
+    return samples

@@ -24,8 +24,8 @@ from .explain import read_plan
 from .folder import is_emitted
 from .load import load
 from .output_distance import output_distance
-from .report_data import phase_feeds
 from .timed_model import Call, bound_call, timed_model
+from .whole import phase_feeds
 from .workload import workload_for
 
 ROUNDS = 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,7 +80,8 @@ class Pricing:
         seconds = {action: self.table.get(f"{same}/{action}") for action in graphs}
         if None in seconds.values():
             progress(f"timing {group.id}: {', '.join(graphs)}")
-            seconds = dict(time_in_turn(self.backend, {a: (micro, random_feeds(views[a])) for a, micro in graphs.items()}))
+            timed = time_in_turn(self.backend, {a: (micro, random_feeds(views[a])) for a, micro in graphs.items()})
+            seconds = {action: statistics.median(rounds) for action, rounds in timed.items()}
             for action, value in seconds.items():
                 self.table.put(f"{same}/{action}", value or 0.0)
         return {action: with_seconds(cost, self.device, seconds[action] or 0.0) for action, cost in costs.items()}

@@ -5,40 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from ..cost_model.meter import open_meter
-from ..cost_model.plan import Phase, Plan
+from ..cost_model.plan import Plan
 from ..cost_model.program import Program
-from .backend import Arrays
-from .candidates import time_in_turn
 from .optimise import Optimised, Request
 
 FORMAT = 1
-
-
-def phase_feeds(program: Program, phase: Phase) -> dict[str, np.ndarray]:
-    """The sample's own values, repeated or cut to the shapes of a phase: valid indices and masks whatever the length."""
-    return {name: np.resize(program.sample[name], phase.shapes[name]) for name in program.inputs}
-
-
-def measured_seconds(done: Sequence[Optimised], request: Request) -> dict[str, dict[str, Any]]:
-    """Runtime -> phase -> seconds per call before and after, both in turn in one run on this machine."""
-    measured: dict[str, dict[str, Any]] = {}
-    for each in done:
-        backend, original = each.backend, each.original
-        phases = {}
-        for phase in request.workload.phases:
-            feeds: Arrays = phase_feeds(each.program, phase)
-            graphs = (
-                {"before": (original.graph, feeds), "after": (each.program.graph, feeds)}
-                if each.changed
-                else {"before": (original.graph, feeds)}
-            )
-            timed = time_in_turn(backend, graphs)
-            phases[phase.name] = {"before": timed["before"], "after": timed.get("after", timed["before"])}
-        measured[backend.runtime] = phases
-    return measured
 
 
 def build_report(
@@ -103,7 +75,8 @@ def _totals(each: Optimised, request: Request, measured: Mapping[str, Any] | Non
     if not measured:
         return {"joules": joules, "seconds": {**predicted, "label": "modelled"}}
     weights = {phase.name: phase.weight for phase in request.workload.phases}
-    seconds = {side: sum(weights[name] * row[side] for name, row in measured.items()) for side in ("before", "after")}
+    sides = {"before": "before", "after": "after" if each.changed else "before"}
+    seconds = {side: sum(weights[name] * row[key] for name, row in measured.items()) for side, key in sides.items()}
     return {"joules": joules, "seconds": {**seconds, "label": "measured", "predicted": predicted, "phases": dict(measured)}}
 
 

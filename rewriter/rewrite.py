@@ -22,7 +22,8 @@ from .folder import check_target, new_folder
 from .load import load
 from .metric import metric_function
 from .optimise import Optimised, Request, optimise
-from .report_data import build_report, measured_seconds
+from .report_data import build_report
+from .whole import measured_seconds, take_back_if_dearer
 from .workload import workload_for
 
 DEFAULT_ERROR = 0.02
@@ -96,8 +97,11 @@ def rewrite(
     for each, backend in reversed(_runtimes(program, progress)):
         known = {key: score for earlier in done for key, score in earlier.scores.items()}
         done = (optimise(each, backend, replace(request, known_scores=known), progress), *done)
-    progress("timing before and after")
-    measured = measured_seconds(done, request) if request.table is not None else {}
+    measured: dict[str, Any] = {}
+    if request.table is not None:
+        progress("timing before and after")
+        measured = {each.backend.runtime: measured_seconds(each, request) for each in done}
+        done = tuple(take_back_if_dearer(each, measured[each.backend.runtime], request) for each in done)
     whole = Plan(
         target=device.name,
         workload=request.workload,

@@ -76,8 +76,8 @@ def set_clock(monkeypatch, seconds: Mapping[str, float] | Callable[[str], float]
             pass
 
     def timed(backend, graphs):
-        return {action: seconds.get(action, default) for action in graphs}
+        return {action: [seconds.get(action, default)] for action in graphs}
 
     monkeypatch.setattr(options, "time_in_turn", timed)
     monkeypatch.setattr("szilard.rewriter.rewrite.TimeTable", Nothing)
-    monkeypatch.setattr("szilard.rewriter.rewrite.measured_seconds", lambda done, request: {})
+    monkeypatch.setattr("szilard.rewriter.rewrite.measured_seconds", lambda each, request: {})
