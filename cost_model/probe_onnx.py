@@ -67,9 +67,9 @@ def measure_shapes(
         graph.output.add(name=empty)
     results = run(probe, weights, inputs) or []
     found = []
-    for name, shape, empty in zip(names, results[::2], results[1::2], strict=False):
-        kind = onnx.helper.np_dtype_to_tensor_dtype(empty.dtype)
-        found.append(onnx.helper.make_tensor_value_info(name, kind, [int(dim) for dim in shape]))
+    for name, sizes, nothing in zip(names, results[::2], results[1::2], strict=False):
+        kind = onnx.helper.np_dtype_to_tensor_dtype(nothing.dtype)
+        found.append(onnx.helper.make_tensor_value_info(name, kind, [int(size) for size in sizes]))
     return found
 
 

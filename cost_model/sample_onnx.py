@@ -44,7 +44,8 @@ def input_shapes(
     for name in given:
         if name not in names:
             raise InputError(f"The model has no input {name!r}; its inputs are: {', '.join(map(str, names))}.")
-    free, bound = symbols(model), {}
+    free = symbols(model)
+    bound: dict[str, int] = {}
     for value in model.graph.inputs:
         shape, name = given.get(value.name or ""), value.name or ""
         if shape is None or value.shape is None:
@@ -62,7 +63,11 @@ def input_shapes(
         sizes = []
         for axis, dim in enumerate(value.shape):
             symbol = free.get(name, {}).get(axis)
-            sizes.append(int(dim) if symbol is None else bound.setdefault(symbol, _default(value, axis, symbol, length)))
+            if symbol is None:
+                assert isinstance(dim, int)
+                sizes.append(dim)
+            else:
+                sizes.append(bound.setdefault(symbol, _default(value, axis, symbol, length)))
         found[name] = tuple(sizes)
     return found
 

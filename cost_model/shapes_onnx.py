@@ -50,7 +50,8 @@ def infer(model: ir.Model, shapes: Mapping[str, tuple[int, ...]], sample: Mappin
     concrete = input_shapes(model, shapes)
     proto, weights = skeleton(model, concrete)
     proto = _infer(proto)
-    flat, taken, inputs = proto, {}, None
+    flat, inputs = proto, None
+    taken: dict[str, str] = {}
     while any(node.op_type == "If" for node in flat.graph.node):
         inputs = _inputs(model, concrete, sample) if inputs is None else inputs
         step = take_branches(flat, weights, inputs)
@@ -83,10 +84,11 @@ def skeleton(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> tuple[on
             continue
         info = proto.graph.input.add()
         ir.serde.serialize_value_into(info, value)
-        if value.name in shapes and isinstance(value.type, ir.TensorType):
+        sizes = shapes.get(value.name or "")
+        if sizes is not None and isinstance(value.type, ir.TensorType):
             info.type.tensor_type.shape.Clear()
             info.type.tensor_type.shape.SetInParent()
-            for dim in shapes[value.name]:
+            for dim in sizes:
                 info.type.tensor_type.shape.dim.add(dim_value=dim)
     for name, value in graph.initializers.items():
         tensor = value.const_value

@@ -81,17 +81,17 @@ class _Builder:
         return Value(name, () if fake is not None else None, dtype if fake is not None else None)
 
     def _call(self, node: Node) -> None:
-        fake = node.meta.get("val")
-        several = isinstance(fake, tuple | list)
-        outputs = tuple(f"{node.name}.{index}" for index in range(len(fake))) if several else (node.name,)
-        for name, value in zip(outputs, fake if several else (fake,), strict=True):
-            self.values[name] = self._value(name, value)
+        result = node.meta.get("val")
+        several = isinstance(result, tuple | list)
+        fakes = tuple(result) if isinstance(result, tuple | list) else (result,)
+        outputs = tuple(f"{node.name}.{index}" for index in range(len(fakes))) if several else (node.name,)
+        for name, fake in zip(outputs, fakes, strict=True):
+            self.values[name] = self._value(name, fake)
         target = _target(node)
         if node.target is operator.getitem and isinstance(node.args[0], Node) and f"{node.args[0].name}.0" in self.values:
-            source, index = node.args
-            self.ops[node.name] = Op(
-                node.name, "identity", target, (f"{source.name}.{index}",), outputs, {"index": index}, _origin(node)
-            )
+            index = node.args[1]
+            source = f"{node.args[0].name}.{index}"
+            self.ops[node.name] = Op(node.name, "identity", target, (source,), outputs, {"index": index}, _origin(node))
             return
         kind, wanted = _kind(node, target)
         arguments = _arguments(node)
@@ -101,10 +101,10 @@ class _Builder:
             operands += self._operands(node, name, arguments, every=wanted is None)
         while operands and not operands[-1]:
             operands.pop()
-        for source in node.all_input_nodes:
+        for read in node.all_input_nodes:
             # A tensor among the options (the bounds of clamp, an `out=`) is an edge of the graph all the same.
-            if isinstance(source.meta.get("val"), torch.Tensor) and source.name not in operands:
-                operands.append(source.name)
+            if isinstance(read.meta.get("val"), torch.Tensor) and read.name not in operands:
+                operands.append(read.name)
         facts = CallFacts(
             name=target.split(".")[1] if "." in target else target,
             arguments={name: self._plain(value) for name, value in arguments.items()},

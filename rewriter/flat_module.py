@@ -109,7 +109,8 @@ def distinct(outputs: Sequence[str], inputs: Sequence[str]) -> tuple[str, ...]:
 def flat_forward(module: nn.Module, inputs: Sequence[str], constants: Mapping[str, Any]) -> Iterator[list[str]]:
     """Within the context, `module.forward` takes the tensors `inputs` by name and returns a flat tuple; the list that is given holds the
     output names once it has run. The module is in evaluation mode meanwhile, and as before afterwards."""
-    original, names = module.forward, []
+    original = module.forward
+    names: list[str] = []
     own = module.__dict__.get("forward")
     positional = [key for key in (*inputs, *constants) if key not in _keywords(original)]
     modes = {each: each.training for each in module.modules()}

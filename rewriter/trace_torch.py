@@ -196,7 +196,7 @@ def _fixed(wanted: Axes, obtained: Axes, tensors: Mapping[str, torch.Tensor]) ->
 
 def _output_names(exported: ExportedProgram, graph: GraphModule) -> list[str | None]:
     """A flat name for each result, None for one that is no tensor; "output_0" ..., where the structure has no names."""
-    results = _output_node(graph).args[0]
+    results = _results(_output_node(graph))
     tensors = [isinstance(result, Node) and isinstance(result.meta.get("val"), torch.Tensor) for result in results]
     places = [torch.empty(0) if tensor else None for tensor in tensors]
     try:
@@ -212,9 +212,15 @@ def _output_names(exported: ExportedProgram, graph: GraphModule) -> list[str | N
 
 def _drop_what_is_no_tensor(graph: GraphModule, names: list[str | None]) -> tuple[str, ...]:
     output = _output_node(graph)
-    output.args = (tuple(result for result, name in zip(output.args[0], names, strict=True) if name is not None),)
+    output.args = (tuple(result for result, name in zip(_results(output), names, strict=True) if name is not None),)
     graph.recompile()
     return tuple(name for name in names if name is not None)
+
+
+def _results(output: Node) -> tuple[Any, ...]:
+    results = output.args[0]
+    assert isinstance(results, tuple | list)
+    return tuple(results)
 
 
 def _output_node(graph: GraphModule) -> Node:
