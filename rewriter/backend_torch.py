@@ -99,4 +99,4 @@ class TorchBackend:
         return {}
 
     def print_step(self, graph: GraphModule) -> str:
-        return print_fx(graph)
+        return print_fx(graph, self._program.dynamic)

@@ -32,7 +32,8 @@ def emit(folder: Path, done: Sequence[Optimised], plan: Plan, report: Mapping[st
         (folder / "steps" / f"{number:02d}_{name}.py").write_text(f"# Constructed by {name}\n{text}", encoding="utf-8")
     for each in done:
         if each.program.runtime == "torch":
-            emit_torch(folder, each.program.graph, each.program.sample, each.program.inputs, each.program.outputs)
+            program = each.program
+            emit_torch(folder, program.graph, program.sample, program.inputs, program.outputs, program.dynamic)
         elif original is not None and not each.changed:
             copy_onnx(original, folder / "model.onnx")
         else:
