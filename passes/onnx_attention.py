@@ -54,8 +54,10 @@ def refusal(site: AttentionSite, net: Net) -> str:
     targets = {net.ops[op].target for op in site.ops if op in net.ops}
     if site.form == "operator" and any("MultiHeadAttention" in target for target in targets):
         return f"Attention {site.id} already is a MultiHeadAttention."
-    if site.form == "operator" and (site.mask_kind != "additive" or len(net.ops[site.ops[0]].inputs) > 4):
-        return f"Attention {site.id} is an operator with a boolean mask or a cache, whose exact result MultiHeadAttention does not give."
+    if site.form == "operator" and any(net.ops[op].inputs[4:] for op in site.ops if net.ops[op].kind == "attention"):
+        return f"Attention {site.id} is an operator with a cache, which is left alone."
+    if site.form == "operator" and site.mask and site.mask_kind == "additive":
+        return f"Attention {site.id} is an operator with an additive mask, which treats rows that see nothing otherwise than a fused one."
     if site.dtype != "float32":
         return f"onnxruntime's MultiHeadAttention on the CPU takes float32, and attention {site.id} is {site.dtype}."
     if site.softcap:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -18,7 +19,7 @@ ABSORBING = -1e30
 
 def mask_refusal(site: AttentionSite, net: Net) -> str:
     """One sentence that says why the mask of the site cannot be such a bias; "" if it can, or if there is none."""
-    fills = _fills((net.ops[op].inputs[1:3] for op in site.ops if net.ops[op].kind == "where"), net.scalar)
+    fills = _fills(site, (net.ops[op].inputs[1:3] for op in site.ops if net.ops[op].kind == "where"), net.scalar)
     masked = [fill for fill in fills if fill != 0]
     boolean = site.mask_kind.startswith("boolean") and bool(site.mask)
     if len(masked) != boolean or any(fill is None or not fill <= ABSORBING for fill in masked):
@@ -42,8 +43,13 @@ def guarded(site: AttentionSite, surgeon: Surgeon) -> bool:
     return bool(site.mask) and 0 in _site_fills(site, surgeon)
 
 
-def _fills(operands: Iterable[tuple[str, ...]], scalar: Callable[[str], float | None]) -> list[float | None]:
-    """The constants that the Where ops of a site put in: 0 behind the softmax (a guard), something very negative before it (a mask)."""
+def _fills(
+    site: AttentionSite, operands: Iterable[tuple[str, ...]], scalar: Callable[[str], float | None]
+) -> list[float | None]:
+    """The constants that the Where ops of a site put in: 0 behind the softmax (a guard), something very negative before it (a mask).
+    onnxruntime's Attention operator does both inside, with minus infinity (seen in version 1.31)."""
+    if site.form == "operator" and site.mask:
+        return [-math.inf, 0.0]
     return [scalar(first) if scalar(second) is None else scalar(second) for first, second in operands]
 
 
@@ -52,7 +58,7 @@ def _site_fills(site: AttentionSite, surgeon: Surgeon) -> list[float | None]:
     operands = (
         tuple(value.name or "" if value else "" for value in node.inputs[1:3]) for node in nodes if node.op_type == "Where"
     )
-    return _fills(operands, surgeon.scalar)
+    return _fills(site, operands, surgeon.scalar)
 
 
 class AttentionMasks:

@@ -68,8 +68,8 @@ def attention(spelling: Spelling) -> ir.Model:
         inputs.append(f"{kind}[{','.join(axes_of[letter] for letter in s.mask)}] mask")
     result = f"float[{axes[0]},{axes[1]},{deep}] y" if s.packed else f"float[{axes[0]},{s.heads},{axes[1]},{s.value_width}] y"
     text = f"({', '.join(inputs)}) => ({result}) {{ {chr(10).join(lines)} }}"
-    used = {name: array for name, array in weights.items() if f"{name}" in text.replace(")", ",").replace(",", " ").split()}
-    return graph(text.replace("bool[", "bool ["), {**used}, opset=s.opset)
+    used = {name: array for name, array in weights.items() if name in text.replace(")", ",").replace(",", " ").split()}
+    return graph(text, used, opset=s.opset)
 
 
 def _target(name: str, of: str, *sizes: str) -> list[str]:

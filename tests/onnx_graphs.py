@@ -18,9 +18,9 @@ def graph(text: str, weights: Arrays, *, opset: int = 18, name: str = "site") ->
     """The model of `text` ("(float[N,3] x) => (float[N,3] y) { y = Relu(x) }") with `weights` as initialisers.
 
     Nodes get the names n0, n1, ..."""
-    model = onnx.parser.parse_model(
-        f'<ir_version: 8, opset_import: ["" : {opset}, "com.microsoft" : 1]> {name} {text.replace("float[", "float [")}'
-    )
+    header = f'ir_version: {8 if opset < 23 else 11}, opset_import: ["" : {opset}, "com.microsoft" : 1]'
+    body = text.replace("float[", "float [").replace("bool[", "bool [")
+    model = onnx.parser.parse_model(f"<{header}> {name} {body}")
     del model.opset_import[1]
     for index, node in enumerate(model.graph.node):
         node.name = f"n{index}"

@@ -11,7 +11,7 @@ from szilard.passes.onnx_attention import FuseAttention, layout_ops, refusal
 from szilard.passes.onnx_clean_up import CleanUp
 
 from .onnx_attentions import LOWEST, Spelling, attention, feeds, found
-from .onnx_graphs import apply, assert_same, choose, kinds
+from .onnx_graphs import apply, assert_same, choose, graph, kinds
 
 spellings = st.builds(
     Spelling,
@@ -66,6 +66,41 @@ def test_what_the_fused_form_makes_needless(computed):
     net, (site,) = found(attention(spelling), feeds(spelling, np.random.default_rng(0), 2, 5, 7))
     targets = sorted(net.ops[op].target for op in (*site.ops, *layout_ops(site, net)))
     assert targets == sorted(["Reshape"] * (4 + computed) + ["Transpose"] * 5 + ["MatMul"] * 2 + ["Div", "Softmax"])
+
+
+OPERATOR = """(float[B,N,12] q, float[B,S,12] k, float[B,S,12] v{mask}) => (float[B,N,12] y) {{
+    q4 = Reshape(q, split) qh = Transpose<perm = [0, 2, 1, 3]>(q4)
+    k4 = Reshape(k, split) kh = Transpose<perm = [0, 2, 1, 3]>(k4)
+    v4 = Reshape(v, split) vh = Transpose<perm = [0, 2, 1, 3]>(v4)
+    a = Attention<scale = 0.3{causal}>(qh, kh, vh{read})
+    t = Transpose<perm = [0, 2, 1, 3]>(a)
+    y = Reshape(t, join)
+}}"""
+
+
+@pytest.mark.parametrize("kind", ["", "bool", "float", "causal"])
+def test_the_attention_operator(kind):
+    """A boolean mask hides all keys from the first row: the operator gives 0 there, and so must the fused form."""
+    random = np.random.default_rng(0)
+    mask = f", {kind}[1,1,N,S] mask" if kind in ("bool", "float") else ""
+    text = OPERATOR.format(mask=mask, read=", mask" if mask else "", causal=", is_causal = 1" if kind == "causal" else "")
+    constants = {"split": np.array([0, 0, 3, 4], np.int64), "join": np.array([0, 0, 12], np.int64)}
+    model = graph(text, constants, opset=23)
+    keys = 5 if kind == "causal" else 7
+    arrays = {name: random.standard_normal((2, 5 if name == "q" else keys, 12)).astype(np.float32) for name in "qkv"}
+    if mask:
+        seen = random.random((1, 1, 5, keys)) < 0.6
+        seen[:, :, 0] = False
+        arrays["mask"] = seen if kind == "bool" else seen.astype(np.float32)
+    net, (site,) = found(model, arrays)
+    if kind == "float":
+        assert "additive mask" in refusal(site, net)
+        return
+    assert refusal(site, net) == ""
+    after, changed = apply(FuseAttention(), model, [choose("fused_attention", site)], [site])
+    assert changed == 1
+    assert "Attention" not in kinds(after)
+    assert_same(model, after, arrays)
 
 
 @pytest.mark.parametrize(

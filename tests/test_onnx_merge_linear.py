@@ -40,7 +40,7 @@ def linears(forms, widths, random, *, features=7, rank=2, opset=18):
     text = f"(float{dims}{features}] x) => ({', '.join(outputs)}) {{ {chr(10).join(body)} }}"
     shape = (5, features) if rank == 2 else (3, 5, features)
     feeds = {"x": random.standard_normal(shape).astype(np.float32)}
-    return graph(text.replace("float[", "float ["), weights, opset=opset), sites, feeds
+    return graph(text, weights, opset=opset), sites, feeds
 
 
 @settings(max_examples=25, deadline=None)
