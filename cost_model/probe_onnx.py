@@ -26,8 +26,15 @@ def run(proto: onnx.ModelProto, weights: Weights, inputs: Mapping[str, np.ndarra
     if not any(entry.domain == "" for entry in probe.opset_import):
         probe.opset_import.add(domain="", version=17)
     del probe.graph.value_info[:]
+    arrays = {}
     for info in [info for info in probe.graph.input if info.name in weights]:
         probe.graph.input.remove(info)
+        weight = weights[info.name]
+        if weight.dtype.numpy().isbuiltin != 1:  # bfloat16, int4 and their like, which onnxruntime takes from no numpy array
+            ir.serde.serialize_tensor_into(probe.graph.initializer.add(), weight)
+            probe.graph.initializer[-1].name = info.name
+            continue
+        arrays[info.name] = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(weight.numpy()))
         declared = probe.graph.initializer.add(name=info.name, data_type=info.type.tensor_type.elem_type)
         declared.dims.extend(dim.dim_value for dim in info.type.tensor_type.shape.dim)
         declared.data_location = onnx.TensorProto.EXTERNAL
@@ -35,7 +42,6 @@ def run(proto: onnx.ModelProto, weights: Weights, inputs: Mapping[str, np.ndarra
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    arrays = {name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(w.numpy())) for name, w in weights.items()}
     if arrays:
         options.add_external_initializers(list(arrays), list(arrays.values()))
     try:

@@ -89,6 +89,19 @@ def test_a_run_uses_weights_that_are_only_declared():
     assert run(proto, large, {}) is None
 
 
+@pytest.mark.parametrize("kind", [ir.DataType.BFLOAT16, ir.DataType.INT4, ir.DataType.FLOAT8E4M3FN])
+def test_weights_of_dtypes_that_numpy_lacks_are_given_to_a_run(kind):
+    given = model("(float[N,64] x) => (y) { w = Cast<to=1>(v) h = MatMul(x, w) y = com.microsoft.Gelu(h) }", opset=21)
+    weight = ir.tensor(np.ones((64, 32), np.int8)).numpy().astype(kind.numpy())
+    value = ir.Value(
+        name="v", shape=ir.Shape((64, 32)), type=ir.TensorType(kind), const_value=ir.tensor(weight, kind, name="v")
+    )
+    node = next(iter(given.graph))
+    node.replace_input_with(0, value)
+    given.graph.register_initializer(value)
+    assert infer(given, {"x": (3, 64)}).flat["y"] == ((3, 32), "float32")
+
+
 def test_shapes_of_scalars_and_halves_are_measured():
     given = model("(float[N,3] x) => (y, z) { y = ReduceSum<keepdims=0>(x) z = Cast<to=10>(x) }")
     proto, large = skeleton(given, {"x": (2, 3)})
