@@ -162,7 +162,8 @@ def _check_finite(model: ir.Model, source: str) -> None:
             if tensor is None or not tensor.size or not tensor.dtype.is_floating_point():
                 continue
             array = tensor.numpy()
-            low, high = np.float64(array.min()), np.float64(array.max())
+            with np.errstate(invalid="ignore"):
+                low, high = np.float64(array.min()), np.float64(array.max())
             weight = any(node.op_type in WEIGHT_READERS for node, _ in value.uses())
             if np.isnan(low) or (weight and not (np.isfinite(low) and np.isfinite(high))):
                 what = "NaN" if np.isnan(low) else "infinity"
