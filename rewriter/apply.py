@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from ..cost_model.plan import Choice, Step
 from ..cost_model.program import Program
 from ..cost_model.sites import Site
-from ..kernels.quantized_linear.formats import Prepared
 from .backend import Backend
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def apply_choices(
     choices: Sequence[Choice],
     sites: Mapping[str, Site],
     backend: Backend,
-    prepared: Mapping[str, Prepared],
+    prepared: Mapping[str, Any],
     gate: Gate,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Applied:

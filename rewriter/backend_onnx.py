@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
+from ..cost_model.device import Device
 from ..cost_model.errors import SzilardError
 from ..cost_model.net import Net
 from ..cost_model.sites import AttentionSite, ConvSite, LinearSite
 from ..cost_model.view_onnx import view_onnx
-from ..kernels.quantized_linear.formats import FORMATS, Prepared
+from ..kernels.quantized_linear.formats import FORMATS
+from ..kernels.spectral_attention.crossover import longest_length
+from ..kernels.spectral_attention.crossover import refusal as sparse_refusal
 from ..passes.onnx_attention import FuseAttention, layout_ops
 from ..passes.onnx_attention import refusal as attention_refusal
 from ..passes.onnx_batch_norm import FoldBatchNorm
@@ -22,6 +26,7 @@ from ..passes.onnx_extract import extract
 from ..passes.onnx_merge_linear import MergeLinear
 from ..passes.onnx_quantize_linear import QuantizeLinears
 from ..passes.onnx_residual_norm import RewriteResidualNorm
+from ..passes.onnx_sparse_attention import SparsifyAttention
 from .backend import FORMAT_ACTIONS, Arrays, Group, Pass, Probe, Runner
 from .print_onnx import print_onnx
 from .runtime_onnx import LARGEST_INLINE_BYTES, onnx_probe, onnx_runner, weight_bytes
@@ -76,28 +81,30 @@ class OnnxBackend:
         around = (op for site in group.sites if isinstance(site, AttentionSite) for op in layout_ops(site, net))
         return tuple(dict.fromkeys((*group.ops, *around)))
 
-    def passes(self, prepared: Mapping[str, Prepared]) -> tuple[tuple[frozenset[str], Pass], ...]:
+    def passes(self, prepared: Mapping[str, Any]) -> tuple[tuple[frozenset[str], Pass], ...]:
         """In the order in which they run: exact ones first, so that what follows is measured against them."""
         return (
             (frozenset({"fold_batch_norm"}), FoldBatchNorm()),
             (frozenset({"fused_attention"}), FuseAttention()),
             (frozenset({"skip_layer_norm", "sum_layer_norm"}), RewriteResidualNorm()),
             (frozenset({"merged"}), MergeLinear()),
+            (frozenset({"spectral_sparse"}), SparsifyAttention(prepared=prepared)),
             (FORMAT_ACTIONS, QuantizeLinears(prepared=prepared)),
         )
 
-    def actions(self, group: Group, net: Net, device_kind: str) -> dict[str, str]:
+    def actions(self, group: Group, net: Net, device: Device) -> dict[str, str]:
         """Action -> the sentence that refuses it here ("" if it may be taken)."""
         site = group.sites[0]
         if isinstance(site, LinearSite):
             formats = {
-                name: NO_INT8_ON_CUDA if device_kind == "cuda" and not name.endswith("weight") else "" for name in FORMATS
+                name: NO_INT8_ON_CUDA if device.kind == "cuda" and not name.endswith("weight") else "" for name in FORMATS
             }
             if len(group.sites) == 1:
                 return formats
             return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in ("int8_dynamic", "int8_static")}}
         if isinstance(site, AttentionSite):
-            return {"fused_attention": attention_refusal(site, net)}
+            sparse = sparse_refusal(site, longest_length(net), device)
+            return {"fused_attention": attention_refusal(site, net), "spectral_sparse": sparse}
         if isinstance(site, ConvSite):
             return {"fold_batch_norm": ""} if site.batch_norm else {}
         return {"skip_layer_norm": "", "sum_layer_norm": ""}

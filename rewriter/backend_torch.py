@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from torch.fx import GraphModule
 
+from ..cost_model.device import Device
 from ..cost_model.net import Net
 from ..cost_model.program import Program
 from ..cost_model.sites import AttentionSite, ConvSite, LinearSite
 from ..cost_model.view_fx import view_fx
-from ..kernels.quantized_linear.formats import FORMATS, Prepared
+from ..kernels.quantized_linear.formats import FORMATS
+from ..kernels.spectral_attention.crossover import longest_length
+from ..kernels.spectral_attention.crossover import refusal as sparse_refusal
 from ..passes.fx_attention import FxAttention
 from ..passes.fx_attention import refusal as attention_refusal
 from ..passes.fx_batch_norm import FxBatchNorm
@@ -20,6 +24,7 @@ from ..passes.fx_clean_up import FxCleanUp
 from ..passes.fx_extract import extract
 from ..passes.fx_merge_linear import FxMergeLinear
 from ..passes.fx_quantize_linear import FxQuantizeLinear
+from ..passes.fx_sparse_attention import FxSparseAttention
 from .backend import FORMAT_ACTIONS, Group, Pass, Probe, Runner
 from .print_fx import print_fx
 from .runtime_torch import TorchProbe, torch_runner
@@ -75,16 +80,17 @@ class TorchBackend:
         """The ops that a rewrite of the group may take away."""
         return group.ops
 
-    def passes(self, prepared: Mapping[str, Prepared]) -> tuple[tuple[frozenset[str], Pass], ...]:
+    def passes(self, prepared: Mapping[str, Any]) -> tuple[tuple[frozenset[str], Pass], ...]:
         """In the order in which they run: exact ones first, so that what follows is measured against them."""
         return (
             (frozenset({"fold_batch_norm"}), FxBatchNorm()),
             (frozenset({"fused_attention"}), FxAttention()),
             (frozenset({"merged"}), FxMergeLinear()),
+            (frozenset({"spectral_sparse"}), FxSparseAttention(prepared=prepared)),
             (FORMAT_ACTIONS, FxQuantizeLinear(prepared=prepared)),
         )
 
-    def actions(self, group: Group, net: Net, device_kind: str) -> dict[str, str]:
+    def actions(self, group: Group, net: Net, device: Device) -> dict[str, str]:
         """Action -> the sentence that refuses it here ("" if it may be taken)."""
         site = group.sites[0]
         if isinstance(site, LinearSite):
@@ -93,7 +99,8 @@ class TorchBackend:
                 return formats
             return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in ("int8_dynamic", "int8_static")}}
         if isinstance(site, AttentionSite):
-            return {} if site.form == "operator" else {"fused_attention": attention_refusal(site, net)}
+            sparse = {"spectral_sparse": sparse_refusal(site, longest_length(net), device)}
+            return sparse if site.form == "operator" else {"fused_attention": attention_refusal(site, net), **sparse}
         if isinstance(site, ConvSite):
             return {"fold_batch_norm": ""} if site.batch_norm else {}
         return {}

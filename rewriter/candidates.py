@@ -15,10 +15,11 @@ import numpy as np
 
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
-from ..cost_model.sites import LinearSite
-from ..kernels.quantized_linear.formats import FORMATS, Prepared, prepare_group
-from .backend import Arrays, Backend, Group
+from ..cost_model.sites import AttentionSite, LinearSite
+from ..kernels.quantized_linear.formats import FORMATS, prepare_group
+from .backend import EXACT_ACTIONS, Arrays, Backend, Group
 from .score import linear_bias, linear_weight
+from .score_attention import stand_in_attention
 
 ROUNDS = 5
 # One sample lasts at least this long; shorter ones drown in the timer and the wake-up of threads.
@@ -31,8 +32,16 @@ def format_of(action: str) -> str:
     return name if name in FORMATS else ""
 
 
-def stand_in(group: Group, net: Net, action: str) -> dict[str, Prepared]:
-    """Quantised tensors for timing: weights rounded to nearest and a made-up input range (the numbers do not change the time)."""
+def scored_as(action: str) -> str:
+    """The name under which the error of an action is measured: its number format, or itself; "" for an exact one."""
+    return "" if action in EXACT_ACTIONS else format_of(action) or action
+
+
+def stand_in(group: Group, net: Net, action: str) -> dict[str, Any]:
+    """What an inexact rewrite needs, for timing alone: weights rounded to nearest and a made-up input range, or codebooks of random
+    rows (the numbers do not change the time)."""
+    if action == "spectral_sparse":
+        return {site.id: stand_in_attention(site) for site in group.sites if isinstance(site, AttentionSite)}
     name = format_of(action)
     if not name:
         return {}

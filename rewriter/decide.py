@@ -10,11 +10,12 @@ from typing import Any
 from ..cost_model.errors import BudgetError, InputError
 from ..cost_model.net import Net
 from ..cost_model.plan import Budget, Choice, Option, Plan
-from ..cost_model.sites import LinearSite
+from ..cost_model.sites import AttentionSite, LinearSite
 from .backend import Backend, Group, Probe
 from .calibration import Calibration
-from .candidates import format_of
+from .candidates import scored_as
 from .score import Score, score_linears
+from .score_attention import score_attentions
 from .solve import Solution, eligible, solve
 
 Scores = dict[tuple[str, str], Score]
@@ -38,23 +39,26 @@ def decide(
     taken. The plan
     is then as good as if all had been scored: options left unscored would not be taken even if they had no error.
     """
-    by_id, scores = {group.id: group for group in groups}, dict(known)
+    by_id, scores = {(group.kind, group.id): group for group in groups}, dict(known)
     with ExitStack() as stack:
         probe: Probe | None = None
         while True:
             scored = [_with_errors(choice, scores) for choice in choices]
             solution = solve(scored, budget, joules_elsewhere=joules_elsewhere)
             wanted = {
-                by_id[choice.site]: {name}
+                by_id[choice.kind, choice.site]: scored_as(choice.action)
                 for choice in solution.choices
-                if (name := format_of(choice.action)) and (choice.site, name) not in scores
+                if scored_as(choice.action) and (choice.site, scored_as(choice.action)) not in scores
             }
             if not wanted:
                 break
             assert calibration is not None
             if probe is None:
                 probe = stack.enter_context(_probe(graph, groups, backend))
-            scores.update(score_linears(wanted, net, probe, calibration.scoring, progress))
+            linears = {group: {name} for group, name in wanted.items() if group.kind == "linear"}
+            attentions = [group for group in wanted if group.kind == "attention"]
+            scores.update(score_linears(linears, net, probe, calibration.scoring, progress) if linears else {})
+            scores.update(score_attentions(attentions, probe, calibration.scoring, progress) if attentions else {})
     return replace(solution, choices=tuple(_said(choice, scores) for choice in solution.choices)), scores
 
 
@@ -75,9 +79,9 @@ def lock(choices: Sequence[Choice], plan: Plan | None, runtime: str) -> list[Cho
 
 
 def _probe(graph: Any, groups: Sequence[Group], backend: Backend) -> Any:
-    linear = [group for group in groups if group.kind == "linear"]
-    read = [site.x for group in linear for site in group.sites if isinstance(site, LinearSite)]
-    written = [value for group in linear for value in group.outputs]
+    linear = [site.x for group in groups for site in group.sites if isinstance(site, LinearSite)]
+    operands = [v for group in groups for s in group.sites if isinstance(s, AttentionSite) for v in (s.query, s.key, s.value)]
+    read, written = [*linear, *operands], [value for group in groups for value in group.outputs]
     return backend.probe(graph, list(dict.fromkeys([*read, *written])), written)
 
 
@@ -85,7 +89,7 @@ def _with_errors(choice: Choice, scores: Mapping[tuple[str, str], Score]) -> Cho
     """The choice with the errors known so far; 0 stands for one that is not."""
 
     def known(option: Option) -> Option:
-        score = scores.get((choice.site, format_of(option.action)))
+        score = scores.get((choice.site, scored_as(option.action)))
         return replace(option, error=score.error) if score is not None and not option.reason else option
 
     return replace(choice, options=tuple(known(option) for option in choice.options))
@@ -95,7 +99,7 @@ def _said(choice: Choice, scores: Mapping[tuple[str, str], Score]) -> Choice:
     """The choice with unscored options marked: they have no error, and a sentence where they could have been taken."""
 
     def said(option: Option) -> Option:
-        if not format_of(option.action) or option.reason or (choice.site, format_of(option.action)) in scores:
+        if not scored_as(option.action) or option.reason or (choice.site, scored_as(option.action)) in scores:
             return option
         unknown = replace(option, error=float("inf"))
         if not eligible(option, choice.before):

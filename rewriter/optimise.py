@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 from ..cost_model.device import Device
 from ..cost_model.errors import InputError
+from ..cost_model.net import Net
 from ..cost_model.plan import Budget, Choice, Plan, Step, Workload
 from ..cost_model.price import NetCost, price_net
 from ..cost_model.program import Program
@@ -17,7 +19,7 @@ from ..passes.find import Found, find
 from .apply import Applied, apply_choices, clean_up
 from .backend import Backend, Group, groups_of
 from .calibration import Calibration
-from .candidates import format_of
+from .candidates import scored_as
 from .check import Gate, hold_to_budget
 from .decide import decide, lock
 from .options import Nets, Pricing
@@ -75,13 +77,15 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
     progress(f"{backend.runtime}: reading the graph")
     graph, clean = clean_up(program, backend)
     nets = {phase.name: backend.view(graph, phase.shapes) for phase in request.workload.phases}
-    net = nets[request.workload.phases[0].name]
+    # Sites are the same in every phase; those of the largest say how long its sequences are.
+    largest = max(request.workload.phases, key=lambda phase: sum(prod(shape) for shape in phase.shapes.values()))
+    net = nets[largest.name]
     found = find(net)
     before = {name: price_net(each, request.device) for name, each in nets.items()}
 
     sites = {site.id: site for site in found.sites}
     groups = groups_of(found.sites)
-    choices, misses = _priced(graph, nets, groups, backend, request, progress)
+    choices, misses = _priced(graph, nets, net, groups, backend, request, progress)
     choices = lock(choices, request.plan, backend.runtime)
 
     inside = {op for group in groups for op in backend.footprint(group, net)}
@@ -95,7 +99,7 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
         prepared = {
             site: made
             for choice in solved.choices
-            if (score := scores.get((choice.site, format_of(choice.action))))
+            if (score := scores.get((choice.site, scored_as(choice.action))))
             for site, made in score.prepared.items()
         }
         return apply_choices(graph, solved.choices, sites, backend, prepared, gate, progress)
@@ -124,15 +128,14 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
 
 
 def _priced(
-    graph: Any, nets: Nets, groups: Sequence[Group], backend: Backend, request: Request, progress: Progress
+    graph: Any, nets: Nets, net: Net, groups: Sequence[Group], backend: Backend, request: Request, progress: Progress
 ) -> tuple[list[Choice], list[Miss]]:
     """A choice for each group with every option priced, and the refusals that concern a whole site."""
     pricing = Pricing(backend, request.device, request.workload, request.table)
-    net = nets[request.workload.phases[0].name]
     choices, misses = [], []
     for group in groups:
         actions = refusals(
-            backend.actions(group, net, request.device.kind),
+            backend.actions(group, net, request.device),
             exact=request.exact,
             budget=request.budget,
             calibration=request.calibration,
@@ -143,7 +146,7 @@ def _priced(
             misses.append(Miss(group.ops[0], group.kind, str(fault)))
             options = (pricing.left_alone(nets, group),)
         misses += [
-            Miss(group.sites[0].ops[0], group.kind, option.reason)
+            Miss(group.sites[0].ops[-1], group.kind, option.reason)
             for option in options
             if option.reason and option.action == "spectral_sparse"
         ]

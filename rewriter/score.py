@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,10 +30,11 @@ CAPTURE_BYTES = 512 << 20
 
 @dataclass(frozen=True)
 class Score:
-    """`error`: relative squared error of the model's outputs with this option alone. `prepared`: site id -> its quantised tensors."""
+    """`error`: relative squared error of the model's outputs with this option alone. `prepared`: site id -> what
+    the rewrite needs (`Prepared` of a linear, `SparsePrepared` of an attention)."""
 
     error: float
-    prepared: Mapping[str, Prepared]
+    prepared: Mapping[str, Any]
 
 
 def linear_weight(net: Net, site: LinearSite) -> np.ndarray:
