@@ -12,6 +12,7 @@ import torch
 
 from ..cost_model.errors import InputError
 from ..cost_model.program import Program
+from .fault_text import fault_text
 from .trace_torch import trace_exported
 
 
@@ -32,7 +33,7 @@ def load_pt2(path: str | Path) -> Program:
             exported = torch.export.load(path)
     except Exception as fault:  # the reader raises a dozen unrelated types on malformed archives
         raise InputError(
-            f"{path} is not a program that torch.export.save of a near version wrote ({type(fault).__name__}: {fault})."
+            f"{path} is not a program that torch.export.save of a near version wrote ({fault_text(fault)})."
         ) from fault
     return trace_exported(exported, str(path))
 
@@ -53,7 +54,7 @@ def _refuse_pickles(path: Path) -> None:
             ]
     except (zipfile.BadZipFile, OSError, ValueError, AttributeError) as fault:
         raise InputError(
-            f"{path} is no archive of torch.export.save, or it was cut off while it was copied ({fault})."
+            f"{path} is no archive of torch.export.save, or it was cut off while it was copied ({fault_text(fault)})."
         ) from fault
     if not any("/models/" in name for name in names) or not configs:
         raise InputError(

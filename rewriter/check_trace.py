@@ -9,6 +9,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from ..cost_model.errors import InputError
+from .fault_text import fault_text
 
 TOLERANCE = 1e-3
 """Largest allowed difference relative to the largest output. A trace runs the same kernels, so that float32 differs by 1e-6 at most;
@@ -46,11 +47,11 @@ def check_numbers(module: nn.Module, graph: GraphModule, tensors: Mapping[str, t
     try:
         expected = module(**tensors)
     except Exception as fault:  # the module's own code
-        raise InputError(f"{source} raises {type(fault).__name__} on inputs of shape {shapes}: {fault}") from fault
+        raise InputError(f"{source} fails on inputs of shape {shapes}: {fault_text(fault)}.") from fault
     try:
         found = graph(*tensors.values())
     except Exception as fault:  # any operator of the graph may refuse the shapes
-        raise InputError(f"The trace of {source} fails on inputs of shape {shapes}: {fault}") from fault
+        raise InputError(f"The trace of {source} fails on inputs of shape {shapes}: {fault_text(fault)}.") from fault
     for index, (want, got) in enumerate(zip(expected, found, strict=True)):
         if want.shape != got.shape or want.dtype != got.dtype:
             raise InputError(

@@ -18,6 +18,7 @@ from ..cost_model.errors import InputError, SzilardError
 from ..cost_model.program import Program
 from ..cost_model.sample_onnx import symbols
 from .check_trace import grown
+from .fault_text import root_fault_text
 from .normal_onnx import normalise
 from .runtime_onnx import open_session, run_session
 from .runtime_torch import torch_runner
@@ -53,7 +54,7 @@ def export_onnx(program: Program) -> Program:
                 custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: attention},
             )
     except Exception as fault:  # the exporter raises its own types around whatever the translation of an operator raises
-        raise InputError(f"{program.source} cannot be exported to ONNX: {_reason(fault)}") from fault
+        raise InputError(f"{program.source} cannot be exported to ONNX: {root_fault_text(fault)}.") from fault
     assert exported is not None
     model = exported.model
     _restore_names(model, program)
@@ -125,14 +126,6 @@ def _check_numbers(program: Program, exported: Program, feeds: Mapping[str, np.n
                 f"The ONNX export of {program.source} computes other numbers than torch: output {name!r} differs by {apart:.2g} of "
                 f"{scale:.2g}. Export the model yourself and give the .onnx file."
             )
-
-
-def _reason(fault: BaseException) -> str:
-    """The innermost cause: the exporter wraps it in pages of advice."""
-    while fault.__cause__ is not None:
-        fault = fault.__cause__
-    lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
-    return f"{type(fault).__name__}: {lines[0] if lines else 'no message'}"
 
 
 @contextlib.contextmanager

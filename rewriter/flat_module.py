@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..cost_model.errors import InputError
+from .fault_text import fault_text
 
 
 def split_sample(module: nn.Module, sample: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -34,7 +35,7 @@ def split_sample(module: nn.Module, sample: Any) -> tuple[dict[str, torch.Tensor
             raise InputError(f"The sample inputs of {name} must be a tuple or a dict of tensors, not {type(sample).__name__}.")
     except TypeError as fault:
         takes = ", ".join(signature.parameters)
-        raise InputError(f"The sample inputs do not fit {name}.forward, which takes ({takes}): {fault}.") from fault
+        raise InputError(f"The sample inputs do not fit {name}.forward, which takes ({takes}): {fault_text(fault)}.") from fault
     tensors: dict[str, torch.Tensor] = {}
     constants: dict[str, Any] = {}
     for key, value in _spread(signature, bound.arguments):

@@ -17,6 +17,7 @@ import torch
 from ..cost_model.errors import InputError, SzilardError
 from ..cost_model.plan import Workload
 from ..cost_model.program import Program
+from .fault_text import fault_text
 from .trace_onnx import load_onnx, trace_onnx_model
 from .trace_torch import trace_exported, trace_module
 
@@ -106,7 +107,7 @@ def _load_factory(spec: str) -> Loaded:
     except AttributeError as fault:
         raise InputError(f"{spec}: the module {module_name} has no {name!r} ({fault}).") from fault
     except Exception as fault:  # the user's module runs on import
-        raise InputError(f"{spec}: importing {module_name} raised {type(fault).__name__}: {fault}") from fault
+        raise InputError(f"{spec}: importing {module_name} raised {fault_text(fault)}.") from fault
     if not callable(factory):
         raise InputError(f"{spec} is a {type(factory).__name__}; it must be a function that returns (module, sample inputs).")
     try:
@@ -114,7 +115,7 @@ def _load_factory(spec: str) -> Loaded:
     except SzilardError:
         raise
     except Exception as fault:  # the user's factory
-        raise InputError(f"{spec} raised {type(fault).__name__}: {fault}") from fault
+        raise InputError(f"{spec} raised {fault_text(fault)}.") from fault
     parts = made if isinstance(made, tuple) else (made,)
     if isinstance(parts[0], torch.nn.Module):
         if len(parts) not in (2, 3):
@@ -146,7 +147,7 @@ def _load_folder(folder: Path, task: str) -> Loaded:
     try:
         module = found.build()
     except Exception as fault:  # transformers raises whatever a malformed folder leads it to
-        raise InputError(f"The model in {folder} cannot be built: {type(fault).__name__}: {fault}") from fault
+        raise InputError(f"The model in {folder} cannot be built: {fault_text(fault)}.") from fault
     axes = {name: {0: "batch", 1: "sequence"} for name in found.inputs}
     program = trace_module(module, dict(found.sample), axes, source=f"hf:{folder}")
     program = replace(program, outputs=(found.output,))

@@ -15,6 +15,7 @@ from ..cost_model.collection import collection_paused
 from ..cost_model.errors import InputError
 from ..cost_model.program import Program
 from ..cost_model.sample_onnx import random_inputs, symbols
+from .fault_text import fault_text
 from .normal_onnx import normalise
 from .runtime_onnx import open_session, run_session
 
@@ -49,7 +50,9 @@ def load_onnx(path: str | Path, shapes: Shapes | None = None) -> Program:
     except OSError as fault:
         raise InputError(f"The model file {path} cannot be read: {fault.strerror or fault}.") from fault
     except (DecodeError, ValueError, UnicodeDecodeError) as fault:
-        raise InputError(f"{path} is not an ONNX model, or it was cut off while it was copied ({_first(fault)}).") from fault
+        raise InputError(
+            f"{path} is not an ONNX model, or it was cut off while it was copied ({fault_text(fault)})."
+        ) from fault
     if not proto.graph.node or not proto.opset_import:
         raise InputError(
             f"{path} is not an ONNX model: it holds no graph. If it was cut off while it was copied, copy it again."
@@ -59,7 +62,7 @@ def load_onnx(path: str | Path, shapes: Shapes | None = None) -> Program:
         try:
             model = ir.serde.deserialize_model(proto)
         except Exception as fault:  # onnx_ir wraps whatever a malformed message raises
-            raise InputError(f"{path} is not a valid ONNX model: {_first(fault)}.") from fault
+            raise InputError(f"{path} is not a valid ONNX model: {fault_text(fault)}.") from fault
         for graph in model.graphs():
             for value in graph.initializers.values():
                 if isinstance(value.const_value, ir.ExternalTensor):
@@ -168,8 +171,3 @@ def _check_finite(model: ir.Model, source: str) -> None:
             if np.isnan(low) or (weight and not (np.isfinite(low) and np.isfinite(high))):
                 what = "NaN" if np.isnan(low) else "infinity"
                 raise InputError(f"Weight {name!r} of {source} holds {what}; load a checkpoint without them.")
-
-
-def _first(fault: BaseException) -> str:
-    lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
-    return (lines[0] if lines else type(fault).__name__).rstrip(".")

@@ -16,6 +16,7 @@ from ..cost_model.errors import InputError
 from ..cost_model.program import Program
 from ..cost_model.view_fx import as_numpy
 from .check_trace import check_finite, check_numbers, grown
+from .fault_text import fault_text
 from .flat_module import distinct, flat_forward, named_tensors, split_sample
 
 aten = torch.ops.aten
@@ -105,7 +106,7 @@ def _export(module: nn.Module, tensors: Mapping[str, torch.Tensor], shapes: Mapp
     try:
         return torch.export.export(module, (), dict(tensors), dynamic_shapes=dict(shapes), strict=False)
     except Exception as fault:  # the module's own code runs here and may raise anything
-        raise InputError(f"{source} cannot be traced: {_named(fault)}") from fault
+        raise InputError(f"{source} cannot be traced: {fault_text(fault)}.") from fault
 
 
 def _graph_of(exported: ExportedProgram, source: str) -> GraphModule:
@@ -117,7 +118,7 @@ def _graph_of(exported: ExportedProgram, source: str) -> GraphModule:
         exported = exported.run_decompositions(table)
         inner = exported.module(check_guards=False)
     except Exception as fault:  # decompositions run the operators' own Python code
-        raise InputError(f"{source} cannot be brought to core operators: {_named(fault)}") from fault
+        raise InputError(f"{source} cannot be brought to core operators: {fault_text(fault)}.") from fault
     graph = GraphModule(inner, inner.graph, class_name="Traced")
     graph.graph.set_codegen(CodeGen())
     for node in reversed(list(graph.graph.nodes)):
@@ -225,11 +226,6 @@ def _results(output: Node) -> tuple[Any, ...]:
 
 def _output_node(graph: GraphModule) -> Node:
     return next(node for node in graph.graph.nodes if node.op == "output")
-
-
-def _named(fault: BaseException) -> str:
-    lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
-    return f"{type(fault).__name__}: {lines[0] if lines else 'no message'}"
 
 
 @contextmanager
