@@ -9,6 +9,7 @@ from torch import nn
 
 from szilard.cost_model.errors import InputError
 from szilard.kernels.spectral_attention.prepare import prepare, simulate
+from szilard.passes.fx_graph import insert_call, node_of_value
 from szilard.passes.fx_sparse_attention import FxSparseAttention
 from szilard.rewriter.print_fx import print_fx, weights_of
 
@@ -71,6 +72,21 @@ def test_free_sizes_stay_free_and_short_ones_are_exact(spelled):
         found = run(graph, program, **feeds)
         torch.testing.assert_close(found[0], 2 * simulate(made, q, k, v), rtol=1e-4, atol=1e-5)
         assert (distance(found, run(program.graph, program, **feeds)) < 1e-5) == (length <= 8 * made.budget)
+
+
+def test_keys_stored_transposed_are_turned_back():
+    """A finder may name k^T where no value holds k; the pass then turns it."""
+    program = traced(Attention(False), *operands(0))
+    graph = cleaned(program)
+    ((name, site),) = sites_of(graph, program, "attention").items()
+    queries, keys, _ = (x[0].numpy() for x in operands(1))
+    made = replace(prepare(queries, keys, length=LENGTH, scale=site.scale, tile=8), budget=2)
+    key = node_of_value(graph, site.key)
+    with graph.graph.inserting_after(key):
+        turned = insert_call(graph, aten.transpose.int, (key, -2, -1), like=key)
+    sites = {name: replace(site, key=turned.name, key_transposed=True)}
+    assert FxSparseAttention(prepared={name: made}).apply(graph, [choice("spectral_sparse", sites)], sites) == 1
+    torch.testing.assert_close(run(graph, program)[0], 2 * simulate(made, *operands(0)), rtol=1e-4, atol=1e-5)
 
 
 def test_it_prints_as_plain_torch():
