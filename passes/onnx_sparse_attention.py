@@ -22,22 +22,21 @@ ACTION = "spectral_sparse"
 class SparsifyAttention(OnnxPass):
     """The nodes of `attention_nodes` in the place of a site for which `crossover.refusal` has no sentence.
 
-    1. k stored as k^T is transposed back. `prepared` maps the id of each site to its codebooks, tile and budget.
+    1. k stored as k^T is transposed back. 2. A model in an operator set before `OPSET` is left as it is.
+
+    `prepared` maps the id of each site to its codebooks, tile and budget.
     """
 
     name: ClassVar[str] = "onnx_sparse_attention"
     prepared: Mapping[str, SparsePrepared] = field(default_factory=dict, repr=False)
 
     def apply(self, model: ir.Model, choices: Sequence[Choice], sites: Mapping[str, Site]) -> int:
-        """See `OnnxPass.apply`; counts the attentions. Raises InputError for a site without an entry in `prepared`, and for a model in an
-        operator set older than 18."""
+        """See `OnnxPass.apply`; counts the attentions. Raises InputError for a site without an entry in `prepared`."""
         surgeon = Surgeon(model)
         found = [site for choice in choices if choice.action == ACTION for site in members(choice, sites)]
         pending = [site for site in found if isinstance(site, AttentionSite) and surgeon.pending(site)]
-        if pending and surgeon.opset < OPSET:
-            raise InputError(
-                f"The model is in ONNX operator set {surgeon.opset} and spectral attention needs {OPSET}; export it again with a newer one."
-            )
+        if surgeon.opset < OPSET:
+            pending = []
         for site in pending:
             if site.id not in self.prepared:
                 raise InputError(f"The choice at {site.id} is {ACTION}, but there are no prepared codebooks for it.")

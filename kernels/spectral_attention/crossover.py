@@ -206,7 +206,8 @@ def sparse_stages(site: AttentionSite, length: int, tile: int = TILE, density: f
     mean = [_stage("reduce_sum", {kind: rows / item}, [rows], means), *elementwise(1, means / item, item)]
     score = [
         _stage("matmul", {matrix: 2 * between * width}, [means, rows], between * item),
-        _stage("reduce_sum", {kind: 2 * between}, [between * item], pairs * item),
+        *elementwise(1, between, item),
+        _stage("reduce_sum", {kind: between}, [between * item], pairs * item),
         _stage("matmul", {matrix: 2 * pairs * width}, [means, means], pairs * item),
         *elementwise(9, pairs, item),
         _stage("topk", {kind: pairs * log2(max(tiles, 2))}, [pairs * item], wide / tile * (item + INDEX)),

@@ -1,4 +1,4 @@
-"""Spectral sparse attention as standard ONNX operators (opset 18 or later), equal to `reference.py`, for every length in one file."""
+"""Spectral sparse attention as standard ONNX operators (opset 15 or later), equal to `reference.py`, for every length in one file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from ...cost_model.errors import InputError
 from .prepare import SparsePrepared
 from .reference import FLOOR
 
-OPSET = 18
+OPSET = 15
+"""The first operator set whose Shape takes a part of the axes."""
 TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -107,7 +108,7 @@ def _scores(build: _Builder, centres: ir.Value, key_tiles: ir.Value, key_means: 
     flat = build("Reshape", key_tiles, build.join(0, -1, build("Shape", key_tiles, start=3, end=4)))
     logits = build("MatMul", centres, build("Transpose", flat, perm=(0, 2, 1)))
     apart = build("Reshape", logits, build.join(0, 0, keys.tiles, -1))
-    square = build("Div", build("ReduceSumSquare", apart, build.sizes(3), keepdims=0), keys.counts)
+    square = build("Div", build("ReduceSum", build("Mul", apart, apart), build.sizes(3), keepdims=0), keys.counts)
     mean = build("MatMul", centres, build("Transpose", key_means, perm=(0, 2, 1)))
     floor = build("Add", build("Mul", square, build.float(FLOOR)), build.float(TINY))
     variance = build("Max", build("Sub", square, build("Mul", mean, mean)), floor)
