@@ -10,8 +10,8 @@ class LinearSite:
     """y = x W + b with a constant W. `weight` is stored [N, K] if `transposed`, else [K, N]; K inputs, N outputs.
 
     `ops` are the ids it covers (the matmul, any transpose of the weight that only it uses, and a bias add behind it),
-    `output` the value after the bias. `rows` is the product of the leading dimensions of x. Sites of equal `group` read the same x (q/k/v, gate/up)
-    or share a weight, and must share a number format.
+    `output` the value after the bias. `rows` is the product of the leading dimensions of x. Sites of equal `group` read the
+    same x (q/k/v, gate/up) or share a weight, and must share a number format.
     """
 
     id: str
@@ -46,12 +46,13 @@ class ConvSite:
 
 @dataclass(frozen=True)
 class AttentionSite:
-    """softmax(softcap * tanh(scale * q k^T / softcap) + mask) v (no tanh where `softcap` is 0) with q [B, H, N, D], k and v [B, H_kv, S, D], output [B, H, N, D_v].
+    """softmax(softcap * tanh(scale * q k^T / softcap) + mask) v (no tanh where `softcap` is 0), with q [B, H, N, D], k and v
+    [B, H_kv, S, D] and output [B, H, N, D_v].
 
     `query`, `key`, `value` name the values that hold these layouts *before* the scale. `key_transposed` says that `key`
     names k^T [B, H_kv, D, S] (ONNX exporters transpose it in one step). `mask` is a value broadcast over
-    [B, H, N, S] ("" if none), `mask_kind` "additive", "boolean" (True = attend) or "boolean_inverted" (True = leave out). `form` is "operator" for an op that
-    already is attention and "walk" for one found from its softmax.
+    [B, H, N, S] ("" if none), `mask_kind` "additive", "boolean" (True = attend) or "boolean_inverted" (True = leave out).
+    `form` is "operator" for an op that already is attention and "walk" for one found from its softmax.
     """
 
     id: str

@@ -100,11 +100,8 @@ def time_in_turn(backend: Backend, graphs: Mapping[str, tuple[Any, Arrays]]) -> 
             graph, feeds = graphs[name]
             with backend.runner(graph) as run:
                 run(feeds)
-                started = time.perf_counter()
-                run(feeds)
-                repeats = max(2, min(200, round(SAMPLE_SECONDS / max(time.perf_counter() - started, 1e-6))))
-                laps = []
-                for _ in range(repeats):
+                laps: list[float] = []
+                while len(laps) < 2 or (sum(laps) < SAMPLE_SECONDS and len(laps) < 200):
                     started = time.perf_counter()
                     run(feeds)
                     laps.append(time.perf_counter() - started)

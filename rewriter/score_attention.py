@@ -43,7 +43,8 @@ def stand_in_attention(site: AttentionSite) -> SparsePrepared:
 
 
 def _prepared(site: AttentionSite, probe: Probe, samples: Sequence[Arrays]) -> SparsePrepared:
-    queries, keys = [], []
+    queries: list[np.ndarray] = []
+    keys: list[np.ndarray] = []
     share = -(-ROUNDING_ROWS // len(samples))
     for sample in samples:
         query, key, _ = _operands(site, probe, sample)

@@ -104,7 +104,7 @@ def test_a_metric_is_the_budget(monkeypatch):
         return 1.0 if len(calls) == 1 else 0.5
 
     result = szilard.rewrite(block_model(), calibration=samples(), budget=0.1, metric=metric)
-    assert set(c.action for c in result.plan.choices if c.kind == "linear") == {"leave"}
+    assert {c.action for c in result.plan.choices if c.kind == "linear"} == {"leave"}
     assert result.report["rolled_back"]
 
 
