@@ -54,7 +54,8 @@ def decide(
                 break
             assert calibration is not None
             if probe is None:
-                probe = stack.enter_context(_probe(graph, groups, backend))
+                able = {(c.kind, c.site) for c in choices if any(scored_as(o.action) and not o.reason for o in c.options)}
+                probe = stack.enter_context(_probe(graph, [g for g in groups if (g.kind, g.id) in able], backend))
             linears = {group: {name} for group, name in wanted.items() if group.kind == "linear"}
             attentions = [group for group in wanted if group.kind == "attention"]
             scores.update(score_linears(linears, net, probe, calibration.scoring, progress) if linears else {})
@@ -74,7 +75,8 @@ def lock(choices: Sequence[Choice], plan: Plan | None, runtime: str) -> list[Cho
     for choice in choices:
         option = choice.option(wanted.get(choice.site, "leave"))
         if option.reason:
-            raise BudgetError(f"The plan asks for {option.action} at {choice.site}, which is refused: {option.reason}.")
+            reason = option.reason.rstrip(".")
+            raise BudgetError(f"The plan asks for {option.action} at {choice.site}, which is refused: {reason}.")
     return [replace(c, action=wanted[c.site], locked=True) if c.site in wanted else c for c in choices]
 
 

@@ -9,9 +9,11 @@ from typing import Any
 from ..cost_model.device import Device
 from ..cost_model.net import Net
 from ..cost_model.plan import Option, Workload
-from ..cost_model.price import Cost, price_net, price_op, total_cost, with_seconds
+from ..cost_model.price import Cost, price_counts, price_net, price_op, total_cost, with_seconds
 from ..cost_model.saving import saving_interval
+from ..cost_model.sites import AttentionSite
 from ..cost_model.timing import TimeTable
+from ..kernels.spectral_attention.crossover import sparse_stages
 from .backend import Backend, Group
 from .candidates import candidate, random_feeds, signature, time_in_turn
 
@@ -73,7 +75,7 @@ class Pricing:
 
     def _price(self, graphs: Mapping[str, Any], same: str, group: Group, progress: Callable[[str], None]) -> dict[str, Cost]:
         views = {action: self.backend.view(micro, {}) for action, micro in graphs.items()}
-        costs = {action: price_net(view, self.device).total for action, view in views.items()}
+        costs = {action: self._modelled(action, view, group) for action, view in views.items()}
         if self.table is None:
             return costs
         seconds = {action: self.table.get(f"{same}/{action}") for action in graphs}
@@ -85,6 +87,14 @@ class Pricing:
             for action, value in seconds.items():
                 self.table.put(f"{same}/{action}", value or 0.0)
         return {action: with_seconds(cost, self.device, seconds[action] or 0.0) for action, cost in costs.items()}
+
+    def _modelled(self, action: str, view: Net, group: Group) -> Cost:
+        """The cost of a candidate's ops; those of sparse attention are known by stage, since a torch module shows none of its own."""
+        site = group.sites[0]
+        if action == "spectral_sparse" and isinstance(site, AttentionSite):
+            stages = sparse_stages(site, site.key_length)
+            return total_cost(price_counts(counts, self.device, kind) for kind, counts in stages)
+        return price_net(view, self.device).total
 
     def _option(self, action: str, costs: Sequence[Cost], leave: Sequence[Cost]) -> Option:
         weights = [phase.weight for phase in self.workload.phases]
