@@ -32,6 +32,7 @@ def decide(
     joules_elsewhere: float,
     known: Mapping[tuple[str, str], Score],
     progress: Callable[[str], None] = lambda _: None,
+    error_limit: float | None = None,
 ) -> tuple[Solution, Scores]:
     """The cheapest choices within the budget, and every score that was measured on the way to them.
 
@@ -44,7 +45,7 @@ def decide(
         probe: Probe | None = None
         while True:
             scored = [_with_errors(choice, scores) for choice in choices]
-            solution = solve(scored, budget, joules_elsewhere=joules_elsewhere)
+            solution = solve(scored, budget, error_limit=error_limit, joules_elsewhere=joules_elsewhere)
             wanted = {
                 by_id[choice.kind, choice.site]: scored_as(choice.action)
                 for choice in solution.choices
@@ -106,6 +107,7 @@ def _said(choice: Choice, scores: Mapping[tuple[str, str], Score]) -> Choice:
         unknown = replace(option, error=float("inf"))
         if not eligible(option, choice.before):
             return unknown
-        return replace(unknown, reason="its error was not measured, since it costs more joules than what was taken")
+        why = "the plan locks another action" if choice.locked else "it costs more joules than what was taken"
+        return replace(unknown, reason=f"its error was not measured, since {why}")
 
     return replace(choice, options=tuple(said(option) for option in choice.options))

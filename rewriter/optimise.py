@@ -20,14 +20,16 @@ from .apply import Applied, apply_choices, clean_up
 from .backend import Backend, Group, groups_of
 from .calibration import Calibration
 from .candidates import scored_as
-from .check import Gate, hold_to_budget
+from .check import Gate
 from .decide import decide, lock
+from .hold import hold_to_budget
 from .options import Nets, Pricing
 from .refusals import refusals
 from .score import Score
 from .solve import Solution, with_reasons
 
 Progress = Callable[[str], None]
+DEFAULT_ERROR = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +92,25 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
 
     inside = {op for group in groups for op in backend.footprint(group, net)}
     elsewhere = _elsewhere(before, inside, request.workload)
-    solution, scores = decide(
-        graph, net, groups, choices, backend, request.budget, request.calibration, elsewhere[0], request.known_scores, progress
-    )
     gate = Gate(program, backend, request.budget, request.calibration, request.metric)
+    scores = dict(request.known_scores)
+
+    def decided(error_limit: float) -> Solution:
+        solution, found = decide(
+            graph,
+            net,
+            groups,
+            choices,
+            backend,
+            request.budget,
+            request.calibration,
+            elsewhere[0],
+            scores,
+            progress,
+            error_limit,
+        )
+        scores.update(found)
+        return solution
 
     def rewrite(solved: Solution) -> Applied:
         prepared = {
@@ -104,7 +121,9 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
         }
         return apply_choices(graph, solved.choices, sites, backend, prepared, gate, progress)
 
-    held = hold_to_budget(solution, rewrite, gate, progress)
+    # A metric says nothing about single sites: until it is checked, their errors are held to the default budget.
+    solution = decided(DEFAULT_ERROR if request.metric else request.budget.error)
+    held = hold_to_budget(solution, rewrite, decided, gate, progress)
     chosen = with_reasons(held.choices, request.budget)
     changed = any(choice.action != "leave" for choice in chosen)
     return Optimised(

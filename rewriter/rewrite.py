@@ -11,6 +11,7 @@ from ..cost_model.device import load_device
 from ..cost_model.errors import InputError
 from ..cost_model.plan import Budget, Plan, Step
 from ..cost_model.program import Program
+from ..cost_model.sites import Miss
 from ..cost_model.timing import TimeTable
 from .backend import Backend
 from .backend_onnx import OnnxBackend
@@ -21,12 +22,10 @@ from .export_onnx import export_onnx
 from .folder import check_target, new_folder
 from .load import load
 from .metric import metric_function
-from .optimise import Optimised, Request, optimise
+from .optimise import DEFAULT_ERROR, Optimised, Request, optimise
 from .report_data import build_report
 from .whole import measured_seconds, take_back_if_dearer
-from .workload import workload_for
-
-DEFAULT_ERROR = 0.02
+from .workload import sample_shapes, workload_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +72,13 @@ def rewrite(
         check_target(out, force)
     device = load_device(target)
     replayed = _plan(plan)
-    loaded = load(model, sample=sample, task=task)
+    loaded = load(model, sample=sample, task=task, shapes=sample_shapes(workload))
     program = loaded.program
     score = metric_function(metric) or loaded.metric
     wanted = budget if isinstance(budget, Budget) else Budget(error=float(budget))
+    if score is not None:
+        name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
+        wanted = replace(wanted, metric=name if metric is not None else loaded.metric_name)
     if exact:
         wanted = Budget(0.0, wanted.joules, wanted.metric)
     if wanted.error < 0 or (wanted.joules is not None and wanted.joules <= 0):
@@ -94,7 +96,8 @@ def rewrite(
     )
     done: tuple[Optimised, ...] = ()
     # onnxruntime first: what an option does to the outputs belongs to the model, so that the other runtime need not measure it again.
-    for each, backend in reversed(_runtimes(program, progress)):
+    runtimes, refused = _runtimes(program, progress)
+    for each, backend in reversed(runtimes):
         known = {key: score for earlier in done for key, score in earlier.scores.items()}
         done = (optimise(each, backend, replace(request, known_scores=known), progress), *done)
     measured: dict[str, Any] = {}
@@ -107,9 +110,10 @@ def rewrite(
         workload=request.workload,
         budget=wanted,
         choices=tuple(choice for each in done for choice in each.choices),
-        misses=tuple(dict.fromkeys(miss for each in done for miss in each.misses)),
+        misses=tuple(dict.fromkeys([*refused, *(miss for each in done for miss in each.misses)])),
     )
-    report = build_report(program, whole, done, request, measured, (*program.notes, *loaded.notes))
+    notes = [*loaded.notes, *(note for each in done for note in each.original.notes), *(miss.reason for miss in refused)]
+    report = build_report(program, whole, done, request, measured, tuple(dict.fromkeys(notes)))
     folder = None
     if out is not None:
         progress(f"writing {out}")
@@ -140,14 +144,20 @@ def _plan(source: Plan | Mapping[str, Any] | str | Path | None) -> Plan | None:
     return Plan.from_json(source)
 
 
-def _runtimes(program: Program, progress: Callable[[str], None]) -> list[tuple[Program, Backend]]:
-    """The programs to rewrite: ONNX in, ONNX out; a PyTorch program on its own runtime and, exported as float, on onnxruntime."""
+def _runtimes(program: Program, progress: Callable[[str], None]) -> tuple[list[tuple[Program, Backend]], list[Miss]]:
+    """The programs to rewrite: ONNX in, ONNX out; a PyTorch program on its own runtime and, exported as float, on onnxruntime. Where it
+    cannot be exported or onnxruntime does not run the export (it has no bfloat16 arithmetic), PyTorch alone, and the Miss that says so."""
     if program.runtime == "onnxruntime":
-        return [(program, OnnxBackend(program.sample))]
+        return [(program, OnnxBackend(program.sample))], []
     from .backend_torch import TorchBackend
 
     progress("exporting to ONNX")
-    return [(program, TorchBackend(program)), (export_onnx(program), OnnxBackend(program.sample))]
+    try:
+        exported = export_onnx(program)
+    except InputError as fault:
+        reason = f"Only PyTorch was rewritten, and no model.onnx is written: {fault}"
+        return [(program, TorchBackend(program))], [Miss(program.source, "export", reason)]
+    return [(program, TorchBackend(program)), (exported, OnnxBackend(program.sample))], []
 
 
 def _onnx_module(done: Optimised) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

@@ -87,9 +87,10 @@ class OnnxProbe:
 
     def capture(self, sample: Arrays, values: Sequence[str]) -> dict[str, np.ndarray]:
         """The named values on one sample, undisturbed."""
-        constant = [v for v in values if v in sample]
-        found = run_session(self._session, self._feeds(sample, {}), [v for v in values if v not in sample])
-        return {**found, **{v: sample[v] for v in constant}}
+        computed = [value for value in values if value not in sample]
+        # An empty list of outputs means all of them to onnxruntime.
+        found = run_session(self._session, self._feeds(sample, {}), computed) if computed else {}
+        return {**found, **{value: sample[value] for value in values if value in sample}}
 
     def run(self, sample: Arrays, addends: Arrays) -> dict[str, np.ndarray]:
         """The model's outputs on one sample with `addends` (value name -> array) added where they are named."""

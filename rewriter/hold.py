@@ -1,0 +1,94 @@
+"""Hold a plan to its budget: apply, check on held-out data, and while it is over, decide again under a tighter limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..cost_model.errors import BudgetError
+from ..cost_model.plan import Choice, Step
+from .apply import Applied
+from .check import Gate
+from .solve import Solution
+
+# The predicted error falls at least by this factor from one attempt to the next, however little the budget was missed by.
+TIGHTER = 1.25
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A rewrite that passed the final gate, after the changes that the sentences in `rolled_back` name."""
+
+    graph: Any
+    choices: tuple[Choice, ...]
+    steps: tuple[Step, ...]
+    printed: tuple[str, ...]
+    rolled_back: tuple[str, ...]
+    error: float
+    metric: tuple[float, float] | None
+
+
+def hold_to_budget(
+    solution: Solution,
+    rewrite: Callable[[Solution], Applied],
+    decide: Callable[[float], Solution],
+    gate: Gate,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Held:
+    """1. Apply and check. 2. Over budget: `decide` under a limit on the predicted error that is smaller by the measured excess. 3. Where
+    that changes nothing, the choice with the worst error per joule saved goes back to "leave". With nothing left the original passes by
+    definition. Raises BudgetError where only locked choices are left.
+    """
+    rolled_back: list[str] = []
+    undone: set[tuple[str, str]] = set()
+    while True:
+        applied = rewrite(solution)
+        rolled_back += applied.rolled_back
+        undone |= {_place(now) for now, was in zip(applied.choices, solution.choices, strict=True) if now.action != was.action}
+        solution = replace(solution, choices=applied.choices)
+        error, metric = 0.0, None
+        if any(choice.action != "leave" for choice in solution.choices):
+            progress("checking on held-out data")
+            error, metric = gate.held_out(applied.graph)
+        excess = gate.excess(error, metric)
+        if excess <= 1:
+            return Held(applied.graph, solution.choices, applied.steps, applied.printed, tuple(rolled_back), error, metric)
+        before = solution
+        limit = sum(choice.after.error for choice in before.choices) / max(excess, TIGHTER)
+        solution = _without(decide(limit), undone) if limit > 0 else before
+        if [c.action for c in solution.choices] == [c.action for c in before.choices]:
+            solution = _take_back_worst(before, excess, error)
+            undone |= {
+                _place(now) for now, was in zip(solution.choices, before.choices, strict=True) if now.action != was.action
+            }
+        rolled_back += [
+            f"{was.action} at {was.site} on {was.runtime} was taken back to {now.action}: what was spent was {excess:.2g} times the budget."
+            for now, was in zip(solution.choices, before.choices, strict=True)
+            if now.action != was.action
+        ]
+
+
+def _place(choice: Choice) -> tuple[str, str]:
+    return choice.kind, choice.site
+
+
+def _without(solution: Solution, undone: set[tuple[str, str]]) -> Solution:
+    """The solution with the choices that were undone before left undone."""
+    kept = (replace(c, action="leave") if _place(c) in undone and not c.locked else c for c in solution.choices)
+    return replace(solution, choices=tuple(kept))
+
+
+def _take_back_worst(solution: Solution, excess: float, measured: float) -> Solution:
+    changed = [c for c in solution.choices if c.action != "leave" and not c.locked]
+    if not changed:
+        raise BudgetError(
+            f"The plan's locked choices give an error of {measured:.3g}, {excess:.2g} times the budget; "
+            "unlock or change one, or raise --budget."
+        )
+    worst = max(changed, key=_error_per_joule)
+    return replace(solution, choices=tuple(replace(c, action="leave") if c is worst else c for c in solution.choices))
+
+
+def _error_per_joule(choice: Choice) -> tuple[float, str]:
+    return choice.after.error / max(choice.before.joules - choice.after.joules, 1e-30), choice.site
