@@ -48,7 +48,8 @@ class Counts:
 
 def count(op: Op, net: Net) -> Counts:
     """The work of one op at the shapes of `net`. An op outside the vocabulary, or with a shape that is not known, keeps its
-    compulsory bytes and has `known` False. `if` counts its most expensive branch, `loop` and `scan` one body (never known)."""
+    compulsory bytes and has `known` False. `if` counts the branch that is known to be taken (attribute "taken"), else its most
+    expensive one; `loop` and `scan` count one body (never known)."""
     if op.kind in SILENT:
         return Counts(elements=_elements(op, net))
     if op.kind in kinds.CONTROL:
@@ -113,7 +114,9 @@ def _elements(op: Op, net: Net) -> float:
 
 
 def _control(op: Op, net: Net) -> Counts:
-    nets = [_with_captured(body, net) for body in op.branches]
+    taken = op.attributes.get("taken")
+    branches = op.branches if taken is None else op.branches[taken : taken + 1]
+    nets = [_with_captured(body, net) for body in branches]
     bodies = [sum((count(inner, body) for inner in body.ops.values()), Counts(launches=1)) for body in nets]
     if not bodies:
         return Counts(launches=1, known=False)

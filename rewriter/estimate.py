@@ -14,7 +14,7 @@ from ..cost_model.price import price_net
 from .backend import Backend
 from .backend_onnx import OnnxBackend
 from .load import load
-from .workload import workload_for
+from .workload import sample_shapes, workload_for
 
 FORMAT = 1
 
@@ -36,7 +36,7 @@ def estimate(
     compulsory bytes and named in "unpriced", and "at_least" is True; with `strict` that is an InputError. `shapes`: see `load`.
     """
     device = load_device(target)
-    loaded = load(model, task=task, shapes=shapes, sample=sample)
+    loaded = load(model, task=task, shapes=shapes or sample_shapes(workload), sample=sample)
     program = loaded.program
     asked = workload_for(program, workload or loaded.workload)
     backend: Backend

@@ -17,11 +17,12 @@ from onnx_ir.passes import common
 from ..cost_model.errors import InputError, SzilardError
 from ..cost_model.program import Program
 from ..cost_model.sample_onnx import symbols
+from ..cost_model.view_fx import as_numpy
 from .check_trace import grown
 from .fault_text import root_fault_text
 from .normal_onnx import normalise
 from .runtime_onnx import open_session, run_session
-from .runtime_torch import torch_runner
+from .runtime_torch import as_tensors, torch_runner
 from .translate_attention import attention
 
 OPSET = 20
@@ -37,7 +38,7 @@ def export_onnx(program: Program) -> Program:
 
     Raises InputError where the exporter has no translation (naming the operator) and where onnxruntime computes other numbers.
     """
-    arrays = [torch.from_numpy(np.array(program.sample[name])) for name in program.inputs]
+    arrays = list(as_tensors(program.sample, program.inputs))
     axes = [program.dynamic.get(name, {}) for name in program.inputs]
     larger = tuple(grown(tensor, free, {}, least=2) for tensor, free in zip(arrays, axes, strict=True))
     try:
@@ -63,7 +64,7 @@ def export_onnx(program: Program) -> Program:
     notes = (*program.notes, *_restore_axes(model, program.dynamic))
     result = replace(program, graph=model, runtime="onnxruntime", dynamic=symbols(model), notes=notes)
     for tensors in (arrays, larger):
-        _check_numbers(program, result, {n: t.numpy() for n, t in zip(program.inputs, tensors, strict=True)})
+        _check_numbers(program, result, {n: as_numpy(t) for n, t in zip(program.inputs, tensors, strict=True)})
     return result
 
 

@@ -26,7 +26,7 @@ from .load import load
 from .output_distance import output_distance
 from .timed_model import Call, bound_call, timed_model
 from .whole import phase_feeds
-from .workload import workload_for
+from .workload import sample_shapes, workload_for
 
 ROUNDS = 30
 METER_WINDOWS = 3
@@ -49,9 +49,10 @@ def measure(
     folder that Szilard wrote, else the roofline of `target`. Joules are measured only where a counter exists; else
     "unavailable" says why, and "modelled" prices the measured seconds. Raises InputError for what cannot be used.
     """
-    loaded = load(spec, task=task)
+    asked = workload or _planned(spec)
+    loaded = load(spec, task=task, shapes=sample_shapes(asked))
     program, device, meter = loaded.program, load_device(target), open_meter()
-    wanted = workload_for(program, workload or _planned(spec) or loaded.workload)
+    wanted = workload_for(program, asked or loaded.workload)
     runs = []
     with timed_model(program, spec) as bind:
         for phase in wanted.phases:
@@ -82,11 +83,11 @@ def compare(
     the workload says, and "runs" has each. "error" is the relative squared distance of B's outputs from A's. Raises InputError where the
     two do not read the same inputs.
     """
-    loaded = [load(spec, task=task) for spec in (first, second)]
+    asked = workload or _planned(first) or _planned(second)
+    loaded = [load(spec, task=task, shapes=sample_shapes(asked)) for spec in (first, second)]
     a, b = (each.program for each in loaded)
     _same_inputs(a, b)
-    asked = workload or _planned(first) or _planned(second) or loaded[0].workload or loaded[1].workload
-    wanted = workload_for(a, asked)
+    wanted = workload_for(a, asked or loaded[0].workload or loaded[1].workload)
     workload_for(b, wanted)
     meter, phases = open_meter(), []
     with ExitStack() as stack:

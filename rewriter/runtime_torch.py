@@ -14,7 +14,14 @@ from .backend import Arrays, Runner
 
 def as_tensors(arrays: Arrays, names: Sequence[str]) -> tuple[torch.Tensor, ...]:
     """Inputs in the order of `names`."""
-    return tuple(torch.from_numpy(np.array(arrays[name])) for name in names)
+    return tuple(as_tensor(arrays[name]) for name in names)
+
+
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """A copy as a tensor; bfloat16, which numpy has from ml_dtypes and torch does not take from it, goes over by its bits."""
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(np.array(array.view(np.int16))).view(torch.bfloat16)
+    return torch.from_numpy(np.array(array))
 
 
 def as_array(tensor: Any) -> np.ndarray:

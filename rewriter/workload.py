@@ -65,6 +65,21 @@ def read_workload(path: str | Path) -> Workload:
     return Workload(tuple(_phase(entry, f"Entry {index} of the workload file {path}") for index, entry in enumerate(data)))
 
 
+def sample_shapes(request: Any) -> dict[str, tuple[int, ...]] | None:
+    """The shapes of the first phase that `request`, as in `workload_for`, gives by name: a model may run on no others. None for none."""
+    asked = _asked(request)
+    named = {name: dims for name, dims in asked.phases[0].shapes.items() if name != EVERY_INPUT} if asked else {}
+    return named or None
+
+
+def _asked(request: Any) -> Workload | None:
+    if request is None or isinstance(request, Workload):
+        return request
+    if isinstance(request, Path) or (isinstance(request, str) and request.endswith(".json")):
+        return read_workload(request)
+    return parse_shapes([request] if isinstance(request, str) else list(request)) if request else None
+
+
 def workload_for(program: Program, request: Any = None) -> Workload:
     """The workload that `request` asks for, with one shape for each input of `program`: a Workload, a path to a workload file, `--shape`
     texts, or None for the sample's own shapes.
@@ -72,15 +87,10 @@ def workload_for(program: Program, request: Any = None) -> Workload:
     A bare shape goes to every input of its rank; an input that is not named keeps its sample's shape, with the symbols that the named ones
     bind. Raises InputError for an unknown input, a rank that differs, an axis that the trace fixed, or a symbol bound twice.
     """
-    if request is None or (isinstance(request, list | tuple) and not request):
+    asked = _asked(request)
+    if asked is None:
         shapes = {name: tuple(program.sample[name].shape) for name in program.inputs}
         return Workload((Phase(_short(shapes), shapes),))
-    if isinstance(request, Workload):
-        asked = request
-    elif isinstance(request, Path) or (isinstance(request, str) and request.endswith(".json")):
-        asked = read_workload(request)
-    else:
-        asked = parse_shapes([request] if isinstance(request, str) else list(request))
     return Workload(tuple(_complete(phase, program) for phase in asked.phases))
 
 

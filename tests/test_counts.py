@@ -81,6 +81,18 @@ def test_if_counts_its_most_expensive_branch_and_loops_one_body():
     assert not count(net.ops["op0"], net).known
 
 
+def test_a_branch_that_is_known_to_be_taken_counts_alone():
+    odd = net_of({"a": (1,), "b": (1,)}, [(kinds.other("x"), ["a"], ["b"])])
+    shapes, branches = {"c": (), "y": (9, 5)}, {"op0": (body(3), body(9), odd)}
+    for taken, rows in ((0, 3), (1, 9)):
+        net = net_of(shapes, [("if", ["c"], ["y"], {"taken": taken})], branches=branches, dtypes={"c": "bool"})
+        found = count(net.ops["op0"], net)
+        assert found.flops == {"float32": 12 * 5 * rows}
+        assert found.known
+    net = net_of(shapes, [("if", ["c"], ["y"], {"taken": 2})], branches=branches, dtypes={"c": "bool"})
+    assert not count(net.ops["op0"], net).known
+
+
 def test_a_branch_reads_values_of_the_net_around_it():
     inner = net_of({"b": (9, 5)}, [("mul", ["outside", "outside"], ["b"])])
     middle = net_of({"m": (9, 5)}, [("if", [], ["m"])], branches={"op0": (inner,)})

@@ -38,7 +38,7 @@ def models(tmp_path, monkeypatch):
     """Writes models and loads them without the real loader; `calibration` is what each comes with."""
     found = SimpleNamespace(folder=tmp_path, calibration=None)
 
-    def load(spec, task=None):
+    def load(spec, task=None, shapes=None):
         path = tmp_path / spec if str(spec).endswith(".onnx") else tmp_path / spec / "model.onnx"
         graph = ir.load(path)
         name = graph.graph.inputs[0].name

@@ -180,3 +180,15 @@ def test_what_cannot_be_used_is_said_before_any_work(monkeypatch, tmp_path):
         szilard.rewrite(block_model(), budget=-1)
     with pytest.raises(szilard.InputError, match="plan"):
         szilard.rewrite(block_model(), plan=tmp_path / "none.json")
+
+
+def test_what_onnxruntime_cannot_run_is_rewritten_for_torch_alone(monkeypatch, tmp_path):
+    set_clock(monkeypatch, FAST_INT8)
+    block, inputs = Block().eval().bfloat16(), {"x": torch.randn(2, 5, 48, dtype=torch.bfloat16)}
+    result = szilard.rewrite(block, inputs, calibration=samples(), out=tmp_path / "out")
+    assert [each.backend.runtime for each in result.optimised] == ["torch"]
+    assert set(actions(result, "torch").values()) >= {"int8_static"}
+    (reason,) = {miss.reason for miss in result.plan.misses if miss.kind == "export"}
+    assert "no model.onnx is written: onnxruntime cannot load" in reason
+    assert reason in result.report["model"]["notes"]
+    assert {"model.onnx", "model.py"} & {path.name for path in (tmp_path / "out").iterdir()} == {"model.py"}

@@ -7,7 +7,7 @@ import pytest
 
 from szilard.cost_model.errors import InputError
 from szilard.cost_model.program import Program
-from szilard.rewriter.workload import parse_shape, parse_shapes, read_workload, workload_for
+from szilard.rewriter.workload import parse_shape, parse_shapes, read_workload, sample_shapes, workload_for
 
 
 def test_several_inputs_and_a_weight():
@@ -64,6 +64,12 @@ def test_no_workload_is_the_shapes_of_the_sample():
 def test_texts_and_workloads_are_one(request_):
     workload = workload_for(TEXT, request_)
     assert [(p.name, p.weight) for p in workload.phases] == [("3x5", 0.25), ("1x9", 0.75)]
+
+
+def test_the_sample_takes_the_shapes_that_are_named():
+    assert sample_shapes(["ids=2x7,mask=2x7:0.3", "ids=8x128"]) == {"ids": (2, 7), "mask": (2, 7)}
+    assert sample_shapes(parse_shapes(["ids=2x7"])) == {"ids": (2, 7)}
+    assert [sample_shapes(request) for request in (None, [], "3x5")] == [None] * 3
 
 
 def test_a_workload_file_by_its_path(tmp_path):
