@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from . import kinds
+from .collection import collection_paused
 from .cost import GIVEN, Cost, NetCost, total_cost
 from .counts import Counts, count, count_group
 from .counts_traffic import root, traffic, value_bytes
@@ -135,8 +136,9 @@ def price_net(
     `total_seconds` are given seconds of the net as a whole: the total then pays static power for them, whatever its ops add up to.
     """
     given = seconds or {}
-    costs = {op.id: price_op(op, net, device, given.get(op.id), label) for op in net.ops.values()}
-    edge = edge_bytes(net)
+    with collection_paused():
+        costs = {op.id: price_op(op, net, device, given.get(op.id), label) for op in net.ops.values()}
+        edge = edge_bytes(net)
     total = replace(total_cost(costs.values()), io_bytes=edge, io_bytes_core=edge)
     if total_seconds is not None:
         total = with_seconds(total, device, total_seconds, label)
