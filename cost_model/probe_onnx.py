@@ -26,9 +26,11 @@ def run(proto: onnx.ModelProto, weights: Weights, inputs: Mapping[str, np.ndarra
     if not any(entry.domain == "" for entry in probe.opset_import):
         probe.opset_import.add(domain="", version=17)
     del probe.graph.value_info[:]
-    arrays = {}
+    arrays, read = {}, _read(probe.graph)
     for info in [info for info in probe.graph.input if info.name in weights]:
         probe.graph.input.remove(info)
+        if info.name not in read:  # onnxruntime drops it first and then fails to find it
+            continue
         weight = weights[info.name]
         if weight.dtype.numpy().isbuiltin != 1:  # bfloat16, int4 and their like, which onnxruntime takes from no numpy array
             ir.serde.serialize_tensor_into(probe.graph.initializer.add(), weight)
@@ -49,6 +51,16 @@ def run(proto: onnx.ModelProto, weights: Weights, inputs: Mapping[str, np.ndarra
         return session.run(None, dict(inputs))
     except Exception:  # onnxruntime's faults share no base class; by contract, what cannot be run stays unknown
         return None
+
+
+def _read(graph: onnx.GraphProto) -> set[str]:
+    found = {output.name for output in graph.output}
+    for node in graph.node:
+        found.update(node.input)
+        for attribute in node.attribute:
+            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                found |= _read(inner)
+    return found
 
 
 def measure_shapes(

@@ -53,6 +53,7 @@ class CleanUp(OnnxPass):
             fixed = len(fix_reshapes(model.graph, inferred_sizes(model, {})))
         common.RemoveUnusedNodesPass()(model)
         common.RemoveUnusedFunctionsPass()(model)
+        _drop_unread_initializers(model)
         _make_contiguous(model)
         common.DeduplicateHashedInitializersPass()(model)
         merge_duplicates(model)
@@ -69,6 +70,15 @@ class CleanUp(OnnxPass):
             v for v in node.inputs if v is not None and v.const_value is not None and v.const_value.size > self.result_limit
         ]
         return False if any(len(value.uses()) > 1 for value in large) else None
+
+
+def _drop_unread_initializers(model: ir.Model) -> None:
+    """A branch that folding left out still counts among the uses of what it read, so that the pass of onnx_ir keeps it."""
+    read = {value for node in model.graph.all_nodes() for value in node.inputs} | {v for g in model.graphs() for v in g.outputs}
+    for graph in model.graphs():
+        for name, value in list(graph.initializers.items()):
+            if value not in read and not value.is_graph_input():
+                del graph.initializers[name]
 
 
 def _make_contiguous(model: ir.Model) -> None:

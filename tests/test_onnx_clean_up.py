@@ -132,6 +132,17 @@ def test_large_results_are_not_computed_ahead():
     assert kinds(small) == ["MatMul", "Transpose"]
 
 
+def test_a_weight_of_a_branch_that_is_never_taken_goes():
+    text = """(float[N,4] x) => (float[N,4] y) {
+      h = If (c) <then_branch = a () => (t) { t = MatMul(x, w) }, else_branch = b () => (e) { e = MatMul(x, v) }>  y = Relu(h)
+    }"""
+    weights = {"c": np.array(True), "w": numbers(4, 4), "v": numbers(4, 4, seed=1)}
+    after = apply(CleanUp(), graph(text, weights), (), ())[0]
+    assert kinds(after) == ["MatMul", "Relu"]
+    assert list(after.graph.initializers) == ["w"]
+    assert_same(graph(text, weights), after, {"x": numbers(3, 4, seed=2)}, tolerance=0)
+
+
 def test_old_files_list_weights_as_inputs():
     model = graph("(float[N,4] x) => (float[N,4] y) { y = MatMul(x, w) }", {"w": numbers(4, 4)}, opset=8)
     model.ir_version = 3

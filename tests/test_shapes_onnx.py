@@ -50,6 +50,11 @@ def test_what_depends_on_data_is_read_off_the_sample():
     assert infer(given, {"x": (4,)}, {"x": sample}).flat["y"] == ((1, 4), "int64"), "a sample of another shape is no sample"
 
 
+def test_a_weight_that_nothing_reads_is_no_obstacle_to_a_run():
+    given = model("(float[N] x) => (y) { y = NonZero(x) }", LARGE)
+    assert infer(given, {"x": (3,)}, {"x": np.array([0, 1, 2], np.float32)}).flat["y"] == ((1, 2), "int64")
+
+
 def test_what_cannot_be_run_stays_unknown():
     found = infer(model("(float[N,3] x) => (y) { h = com.microsoft.Unheard(x) y = Relu(x) }"), {"x": (2, 3)}).flat
     assert "h" not in found or found["h"] == (None, None)
