@@ -53,7 +53,7 @@ def open_session(model: ir.Model | Path, *, optimize: bool = True, threads: int 
         try:
             session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as fault:  # onnxruntime raises a dozen unrelated types here
-            raise InputError(f"onnxruntime cannot load the model: {str(fault).splitlines()[0]}") from fault
+            raise InputError(f"onnxruntime cannot load the model: {_quoted(fault)}") from fault
         yield session
 
 
@@ -63,7 +63,12 @@ def run_session(session: ort.InferenceSession, feeds: Arrays, outputs: Sequence[
     try:
         return dict(zip(names, session.run(names, dict(feeds)), strict=True))
     except Exception as fault:  # as above
-        raise InputError(f"onnxruntime failed while running the model: {str(fault).splitlines()[0]}") from fault
+        raise InputError(f"onnxruntime failed while running the model: {_quoted(fault, 2)}") from fault
+
+
+def _quoted(fault: Exception, lines: int = 1) -> str:
+    """The first lines of a message as one; on a shape that does not fit, the second line says which axis."""
+    return " ".join(line.strip() for line in str(fault).splitlines()[:lines]) or type(fault).__name__
 
 
 @contextmanager
