@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -14,6 +15,7 @@ from torch.fx import GraphModule, Node
 from .attributes_aten import CallFacts, attributes_of
 from .kinds import other
 from .kinds_aten import kind_of_aten
+from .module_op import MODULE_OP
 from .net import Net, Op, Value
 from .symbols_fx import Symbols
 
@@ -24,7 +26,8 @@ def view_fx(graph: GraphModule, shapes: Mapping[str, tuple[int, ...]]) -> Net:
     """One `Op` for each call, under the node's name, with `shapes` (input name -> sizes) put in for the symbolic sizes.
 
     Value names are node names; a node with several outputs writes "<node>.0", "<node>.1", ..., and the getitem behind it is an
-    identity with attribute `index`. A number among the operands becomes a one-element constant "<node>:<argument index>".
+    identity with attribute `index`. A number among the operands becomes a one-element constant "<node>:<argument index>". A call of a
+    module is the op that its `ModuleOp` says, with the module's buffers as constants "<node>:<buffer>".
     Every node needs `meta["val"]`. Linear in the number of nodes. Raises InputError for a shape that does not fit.
     """
     return _Builder(graph, Symbols(graph.graph, shapes)).net()
@@ -57,6 +60,8 @@ class _Builder:
                 self._constant(node)
             elif node.op == "output":
                 torch.fx.node.map_arg(node.args, lambda source: outputs.append(source.name))
+            elif MODULE_OP in node.meta:
+                self._module(node)
             else:
                 self._call(node)
         return Net(self.ops, self.values, tuple(inputs), tuple(outputs))
@@ -67,6 +72,18 @@ class _Builder:
             found = getattr(found, part)
         if isinstance(found, torch.Tensor):
             self.values[node.name] = Value(node.name, tuple(found.shape), _dtype(found), lambda: as_numpy(found))
+
+    def _module(self, node: Node) -> None:
+        """A call of a module of ours, as the op that the pass which put it there says it is."""
+        module, said = self.graph.get_submodule(str(node.target)), node.meta[MODULE_OP]
+        operands = [source.name for source in node.all_input_nodes]
+        for buffer, tensor in module.named_buffers():
+            name = f"{node.name}:{buffer}"
+            self.values[name] = Value(name, tuple(tensor.shape), _dtype(tensor), partial(as_numpy, tensor))
+            operands.append(name)
+        self.values[node.name] = self._value(node.name, node.meta["val"])
+        target = f"szilard.{type(module).__name__}"
+        self.ops[node.name] = Op(node.name, said.kind, target, tuple(operands), (node.name,), said.attributes, _origin(node))
 
     def _value(self, name: str, fake: Any) -> Value:
         if isinstance(fake, torch.Tensor):

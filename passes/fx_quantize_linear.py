@@ -10,15 +10,32 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from ..cost_model.errors import InputError
+from ..cost_model.module_op import MODULE_OP, ModuleOp
 from ..cost_model.plan import Choice
 from ..cost_model.sites import Site
-from ..kernels.quantized_linear.formats import FORMATS, Prepared, merge
-from ..kernels.quantized_linear.torch_cpu import build
+from ..kernels.quantized_linear import torch_cpu, torch_cuda
+from ..kernels.quantized_linear.formats import EVERY_FORMAT, PER_COLUMN, TRITON_FORMATS, Prepared, merge
+from ..kernels.quantized_linear.triton_kernel import MOST_ROWS
 from .fx_graph import copy_origin, fake_mode_of
 from .fx_linear import FxLinear, linears_of, replace_linear, split_columns
 from .fx_pass import FxPass
 
 MERGED = "_merged"
+
+
+def build(prepared: Prepared) -> nn.Module:
+    """The torch module [..., K] -> [..., N] of any format."""
+    return (torch_cuda if prepared.base in TRITON_FORMATS else torch_cpu).build(prepared)
+
+
+def module_op(prepared: Prepared) -> ModuleOp:
+    """What a call of that module computes: float products with weights that are expanded for each tile of rows (Triton) or once a call
+    (blocks), or int8 products with inputs that are quantised on the way."""
+    if prepared.base in TRITON_FORMATS:
+        return ModuleOp("matmul_nbits", {"bits": 8, "row_tile": MOST_ROWS})
+    if prepared.base not in PER_COLUMN:
+        return ModuleOp("matmul_nbits", {"bits": prepared.scalars["bits"], "block": prepared.scalars["block"]})
+    return ModuleOp("matmul_nbits", {"bits": 8, "accuracy_level": 4})
 
 
 @dataclass(frozen=True)
@@ -37,7 +54,7 @@ class FxQuantizeLinear(FxPass):
         """Counts the sites. Raises InputError for a site whose weights are not in `prepared` in that format."""
         changed = 0
         for choice in choices:
-            if choice.action.removesuffix(MERGED) not in FORMATS:
+            if choice.action.removesuffix(MERGED) not in EVERY_FORMAT:
                 continue
             for group in linears_of(graph, choice, sites):
                 if choice.action.endswith(MERGED) and len(group) > 1:
@@ -69,6 +86,7 @@ class FxQuantizeLinear(FxPass):
         graph.add_submodule(target, self.build(prepared).eval())
         node = graph.graph.call_module(target, (like.x,))
         copy_origin(node, like.matmul)
+        node.meta[MODULE_OP] = module_op(prepared)
         x = like.x.meta["val"]
         with fake_mode_of(graph):
             node.meta["val"] = x.new_empty((*x.shape[:-1], prepared.out_features))

@@ -13,12 +13,12 @@ from ..cost_model.device import Device
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, LinearSite, Site, kind_of
-from ..kernels.quantized_linear.formats import FORMATS
+from ..kernels.quantized_linear.formats import EVERY_FORMAT
 
 Arrays = Mapping[str, np.ndarray]
 Runner = Callable[[Arrays], dict[str, np.ndarray]]
 
-FORMAT_ACTIONS = frozenset(f"{name}{suffix}" for name in FORMATS for suffix in ("", "_merged"))
+FORMAT_ACTIONS = frozenset(f"{name}{suffix}" for name in EVERY_FORMAT for suffix in ("", "_merged"))
 EXACT_ACTIONS = frozenset({"leave", "merged", "fused_attention", "skip_layer_norm", "sum_layer_norm", "fold_batch_norm"})
 
 

@@ -14,7 +14,7 @@ from ..cost_model.net import Net
 from ..cost_model.program import Program
 from ..cost_model.sites import AttentionSite, ConvSite, LinearSite
 from ..cost_model.view_fx import view_fx
-from ..kernels.quantized_linear.formats import FORMATS
+from ..kernels.quantized_linear.formats import FORMATS, TRITON_FORMATS
 from ..kernels.spectral_attention.crossover import longest_length
 from ..kernels.spectral_attention.crossover import refusal as sparse_refusal
 from ..passes.fx_attention import FxAttention
@@ -30,6 +30,7 @@ from .print_fx import print_fx
 from .runtime_torch import TorchProbe, torch_runner
 
 CUT_OUT = "cut_out"
+NO_KERNEL_ON_CUDA = "torch has no CUDA kernel for it here: Triton's int8 kernel takes one scale a column and float inputs"
 
 
 class TorchBackend:
@@ -94,10 +95,12 @@ class TorchBackend:
         """Action -> the sentence that refuses it here ("" if it may be taken)."""
         site = group.sites[0]
         if isinstance(site, LinearSite):
-            formats = dict.fromkeys(FORMATS, "")
+            formats = dict.fromkeys(FORMATS, "" if device.kind == "cpu" else NO_KERNEL_ON_CUDA)
+            mergeable = ("int8_dynamic", "int8_static", *(TRITON_FORMATS if device.kind == "cuda" else ()))
+            formats.update(dict.fromkeys(TRITON_FORMATS if device.kind == "cuda" else (), ""))
             if len(group.sites) == 1:
                 return formats
-            return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in ("int8_dynamic", "int8_static")}}
+            return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in mergeable}}
         if isinstance(site, AttentionSite):
             sparse = {"spectral_sparse": sparse_refusal(site, longest_length(net), device)}
             return sparse if site.form == "operator" else {"fused_attention": attention_refusal(site, net), **sparse}

@@ -16,7 +16,7 @@ import numpy as np
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, LinearSite
-from ..kernels.quantized_linear.formats import FORMATS, prepare_group
+from ..kernels.quantized_linear.formats import EVERY_FORMAT, prepare_group
 from .backend import EXACT_ACTIONS, Arrays, Backend, Group
 from .score import linear_bias, linear_weight
 from .score_attention import stand_in_attention
@@ -29,7 +29,7 @@ SAMPLE_SECONDS = 0.012
 def format_of(action: str) -> str:
     """The number format inside a linear action: "int8_static" for "int8_static_merged", "" for an exact one."""
     name = action.removesuffix("_merged")
-    return name if name in FORMATS else ""
+    return name if name in EVERY_FORMAT else ""
 
 
 def scored_as(action: str) -> str:

@@ -1,4 +1,5 @@
-"""The PyTorch part of the output folder: model.py, its weights and its sample inputs, which need torch and safetensors alone."""
+"""The PyTorch part of the output folder: model.py, its weights, its sample inputs and the kernels that it calls. It needs torch and
+safetensors alone, and triton on CUDA."""
 
 from __future__ import annotations
 
@@ -6,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.fx import GraphModule
 
 from ..cost_model.errors import InputError
+from .kernel_files import kernel_files
 from .print_fx import Dynamic, print_fx, weights_of
+from .runtime_torch import as_tensor
 
 IMPORTS = ("from pathlib import Path", "from safetensors.torch import load_file")
 
@@ -61,7 +63,7 @@ def emit_torch(
     outputs: Sequence[str],
     dynamic: Dynamic | None = None,
 ) -> None:
-    """Writes model.py, weights.safetensors and sample_inputs.safetensors into `folder`.
+    """Writes model.py, weights.safetensors and sample_inputs.safetensors into `folder`, and kernels/*.py where the graph needs them.
 
     `inputs` and `outputs` name those of the graph in order, `sample` holds one array for each input, `dynamic` the names of its axes that
     may change. The source text of every kernel module that the graph calls stands in model.py. Raises InputError where the model cannot
@@ -70,12 +72,15 @@ def emit_torch(
     names = {"inputs": ", ".join(inputs), "outputs": ", ".join(outputs)}
     text = (
         DOCSTRING.format(**names)
-        + print_fx(graph, dynamic, imports=IMPORTS)
+        + print_fx(graph, dynamic, imports=IMPORTS, folder="Path(__file__).resolve().parent")
         + TAIL.format(inputs=list(inputs), outputs=list(outputs))
     )
-    tensors = {name: torch.from_numpy(np.array(sample[name])) for name in inputs}
+    tensors = {name: as_tensor(sample[name]) for name in inputs}
     try:
         (folder / "model.py").write_text(text, encoding="utf-8")
+        for name, source in kernel_files(graph).items():
+            (folder / "kernels").mkdir(exist_ok=True)
+            (folder / "kernels" / f"{name}.py").write_text(source, encoding="utf-8")
         save_file(weights_of(graph), folder / "weights.safetensors")
         save_file(tensors, folder / "sample_inputs.safetensors")
     except (OSError, SafetensorError) as fault:

@@ -12,6 +12,8 @@ from torch.fx import GraphModule
 
 from ..cost_model.errors import InputError
 from ..passes.fx_graph import attribute
+from .kernel_files import IMPORTS as KERNEL_IMPORTS
+from .kernel_files import kernel_lines
 from .print_body import Body
 from .print_names import identifier, weight_names
 
@@ -29,10 +31,20 @@ def weight(*shape, dtype=torch.float32):
 '''
 
 
-def print_fx(graph: GraphModule, dynamic: Dynamic | None = None, name: str = "Model", imports: Sequence[str] = ()) -> str:
+STEP_FOLDER = "Path(__file__).resolve().parents[1]"
+
+
+def print_fx(
+    graph: GraphModule,
+    dynamic: Dynamic | None = None,
+    name: str = "Model",
+    imports: Sequence[str] = (),
+    folder: str = STEP_FOLDER,
+) -> str:
     """Python text of a class `name` whose `forward` gives the same outputs as the graph, as one tensor or a flat tuple.
 
-    `dynamic` names symbolic sizes: input name -> {axis: name}; `imports` are further import lines for the head of the file. The state
+    `dynamic` names symbolic sizes: input name -> {axis: name}; `imports` are further import lines for the head of the file,
+    `folder` is the expression of the folder that holds kernels/, where the graph needs them (as seen from steps/ by default). The state
     dict of the class takes `weights_of(graph)`. Raises InputError for an operator that plain PyTorch cannot name.
     """
     body = Body(graph, dynamic or {})
@@ -42,7 +54,9 @@ def print_fx(graph: GraphModule, dynamic: Dynamic | None = None, name: str = "Mo
     lines += ["", f"    def forward({', '.join(['self', *(node.name for node in body.inputs)])}):"]
     lines += [f"        {line}".rstrip() for line in body.lines()]
     text = "\n".join(lines)
-    parts = [_head(text, imports), ATEN if "aten." in text else "", WEIGHT if "weight(" in text else ""]
+    loader = kernel_lines(graph, folder)
+    head = _head(text, tuple(dict.fromkeys((*imports, *(KERNEL_IMPORTS if loader else ())))))
+    parts = [head, ATEN if "aten." in text else "", WEIGHT if "weight(" in text else "", loader]
     return "".join([*parts, *kernels, text, "\n"])
 
 

@@ -11,6 +11,7 @@ from ..cost_model.program import Program
 from .optimise import Optimised, Request
 
 FORMAT = 1
+UNVERIFIED = "model.onnx is unverified on CUDA: it was checked on onnxruntime's CPU provider, and no run on its CUDA provider is recorded."
 
 
 def build_report(
@@ -26,10 +27,11 @@ def build_report(
     joules = dict(totals[shipped.backend.runtime]["joules"])
     if meter.status != "measured":
         joules["unavailable"] = meter.reason
+    notes = [*notes, *([UNVERIFIED] if request.device.kind == "cuda" and "onnxruntime" in totals else [])]
     unchanged = [each.backend.runtime for each in done if not each.changed]
     return {
         "format": FORMAT,
-        "model": {"source": program.source, "inputs": list(program.inputs), "outputs": list(program.outputs), "notes": list(notes)},
+        "model": {"source": program.source, "inputs": list(program.inputs), "outputs": list(program.outputs), "notes": notes},
         "target": plan.target,
         "workload": [
             {"name": p.name, "shapes": {k: list(v) for k, v in p.shapes.items()}, "weight": p.weight} for p in plan.workload.phases

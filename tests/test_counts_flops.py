@@ -50,6 +50,8 @@ def test_matmul_nbits_computes_in_int8_only_at_accuracy_level_4():
     plain = flops_of("matmul_nbits", shapes, ["a", "b", "s"], {"accuracy_level": 0}, {"b": "uint8"})
     assert fast["int8.tensor"] == plain["float32.tensor"] == 2 * 7 * 64 * 3
     assert plain["float32"] == 2 * 64 * 3  # each weight is expanded once
+    tiled = flops_of("matmul_nbits", shapes, ["a", "b", "s"], {"row_tile": 3}, {"b": "int8"})
+    assert tiled["float32"] == 3 * 2 * 64 * 3 + 2 * 7 * 3  # once for each of three tiles of rows, then scale and bias
 
 
 @pytest.mark.parametrize("groups", [1, 3])

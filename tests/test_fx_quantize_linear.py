@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from szilard.cost_model.errors import InputError
-from szilard.kernels.quantized_linear.formats import FORMATS, effective_weight, prepare_group
+from szilard.kernels.quantized_linear.formats import EVERY_FORMAT, effective_weight, prepare_group
 from szilard.kernels.quantized_linear.reference import simulate
 from szilard.passes.fx_quantize_linear import FxQuantizeLinear
 
-from .fx_graphs import choice, cleaned, distance, groups, run, sites_of, traced, without_values
+from .fx_graphs import choice, cleaned, distance, groups, net_of, run, sites_of, traced, without_values
 
 WIDTH = 64
 
@@ -56,13 +56,15 @@ def quantized(action, merged=""):
 
 
 @pytest.mark.parametrize("merged", ["", "_merged"])
-@pytest.mark.parametrize("action", FORMATS)
+@pytest.mark.parametrize("action", EVERY_FORMAT)
 def test_every_format_runs_its_own_arithmetic(action, merged):
     program, graph, sites, prepared, changed = quantized(action, merged)
     assert changed == len(sites) == 3
     assert sum(node.op == "call_module" for node in graph.graph.nodes) == (2 if merged else 3)
     assert without_values(graph) == []
     assert not list(graph.parameters())
+    ops = [op for op in net_of(graph, program).ops.values() if op.kind == "matmul_nbits"]
+    assert len(ops) == (2 if merged else 3)
     second, third = run(graph, program)
     error = distance(run(graph, program), run(program.graph, program))
     assert 1e-4 < error < (0.3 if action == "int4_weight" else 0.05)

@@ -12,6 +12,13 @@ from .migration import channel_multipliers, input_range
 from .rounding import compensated, nearest, output_error
 
 FORMATS = ("int8_dynamic", "int8_static", "int8_weight", "int4_weight")
+TRITON_FORMATS = ("int8_column_weight",)
+"""Formats that only torch on CUDA has a kernel for; those of `FORMATS` run on CPUs, in torch and in onnxruntime."""
+
+EVERY_FORMAT = (*FORMATS, *TRITON_FORMATS)
+PER_COLUMN = frozenset(["int8_dynamic", "int8_static", "int8_column_weight"])
+"""Formats with one weight scale for each column; the others have one for each block of a column."""
+
 INT8_BLOCKS = (128, 64, 32, 16)
 INT4_BLOCK = 32
 
@@ -20,7 +27,7 @@ INT4_BLOCK = 32
 class Prepared:
     """One linear layer y = x W + b in an integer format.
 
-    int8_dynamic and int8_static: `weight` int8 [K, N], `weight_scale` float32 [N], `bias` float32 [N]; static adds the scalars
+    `PER_COLUMN`: `weight` int8 [K, N], `weight_scale` float32 [N], `bias` float32 [N]; int8_static adds the scalars
     `scale`, `zero` (u8 codes of the input are round(x / scale) + zero) and `migrated`; if that is 1, x is first multiplied by
     `input_scale` float32 [K]. int8_weight and int4_weight (the layout of com.microsoft.MatMulNBits): `weight` uint8
     [N, blocks, block * bits / 8], low nibble first, `weight_scale` float32 [N, blocks], int4 with optional `weight_zero` uint8
@@ -75,8 +82,8 @@ def prepare_group(
     bias = np.concatenate(filled)
     x = None if activations is None else np.ascontiguousarray(activations, np.float32)
     whole = (
-        _prepare_activation_format(action, wide, bias, x, narrow)
-        if action in FORMATS[:2]
+        _prepare_per_column(action, wide, bias, x, narrow and action not in TRITON_FORMATS)
+        if action in PER_COLUMN
         else _prepare_blocks(action, wide, bias, x)
     )
     stops = np.cumsum([w.shape[1] for w in weights])
@@ -94,7 +101,7 @@ def merge(parts: Sequence[Prepared]) -> Prepared:
             raise InputError(
                 "Only linear layers prepared together (prepare_group) can be merged: their formats or input scales differ."
             )
-    axis = {"weight": 1 if first.base in FORMATS[:2] else 0}
+    axis = {"weight": 1 if first.base in PER_COLUMN else 0}
     tensors = {
         name: first.tensors[name]
         if name == "input_scale"
@@ -108,7 +115,7 @@ def merge(parts: Sequence[Prepared]) -> Prepared:
 def effective_weight(prepared: Prepared) -> np.ndarray:
     """The float32 [K, N] matrix that the integer weights stand for, migration undone."""
     tensors = prepared.tensors
-    if prepared.base in FORMATS[:2]:
+    if prepared.base in PER_COLUMN:
         weight = tensors["weight"].astype(np.float32) * tensors["weight_scale"]
         return weight * tensors["input_scale"][:, None] if "input_scale" in tensors else weight
     bits, block = int(prepared.scalars["bits"]), int(prepared.scalars["block"])
@@ -128,9 +135,7 @@ def zero_points(prepared: Prepared) -> np.ndarray:
     return np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)[:, : shape[1]]
 
 
-def _prepare_activation_format(
-    action: str, weight: np.ndarray, bias: np.ndarray, x: np.ndarray | None, narrow: bool
-) -> Prepared:
+def _prepare_per_column(action: str, weight: np.ndarray, bias: np.ndarray, x: np.ndarray | None, narrow: bool) -> Prepared:
     limit = 63 if narrow else 127
     scalars: dict[str, float | int] = {}
     tensors: dict[str, np.ndarray] = {}
@@ -210,7 +215,7 @@ def _nonzero(scale: np.ndarray) -> np.ndarray:
 
 
 def _columns(prepared: Prepared, start: int, stop: int) -> Prepared:
-    by_row = {"weight", "weight_scale", "weight_zero"} if prepared.base not in FORMATS[:2] else set()
+    by_row = {"weight", "weight_scale", "weight_zero"} if prepared.base not in PER_COLUMN else set()
     tensors = {}
     for name, tensor in prepared.tensors.items():
         part = tensor if name == "input_scale" else tensor[start:stop] if name in by_row else tensor[..., start:stop]
@@ -221,8 +226,8 @@ def _columns(prepared: Prepared, start: int, stop: int) -> Prepared:
 def _check(
     action: str, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None], activations: np.ndarray | None
 ) -> None:
-    if action not in FORMATS:
-        raise InputError(f"There is no number format {action!r} for linear layers; choose one of {', '.join(FORMATS)}.")
+    if action not in EVERY_FORMAT:
+        raise InputError(f"There is no number format {action!r} for linear layers; choose one of {', '.join(EVERY_FORMAT)}.")
     if action == "int8_static" and activations is None:
         raise InputError(
             "int8_static needs calibration inputs of the layer to fix its input range; pass them, or take int8_dynamic."

@@ -1,16 +1,18 @@
-"""The arithmetic of every integer format in plain torch, as onnxruntime's CPU provider does it, to float rounding."""
+"""The arithmetic of every integer format in plain torch, as onnxruntime's CPU provider or the Triton kernel does it, to float rounding."""
 
 from __future__ import annotations
 
 import torch
 
-from .formats import FORMATS, Prepared, effective_weight
+from .formats import PER_COLUMN, TRITON_FORMATS, Prepared, effective_weight
 
 
 def simulate(prepared: Prepared, x: torch.Tensor) -> torch.Tensor:
     """y [M, N] = x [M, K] W + b, all float32, in the format of `prepared`; a merged one gives all its columns. The integer sums are taken
     in float32, whose matmul is the fastest there is; they round beyond 2^24, as the runtime's scaling does."""
-    if prepared.base not in FORMATS[:2]:
+    if prepared.base in TRITON_FORMATS:
+        return x @ torch.from_numpy(effective_weight(prepared)) + torch.from_numpy(prepared.tensors["bias"])
+    if prepared.base not in PER_COLUMN:
         return _weight_only(prepared, x)
     if prepared.base == "int8_static":
         if prepared.scalars["migrated"]:

@@ -1,0 +1,81 @@
+"""What the PyTorch backend offers on a CPU and on CUDA, and that the number of rows decides whether int8 weights pay on a GPU."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import szilard
+from szilard.cost_model.device import load_device
+from szilard.kernels.quantized_linear.formats import FORMATS
+from szilard.passes.find import find
+from szilard.rewriter.backend import groups_of
+from szilard.rewriter.backend_torch import TorchBackend
+
+from .fx_graphs import cleaned, net_of, traced
+
+WIDTH = 512
+
+
+class Three(nn.Module):
+    """Three linears on one input, and one behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(20, 24) for _ in range(3))
+        self.output = nn.Linear(24, 20)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.output(torch.tanh(self.query(x)) * self.key(x) + self.value(x))
+
+
+@pytest.fixture(scope="module")
+def offered():
+    program = traced(Three(), torch.randn(7, 20))
+    net = net_of(cleaned(program), program)
+    groups = {len(group.sites): group for group in groups_of(find(net).sites) if group.kind == "linear"}
+    backend = TorchBackend(program)
+    return {(n, name): backend.actions(g, net, load_device(name)) for n, g in groups.items() for name in ("cpu", "h200")}
+
+
+def test_a_cpu_has_the_formats_that_need_no_gpu(offered):
+    assert offered[1, "cpu"] == dict.fromkeys(FORMATS, "")
+    assert not any("column" in action for action in offered[3, "cpu"])
+
+
+@pytest.mark.parametrize("sites", [1, 3])
+def test_on_cuda_only_the_triton_kernel_may_be_taken(offered, sites):
+    actions = offered[sites, "h200"]
+    allowed = {action for action, refusal in actions.items() if not refusal}
+    merged = {"merged", "int8_column_weight_merged"} if sites > 1 else set()
+    assert allowed == {"int8_column_weight"} | merged
+    assert all("no CUDA kernel" in actions[name] for name in FORMATS)
+
+
+@pytest.fixture(scope="module")
+def planned():
+    torch.manual_seed(0)
+    module = nn.Linear(WIDTH, WIDTH)
+    draw = np.random.default_rng(0)
+    data = [{"input": draw.standard_normal((8, WIDTH)).astype(np.float32)} for _ in range(4)]
+
+    def plan(rows: int, target: str = "h200"):
+        sample = (torch.randn(8, WIDTH),)
+        result = szilard.rewrite(module, sample, target=target, calibration=data, workload=[f"{rows}x{WIDTH}"])
+        (choice,) = (choice for choice in result.plan.choices if choice.runtime == "torch")
+        return choice, result
+
+    return plan
+
+
+def test_few_rows_take_int8_weights_and_many_leave_them(planned):
+    few, result = planned(1)
+    assert few.action == "int8_column_weight"
+    assert few.after.joules < few.before.joules
+    assert few.after.label == "roofline"
+    assert result.report["runtimes"]["torch"]["error"]["measured"] < 1e-3
+    many, _ = planned(16384)
+    assert many.action == "leave"
+    option = next(option for option in many.options if option.action == "int8_column_weight")
+    assert not option.reason
+    assert option.joules > many.before.joules

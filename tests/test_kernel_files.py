@@ -1,0 +1,152 @@
+"""An emitted folder with Triton kernels: it runs where neither szilard nor triton can be imported, and two of them load side by side."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import szilard
+from szilard.kernels.quantized_linear import triton_kernel
+from szilard.rewriter.calibration import relative_error
+
+ALONE = """
+import runpy, sys
+for name in ("szilard", "triton", "transformers", "onnx", "onnxruntime", "networkx"):
+    sys.modules[name] = None
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+INTERPRETED = """
+import importlib.util, sys, torch
+sys.modules["szilard"] = None
+torch.manual_seed(0)
+spec = importlib.util.spec_from_file_location("int8_linear", sys.argv[1])
+kernel = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(kernel)
+x, weight = torch.randn(3, 37), torch.randint(-127, 128, (37, 11), dtype=torch.int8)
+scale, bias = torch.rand(11) / 50, torch.randn(11)
+found, wanted = kernel.int8_linear(x, weight, scale, bias), kernel.int8_linear_plain(x, weight, scale, bias)
+assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4), (found - wanted).abs().max()
+print("equal")
+"""
+
+WITHOUT_TRITON = """
+import runpy, sys, torch
+sys.modules["triton"] = None
+kernel = runpy.run_path(sys.argv[1])
+kernel["int8_linear_plain"](torch.ones(2, 3), torch.ones(3, 4, dtype=torch.int8), torch.ones(4))
+try:
+    kernel["int8_linear"](torch.ones(2, 3), torch.ones(3, 4, dtype=torch.int8), torch.ones(4))
+except RuntimeError as fault:
+    print(fault)
+"""
+
+
+class Block(nn.Module):
+    """Two linears on one input, one behind them."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.gate, self.up, self.down = nn.Linear(65, 90), nn.Linear(65, 90, bias=False), nn.Linear(90, 65)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(torch.sigmoid(self.gate(x)) * self.up(x))
+
+
+def data(count: int, seed: int) -> list[dict[str, np.ndarray]]:
+    draw = np.random.default_rng(seed)
+    return [{"x": draw.standard_normal((2, 3, 65)).astype(np.float32)} for _ in range(count)]
+
+
+def emitted(out: Path, seed: int):
+    sample = (torch.from_numpy(data(1, 5)[0]["x"]),)
+    return szilard.rewrite(Block(seed), sample, target="h200", calibration=data(4, 1), out=out)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    out = tmp_path_factory.mktemp("emitted")
+    return {name: (out / name, emitted(out / name, seed)) for seed, name in enumerate(("first", "second"))}
+
+
+def python(text: str, *arguments, **environment) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", text, *map(str, arguments)],
+        capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def load(path: Path):
+    spec = importlib.util.spec_from_file_location("model", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_plan_takes_the_kernel_and_the_folder_holds_it(folders):
+    folder, result = folders["first"]
+    taken = {choice.action.removesuffix("_merged") for choice in result.plan.choices if choice.runtime == "torch"}
+    assert taken == {"int8_column_weight"}
+    assert [path.name for path in (folder / "kernels").iterdir()] == ["int8_linear.py"]
+    assert (folder / "kernels" / "int8_linear.py").read_text() == Path(triton_kernel.__file__).read_text()
+    assert "szilard" not in (folder / "kernels" / "int8_linear.py").read_text()
+
+
+def test_it_runs_without_szilard_and_triton(folders):
+    folder, result = folders["first"]
+    lines = python(ALONE, folder / "model.py").splitlines()
+    assert lines[0] == "output: [2, 3, 65] torch.float32"
+    wanted = result.module(torch.from_numpy(data(1, 5)[0]["x"]))
+    total = sum(float(y.double().abs().sum()) for y in torch.utils._pytree.tree_leaves(wanted))
+    assert lines[1] == f"checksum: {total:.6e}"
+
+
+def test_two_folders_load_side_by_side(folders):
+    first, second = (load(folder / "model.py") for folder, _ in folders.values())
+    assert first.int8_linear.int8_linear is not second.int8_linear.int8_linear
+    assert {Path(module.int8_linear.__file__).parents[1] for module in (first, second)} == {f for f, _ in folders.values()}
+    assert "int8_linear" not in sys.modules
+    fresh = data(3, 9)
+    for seed, module in enumerate((first, second)):
+        model, reference = module.load(), Block(seed).eval()
+        with torch.no_grad():
+            found, wanted = (
+                [{"y": net(torch.from_numpy(sample["x"])).numpy()} for sample in fresh] for net in (model, reference)
+            )
+        assert 1e-8 < relative_error(found, wanted) < 1e-3
+
+
+def test_the_last_step_loads_the_kernel_of_its_folder(folders):
+    folder, _ = folders["first"]
+    steps = [path for path in (folder / "steps").iterdir() if 'kernel("int8_linear")' in path.read_text()]
+    assert steps
+    assert Path(load(steps[0]).int8_linear.__file__) == folder / "kernels" / "int8_linear.py"
+
+
+def test_the_copied_kernel_runs_under_the_interpreter(folders):
+    pytest.importorskip("triton")
+    path = folders["first"][0] / "kernels" / "int8_linear.py"
+    assert python(INTERPRETED, path, TRITON_INTERPRET="1").strip() == "equal"
+
+
+def test_without_triton_the_kernel_says_so_and_its_plain_twin_runs(folders):
+    said = python(WITHOUT_TRITON, folders["first"][0] / "kernels" / "int8_linear.py")
+    assert "needs triton on a CUDA device" in said
+
+
+def test_onnx_on_cuda_is_labelled_unverified(folders):
+    from .tiny_models import block_model, samples
+
+    for report in (folders["first"][1].report, szilard.rewrite(block_model(), calibration=samples(), target="l4").report):
+        assert any("unverified on CUDA" in note for note in report["model"]["notes"])
+    cpu = szilard.rewrite(block_model(), exact=True, target="cpu").report
+    assert not any("CUDA" in note for note in cpu["model"]["notes"])

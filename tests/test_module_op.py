@@ -1,0 +1,50 @@
+"""A call of one of our modules is priced by what it computes and by its packed weights, never as an unknown op."""
+
+import torch
+from torch import nn
+
+from szilard.cost_model.counts import count
+from szilard.cost_model.device import load_device
+from szilard.cost_model.price import price_net
+from szilard.kernels.quantized_linear.formats import EVERY_FORMAT, prepare
+from szilard.passes.fx_quantize_linear import FxQuantizeLinear
+
+from .fx_graphs import choice, cleaned, net_of, sites_of, traced
+
+ROWS, FEATURES, COLUMNS = 300, 64, 96
+
+
+def viewed(action: str):
+    torch.manual_seed(0)
+    program = traced(nn.Linear(FEATURES, COLUMNS), torch.randn(ROWS, FEATURES))
+    graph = cleaned(program)
+    sites = sites_of(graph, program, "linear")
+    if action != "leave":
+        weight, bias = (next(p for p in graph.parameters() if p.dim() == d).detach().numpy() for d in (2, 1))
+        made = prepare(action, weight.T, bias, program.sample["input"])
+        FxQuantizeLinear(prepared=dict.fromkeys(sites, made)).apply(graph, [choice(action, sites)], sites)
+    return net_of(graph, program)
+
+
+def test_every_format_is_priced_with_its_packed_weights():
+    floats = price_net(viewed("leave"), load_device("h200")).total
+    for action in EVERY_FORMAT:
+        total = price_net(viewed(action), load_device("h200")).total
+        assert not total.at_least, action
+        assert total.unpriced == ()
+        weights = total.bytes - 4 * ROWS * (FEATURES + COLUMNS)
+        per_weight = weights / (FEATURES * COLUMNS)
+        assert (0.5 if action == "int4_weight" else 1.0) < per_weight < 1.4, action
+        assert total.bytes < floats.bytes
+
+
+def test_the_column_form_expands_its_weights_for_each_tile_of_rows():
+    net = viewed("int8_column_weight")
+    (op,) = (op for op in net.ops.values() if op.kind == "matmul_nbits")
+    found = count(op, net)
+    assert found.flops == {
+        "float32.tensor": 2 * ROWS * FEATURES * COLUMNS,
+        "float32": 3 * 2 * FEATURES * COLUMNS + 2 * ROWS * COLUMNS,
+    }
+    assert found.launches == 1
+    assert op.target == "szilard.Int8ColumnLinear"
