@@ -1,0 +1,87 @@
+"""What only the onnxruntime backend does: shapes found from the sample, the checker, transposes around attention, no int8 on CUDA."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from szilard.cost_model.device import load_device
+from szilard.cost_model.errors import SzilardError
+from szilard.passes.find import find
+from szilard.rewriter import backend_onnx
+from szilard.rewriter.backend import groups_of
+from szilard.rewriter.backend_onnx import OnnxBackend
+
+from .onnx_attentions import Spelling, attention
+from .onnx_texts import model, normal
+from .sparse_attention import site
+from .tiny_models import block_model
+
+SHAPES = {"x": (3, 5, 48)}
+
+
+def test_shapes_that_hang_on_input_values_come_from_the_sample():
+    graph = model("(float[N,6] x, int64[2] sizes) => (float[A,B] y) { r = Reshape(x, sizes) y = Neg(r) }")
+    sample = {"x": normal(0, 5, 6), "sizes": np.array([10, 3])}
+    shapes = {"x": (5, 6), "sizes": (2,)}
+    assert OnnxBackend(sample).view(graph, shapes).shape("y") == (10, 3)
+    assert OnnxBackend().view(graph, shapes).shape("y") is None
+
+
+def test_a_part_of_the_model_is_viewed_without_the_sample():
+    part = model("(float[N,6] h) => (float[N,6] y) { y = Neg(h) }")
+    assert OnnxBackend({"x": normal(0, 5, 6)}).view(part, {"h": (7, 6)}).shape("y") == (7, 6)
+
+
+def test_lint_names_a_graph_that_a_pass_broke(monkeypatch):
+    backend, graph = OnnxBackend(), block_model()
+    backend.lint(graph)
+    next(node for node in graph.graph if node.op_type == "Relu").op_type = "Reluu"
+    with pytest.raises(SzilardError, match="(?s)left an invalid ONNX graph .*Reluu.*please report") as caught:
+        backend.lint(graph)
+    assert caught.value.exit_code == 1
+    monkeypatch.setattr(backend_onnx, "LARGEST_INLINE_BYTES", 1)
+    backend.lint(graph)
+
+
+def test_nodes_of_branches_are_counted():
+    text = """(float[N,3] x, bool c) => (float[N,3] y) {
+        y = If (c) <then_branch = t () => (float[N,3] t) { t = Abs(x) }, else_branch = e () => (float[N,3] e) { d = Neg(x) e = Abs(d) }>
+    }"""
+    assert OnnxBackend().node_count(model(text)) == 4
+
+
+def test_the_footprint_of_attention_takes_in_its_transposes():
+    backend, graph = OnnxBackend(), attention(Spelling())
+    net = backend.view(graph, {value.name: (2, 7, 12) for value in graph.graph.inputs})
+    (group,) = [group for group in groups_of(find(net).sites) if group.kind == "attention"]
+    footprint = backend.footprint(group, net)
+    assert footprint[: len(group.ops)] == group.ops
+    assert {net.ops[op].kind for op in footprint[len(group.ops) :]} == {"transpose", "reshape"}
+    (linear, *_) = groups_of(find(backend.view(block_model(), SHAPES)).sites)
+    assert backend.footprint(linear, net) == linear.ops
+
+
+def test_int8_activations_are_refused_on_cuda_with_a_sentence():
+    backend, net = OnnxBackend(), OnnxBackend().view(block_model(), SHAPES)
+    linear = next(group for group in groups_of(find(net).sites) if group.kind == "linear")
+    offered = backend.actions(linear, net, load_device("h200"))
+    assert {action for action, reason in offered.items() if not reason} == {"int8_weight", "int4_weight"}
+    assert offered["int8_dynamic"] == offered["int8_static"]
+    assert "CUDA provider has no int8 matmul" in offered["int8_static"]
+    assert set(backend.actions(linear, net, load_device("cpu")).values()) == {""}
+
+
+def test_sparse_attention_is_offered_to_long_sequences():
+    net = OnnxBackend().view(block_model(), SHAPES)
+    for target in ("cpu", "h200"):
+        (short,) = groups_of([site(129)])
+        assert "129 tokens" in OnnxBackend().actions(short, net, load_device(target))["spectral_sparse"]
+    (long,) = groups_of([site(1 << 19)])
+    assert OnnxBackend().actions(long, net, load_device("cpu"))["spectral_sparse"] == ""
+
+
+def test_clean_up_changes_the_graph_in_place():
+    graph = model("(float[N,3] x) => (float[N,3] y) { a = Identity(x) y = Neg(a) }")
+    assert OnnxBackend().clean_up(graph) >= 1
+    assert [node.op_type for node in graph.graph] == ["Neg"]
+    assert isinstance(graph, ir.Model)
