@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..cost_model.errors import BudgetError, SzilardError
 from ..cost_model.plan import Choice, Step
 from ..cost_model.program import Program
 from ..cost_model.sites import Site
@@ -27,14 +28,22 @@ class Applied:
     rolled_back: tuple[str, ...]
 
 
-def clean_up(program: Program, backend: Backend) -> tuple[Any, Step]:
-    """A normalised copy of the program's graph (exact) and the step that made it."""
+def clean_up(program: Program, backend: Backend, gate: Gate) -> tuple[Any, Step]:
+    """A normalised copy of the program's graph (exact, and checked to be) and the step that made it.
+
+    Raises SzilardError where clean-up changed the outputs by more than rounding: everything after it would stand on sand."""
     started = time.perf_counter()
     graph = backend.clone(program.graph)
     nodes = backend.node_count(graph)
     changed = backend.clean_up(graph)
     backend.lint(graph)
-    step = Step("clean_up", changed, nodes, backend.node_count(graph), 0.0, time.perf_counter() - started, backend.runtime)
+    error = gate.sample_error(graph)
+    if error > gate.rounding:
+        raise SzilardError(
+            f"Clean-up moved the outputs of {program.source} by {error:.2g} (relative squared), which is a fault of szilard; "
+            "please report it with the model."
+        )
+    step = Step("clean_up", changed, nodes, backend.node_count(graph), error, time.perf_counter() - started, backend.runtime)
     return graph, step
 
 
@@ -47,8 +56,9 @@ def apply_choices(
     gate: Gate,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Applied:
-    """Every pass in order on a copy of `clean`. A pass whose result fails lint, or whose outputs leave the tolerance of its
-    kind, is undone: its choices go back to "leave" and a sentence names it."""
+    """Every pass in order on a copy of `clean`. A pass that fails, whose result fails lint or does not load, or whose outputs leave the
+    tolerance of its kind, is undone: its choices go back to "leave" with the sentence as their reason. Raises BudgetError if one
+    of them is locked."""
     graph, kept = backend.clone(clean), list(choices)
     steps: list[Step] = []
     printed: list[str] = []
@@ -60,16 +70,24 @@ def apply_choices(
             continue
         progress(f"{backend.runtime}: {rewrite.name}")
         started, nodes = time.perf_counter(), backend.node_count(graph)
-        attempt = backend.clone(graph)
-        changed = rewrite.apply(attempt, mine, sites)
-        backend.lint(attempt)
-        error = gate.sample_error(attempt)
-        if error - spent > gate.tolerance(mine):
-            rolled_back.append(
-                f"{rewrite.name} was undone at {', '.join(c.site for c in mine)}: outputs on the sample moved by {error:.2g} (relative "
-                f"squared), more than the {gate.tolerance(mine):.2g} that its {len(mine)} choices may."
+        attempt, changed, error, problem = backend.clone(graph), 0, 0.0, ""
+        try:
+            changed = rewrite.apply(attempt, mine, sites)
+            backend.lint(attempt)
+            error = gate.sample_error(attempt)
+        except SzilardError as fault:
+            problem = str(fault).rstrip(".")
+        if not problem and error - spent > gate.tolerance(mine):
+            problem = (
+                f"outputs on the sample moved by {error:.2g} (relative squared), more than the {gate.tolerance(mine):.2g} that its "
+                f"{len(mine)} choices may"
             )
-            kept = [replace(c, action="leave") if c in mine else c for c in kept]
+        if problem:
+            sentence = f"{rewrite.name} was undone at {', '.join(c.site for c in mine)} on {backend.runtime}: {problem}."
+            if any(c.locked for c in mine):
+                raise BudgetError(f"The plan's locked choices cannot be kept: {sentence}")
+            rolled_back.append(sentence)
+            kept = [replace(c, action="leave", reason=f"Left: {sentence}") if c in mine else c for c in kept]
             continue
         graph, spent = attempt, max(spent, error)
         seconds = time.perf_counter() - started

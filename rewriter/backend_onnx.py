@@ -64,6 +64,12 @@ class OnnxBackend:
         except onnx.checker.ValidationError as fault:
             raise SzilardError(f"A pass left an invalid ONNX graph ({fault}); please report it with the model.") from fault
 
+    def float_dtypes(self, graph: ir.Model) -> set[str]:
+        """The float dtypes of its weights."""
+        tensors = (value.const_value for value in graph.graph.initializers.values())
+        names = {tensor.dtype.name.lower() for tensor in tensors if tensor is not None and tensor.dtype.is_floating_point()}
+        return {{"float": "float32", "double": "float64"}.get(name, name) for name in names}
+
     def node_count(self, graph: ir.Model) -> int:
         return sum(1 for _ in graph.graph.all_nodes())
 

@@ -56,6 +56,11 @@ class TorchBackend:
     def lint(self, graph: GraphModule) -> None:
         graph.graph.lint()
 
+    def float_dtypes(self, graph: GraphModule) -> set[str]:
+        """The float dtypes of its weights."""
+        tensors = (*graph.parameters(), *graph.buffers())
+        return {str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.is_floating_point()}
+
     def node_count(self, graph: GraphModule) -> int:
         return len(graph.graph.nodes)
 

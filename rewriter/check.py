@@ -12,7 +12,7 @@ from ..cost_model.program import Program
 from .backend import EXACT_ACTIONS, Arrays, Backend, Runner
 from .calibration import Calibration, relative_error
 
-# Relative squared error up to which a rewrite counts as exact, by the narrowest float among the outputs: sums in another order.
+# Relative squared error up to which a rewrite counts as exact, by the narrowest float in the model: sums in another order.
 ROUNDING = {"float64": 1e-20, "float32": 1e-9, "float16": 1e-4, "bfloat16": 1e-3}
 
 
@@ -38,8 +38,9 @@ class Gate:
 
     @cached_property
     def rounding(self) -> float:
-        """The relative squared error that dtype rounding alone may cause."""
+        """The relative squared error that dtype rounding alone may cause, by the narrowest float of the outputs and the weights."""
         found = {str(array.dtype) for outputs in self._references[0] for array in outputs.values()}
+        found |= self.backend.float_dtypes(self.program.graph)
         return max((limit for dtype, limit in ROUNDING.items() if dtype in found), default=0.0)
 
     def tolerance(self, choices: Sequence[Choice]) -> float:
@@ -55,6 +56,11 @@ class Gate:
         """Relative squared error of the outputs on the first held-out sample (the sample inputs where there is no calibration)."""
         with self.backend.runner(graph) as run:
             return relative_error([run(self._held_out_samples[0])], self._references[0])
+
+    @property
+    def metric_before(self) -> float | None:
+        """The metric of the original, None where none was asked for."""
+        return self._references[2]
 
     def held_out(self, graph: Any) -> tuple[float, tuple[float, float] | None]:
         """(relative squared error, (metric before, metric after) or None) on held-out data."""

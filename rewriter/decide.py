@@ -107,7 +107,11 @@ def _said(choice: Choice, scores: Mapping[tuple[str, str], Score]) -> Choice:
         unknown = replace(option, error=float("inf"))
         if not eligible(option, choice.before):
             return unknown
-        why = "the plan locks another action" if choice.locked else "it costs more joules than what was taken"
+        why = "the joule budget was met without it"
+        if option.joules >= choice.after.joules:
+            why = "it costs more joules than what was taken"
+        if choice.locked:
+            why = "the plan locks another action"
         return replace(unknown, reason=f"its error was not measured, since {why}")
 
     return replace(choice, options=tuple(said(option) for option in choice.options))

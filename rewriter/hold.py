@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,13 +41,17 @@ def hold_to_budget(
     definition. Raises BudgetError where only locked choices are left.
     """
     rolled_back: list[str] = []
-    undone: set[tuple[str, str]] = set()
+    undone: dict[tuple[str, str], str] = {}
     while True:
         applied = rewrite(solution)
         rolled_back += applied.rolled_back
-        undone |= {_place(now) for now, was in zip(applied.choices, solution.choices, strict=True) if now.action != was.action}
+        undone |= {
+            _place(now): now.reason
+            for now, was in zip(applied.choices, solution.choices, strict=True)
+            if now.action != was.action
+        }
         solution = replace(solution, choices=applied.choices)
-        error, metric = 0.0, None
+        error, metric = 0.0, None if gate.metric_before is None else (gate.metric_before, gate.metric_before)
         if any(choice.action != "leave" for choice in solution.choices):
             progress("checking on held-out data")
             error, metric = gate.held_out(applied.graph)
@@ -58,10 +62,9 @@ def hold_to_budget(
         limit = sum(choice.after.error for choice in before.choices) / max(excess, TIGHTER)
         solution = _without(decide(limit), undone) if limit > 0 else before
         if [c.action for c in solution.choices] == [c.action for c in before.choices]:
-            solution = _take_back_worst(before, excess, error)
-            undone |= {
-                _place(now) for now, was in zip(solution.choices, before.choices, strict=True) if now.action != was.action
-            }
+            worst = _worst(before, excess, error)
+            undone[_place(worst)] = f"Left: with {worst.action} here what was spent was {excess:.2g} times the budget."
+            solution = _without(before, undone)
         rolled_back += [
             f"{was.action} at {was.site} on {was.runtime} was taken back to {now.action}: what was spent was {excess:.2g} times the budget."
             for now, was in zip(solution.choices, before.choices, strict=True)
@@ -73,21 +76,24 @@ def _place(choice: Choice) -> tuple[str, str]:
     return choice.kind, choice.site
 
 
-def _without(solution: Solution, undone: set[tuple[str, str]]) -> Solution:
-    """The solution with the choices that were undone before left undone."""
-    kept = (replace(c, action="leave") if _place(c) in undone and not c.locked else c for c in solution.choices)
+def _without(solution: Solution, undone: Mapping[tuple[str, str], str]) -> Solution:
+    """The solution with the choices that were undone before left undone, and why as their reason."""
+    kept = (
+        replace(c, action="leave", reason=undone[_place(c)]) if _place(c) in undone and not c.locked else c
+        for c in solution.choices
+    )
     return replace(solution, choices=tuple(kept))
 
 
-def _take_back_worst(solution: Solution, excess: float, measured: float) -> Solution:
+def _worst(solution: Solution, excess: float, measured: float) -> Choice:
+    """The choice with the worst error per joule saved."""
     changed = [c for c in solution.choices if c.action != "leave" and not c.locked]
     if not changed:
         raise BudgetError(
             f"The plan's locked choices give an error of {measured:.3g}, {excess:.2g} times the budget; "
             "unlock or change one, or raise --budget."
         )
-    worst = max(changed, key=_error_per_joule)
-    return replace(solution, choices=tuple(replace(c, action="leave") if c is worst else c for c in solution.choices))
+    return max(changed, key=_error_per_joule)
 
 
 def _error_per_joule(choice: Choice) -> tuple[float, str]:

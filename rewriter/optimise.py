@@ -77,7 +77,8 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
 
     Raises BudgetError where a joule budget or a locked plan cannot be met."""
     progress(f"{backend.runtime}: reading the graph")
-    graph, clean = clean_up(program, backend)
+    gate = Gate(program, backend, request.budget, request.calibration, request.metric)
+    graph, clean = clean_up(program, backend, gate)
     nets = {phase.name: backend.view(graph, phase.shapes) for phase in request.workload.phases}
     # Sites are the same in every phase; those of the largest say how long its sequences are.
     largest = max(request.workload.phases, key=lambda phase: sum(prod(shape) for shape in phase.shapes.values()))
@@ -92,7 +93,6 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
 
     inside = {op for group in groups for op in backend.footprint(group, net)}
     elsewhere = _elsewhere(before, inside, request.workload)
-    gate = Gate(program, backend, request.budget, request.calibration, request.metric)
     scores = dict(request.known_scores)
 
     def decided(error_limit: float) -> Solution:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -45,7 +46,7 @@ def solve(
     limit = budget.error if error_limit is None else error_limit
     table = [_candidates(choice, limit if budget.joules is None else float("inf")) for choice in choices]
     if not table:
-        _require_joules(joules_elsewhere, budget)
+        require_joules(joules_elsewhere, budget)
         return Solution((), 0.0, 0.0, 0.0)
     rows = np.repeat(np.arange(len(table)), [len(options) for options in table])
     joules = np.array([o.joules for options in table for o in options])
@@ -60,7 +61,7 @@ def solve(
             bound = max(bound, sum(min(o.error for o in options) for options in table) / error_scale)
     else:
         smallest = sum(min(o.joules for o in options) for options in table) + joules_elsewhere
-        _require_joules(smallest, budget)
+        require_joules(smallest, budget)
         objective, constrained, bound = (
             errors / error_scale,
             joules / joule_scale,
@@ -85,13 +86,19 @@ def solve(
 
 def _candidates(choice: Choice, limit: float) -> list[Option]:
     if choice.locked:
-        return [choice.option(choice.action)]
+        option = choice.option(choice.action)
+        if not isfinite(option.error):
+            raise BudgetError(
+                f"The plan locks {option.action} at {choice.site}, which gives outputs that are not finite; unlock it."
+            )
+        return [option]
     leave = choice.before
-    return [o for o in choice.options if eligible(o, leave) and (o.error == 0 or o.error <= limit)]
+    return [o for o in choice.options if eligible(o, leave) and isfinite(o.error) and (o.error == 0 or o.error <= limit)]
 
 
-def _require_joules(smallest: float, budget: Budget) -> None:
-    if budget.joules is not None and smallest > budget.joules:
+def require_joules(smallest: float, budget: Budget) -> None:
+    """BudgetError where even `smallest` [J per call] lies over the joule budget."""
+    if budget.joules is not None and smallest > budget.joules * (1 + 1e-9):
         raise BudgetError(
             f"The joule budget of {budget.joules:.4g} J per call cannot be met: the cheapest plan known costs {smallest:.4g} J "
             "per call. Raise --joules, or see `szilard explain` for the options that were refused."
@@ -100,10 +107,7 @@ def _require_joules(smallest: float, budget: Budget) -> None:
 
 def with_reasons(choices: Sequence[Choice], budget: Budget) -> tuple[Choice, ...]:
     """Each choice with one sentence that says why its action was taken rather than the others."""
-    return tuple(
-        replace(choice, reason=choice.reason if choice.locked and choice.reason else _reason(choice, budget))
-        for choice in choices
-    )
+    return tuple(replace(choice, reason=choice.reason or _reason(choice, budget)) for choice in choices)
 
 
 def _reason(choice: Choice, budget: Budget) -> str:
@@ -112,7 +116,9 @@ def _reason(choice: Choice, budget: Budget) -> str:
         return f"{taken.action} is locked by the plan."
     if taken.action != "leave":
         saved = 1 - taken.joules / leave.joules if leave.joules else 0.0
-        error = "exact" if taken.error == 0 else f"adds {taken.error:.2g} of the error budget {budget.error:g}"
+        error = "exact" if taken.error == 0 else f"adds {taken.error:.2g} to the predicted error"
+        if taken.error and budget.joules is None and not budget.metric:
+            error += f", of a budget of {budget.error:g}"
         return f"{taken.action} takes {saved:.0%} off {leave.joules:.3g} J per call ({taken.label} seconds), {error}."
     others = [o for o in choice.options if o.action != "leave"]
     if not others:
@@ -121,7 +127,9 @@ def _reason(choice: Choice, budget: Budget) -> str:
     if cheaper:
         best = min(cheaper, key=lambda o: o.joules)
         saved = 1 - best.joules / leave.joules
-        return f"Left: {best.action} would save {saved:.0%}, but its error {best.error:.2g} does not fit in the budget {budget.error:g}."
+        if budget.joules is not None:
+            return f"Left: {best.action} would save {saved:.0%} with an error of {best.error:.2g}, but the joule budget is met without it."
+        return f"Left: {best.action} would save {saved:.0%}, but its error of {best.error:.2g} does not fit beside the other choices'."
     return "Left: " + "; ".join(_refused(o, leave) for o in sorted(others, key=lambda o: (o.joules, o.action))[:3]) + "."
 
 
