@@ -76,7 +76,7 @@ def test_linears_on_one_input_are_one_group_and_others_stand_alone(opened):
 
 
 def test_a_clone_is_rewritten_and_the_original_is_not(opened):
-    backend, graph, net, groups, feeds = opened
+    backend, graph, _, groups, feeds = opened
     text, nodes, before = backend.print_step(graph), backend.node_count(graph), outputs(backend, graph, feeds)
     clone = backend.clone(graph)
     assert backend.print_step(clone) == text

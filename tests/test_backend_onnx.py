@@ -36,7 +36,7 @@ def test_lint_names_a_graph_that_a_pass_broke(monkeypatch):
     backend, graph = OnnxBackend(), block_model()
     backend.lint(graph)
     next(node for node in graph.graph if node.op_type == "Relu").op_type = "Reluu"
-    with pytest.raises(SzilardError, match="(?s)left an invalid ONNX graph .*Reluu.*please report") as caught:
+    with pytest.raises(SzilardError, match=r"(?s)left an invalid ONNX graph .*Reluu.*please report") as caught:
         backend.lint(graph)
     assert caught.value.exit_code == 1
     monkeypatch.setattr(backend_onnx, "LARGEST_INLINE_BYTES", 1)
