@@ -9,6 +9,8 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,6 +80,14 @@ def signature(backend: Backend, net: Net) -> str:
     ]
     digest = hashlib.sha256(json.dumps(ops).encode()).hexdigest()[:24]
     return f"{backend.runtime}/{digest}"
+
+
+@cache
+def code_digest() -> str:
+    """A short hash of the kernels and passes of this installation."""
+    package = Path(__file__).parent.parent
+    sources = sorted(path for room in ("kernels", "passes") for path in (package / room).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]
 
 
 def random_feeds(net: Net) -> Arrays:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..cost_model.device import Device
+from ..cost_model.errors import SzilardError
 from ..cost_model.net import Net
 from ..cost_model.plan import Option, Workload
 from ..cost_model.price import Cost, price_counts, price_net, price_op, total_cost, with_seconds
@@ -15,7 +16,7 @@ from ..cost_model.sites import AttentionSite
 from ..cost_model.timing import TimeTable
 from ..kernels.spectral_attention.crossover import sparse_stages
 from .backend import Backend, Group
-from .candidates import candidate, random_feeds, signature, time_in_turn
+from .candidates import candidate, code_digest, random_feeds, signature, time_in_turn
 
 Nets = Mapping[str, Net]
 
@@ -69,15 +70,30 @@ class Pricing:
         if missing:
             # All options of a site are timed in one run, so that their ratio holds even if the machine has changed since.
             made = {a: candidate(self.backend, graph, net, group, a) for a in dict.fromkeys(("leave", *missing))}
-            known.update({action: None for action, micro in made.items() if micro is None})
-            known.update(self._price({a: micro for a, micro in made.items() if micro is not None}, same, group, progress))
+            able = {a: micro for a, micro in made.items() if micro is not None and (a == "leave" or self._runs(micro))}
+            known.update(dict.fromkeys(made) | self._price(able, same, net, group, progress))
         return {action: known[action] for action in actions}
 
-    def _price(self, graphs: Mapping[str, Any], same: str, group: Group, progress: Callable[[str], None]) -> dict[str, Cost]:
+    def _runs(self, micro: Any) -> bool:
+        """Whether the runtime at hand takes a candidate at all; for another machine that cannot be known here."""
+        if self.table is None:
+            return True
+        try:
+            with self.backend.runner(micro) as run:
+                run(random_feeds(self.backend.view(micro, {})))
+        except SzilardError:
+            return False
+        return True
+
+    def _price(
+        self, graphs: Mapping[str, Any], same: str, net: Net, group: Group, progress: Callable[[str], None]
+    ) -> dict[str, Cost]:
         views = {action: self.backend.view(micro, {}) for action, micro in graphs.items()}
-        costs = {action: self._modelled(action, view, group) for action, view in views.items()}
+        costs = {action: self._modelled(action, view, net, group) for action, view in views.items()}
         if self.table is None:
             return costs
+        # A time belongs to the code that made the candidate: other kernels or passes, another key.
+        same = f"{same}/{code_digest()}"
         seconds = {action: self.table.get(f"{same}/{action}") for action in graphs}
         if None in seconds.values():
             progress(f"timing {group.id}: {', '.join(graphs)}")
@@ -88,11 +104,12 @@ class Pricing:
                 self.table.put(f"{same}/{action}", value or 0.0)
         return {action: with_seconds(cost, self.device, seconds[action] or 0.0) for action, cost in costs.items()}
 
-    def _modelled(self, action: str, view: Net, group: Group) -> Cost:
+    def _modelled(self, action: str, view: Net, net: Net, group: Group) -> Cost:
         """The cost of a candidate's ops; those of sparse attention are known by stage, since a torch module shows none of its own."""
         site = group.sites[0]
         if action == "spectral_sparse" and isinstance(site, AttentionSite):
-            stages = sparse_stages(site, site.key_length)
+            query = net.shape(site.query)
+            stages = sparse_stages(site, query[-2] if query else site.key_length)
             return total_cost(price_counts(counts, self.device, kind) for kind, counts in stages)
         return price_net(view, self.device).total
 

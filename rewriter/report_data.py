@@ -5,29 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..cost_model.cpu_features import products_saturate
 from ..cost_model.meter import open_meter
 from ..cost_model.plan import Plan
 from ..cost_model.program import Program
 from .optimise import Optimised, Request
 
 FORMAT = 1
+EIGHT_BITS = (
+    "model.onnx multiplies 8-bit codes as processors with VNNI (or ARM) do; on an x86 processor without it sums may saturate, so "
+    "rewrite it there, where weights keep to 7 bits."
+)
+SEVEN_BITS = "Integer weights keep to 7 bits, because this processor has no VNNI."
 UNVERIFIED = "model.onnx is unverified on CUDA: it was checked on onnxruntime's CPU provider, and no run on its CUDA provider is recorded."
 
 
 def build_report(
     program: Program, plan: Plan, done: Sequence[Optimised], request: Request, measured: Mapping[str, Any], notes: Sequence[str]
 ) -> dict[str, Any]:
-    """The contract of report.json. Totals are those of onnxruntime, whose file ships; every runtime has its own under "runtimes"."""
+    """The contract of report.json. Totals are those of onnxruntime, whose file ships (of PyTorch where there is no such file); every
+    runtime has its own under "runtimes"."""
     shipped = done[-1]
     totals = {each.backend.runtime: _totals(each, request, measured.get(each.backend.runtime)) for each in done}
-    first_phase = request.workload.phases[0].name
-    floor = shipped.before[first_phase].total
+    floors = [(phase.weight, shipped.before[phase.name].total) for phase in request.workload.phases]
     kinds = [site_kind for choice in shipped.choices for site_kind in [choice.kind] * len(choice.sites)]
-    meter = open_meter()
     joules = dict(totals[shipped.backend.runtime]["joules"])
-    if meter.status != "measured":
-        joules["unavailable"] = meter.reason
+    meter = open_meter(request.device.kind)
+    joules["unavailable"] = (
+        meter.reason
+        if meter.status != "measured"
+        else "A rewrite prices; `szilard measure` and `szilard compare` read the counter."
+    )
     notes = [*notes, *([UNVERIFIED] if request.device.kind == "cuda" and "onnxruntime" in totals else [])]
+    if any(each.changed and each.backend.runtime == "onnxruntime" and _eight_bit(each) for each in done):
+        notes.append(SEVEN_BITS if products_saturate() else EIGHT_BITS)
     unchanged = [each.backend.runtime for each in done if not each.changed]
     return {
         "format": FORMAT,
@@ -43,8 +54,10 @@ def build_report(
         "joules": joules,
         "seconds": totals[shipped.backend.runtime]["seconds"],
         "floors": {
-            "landauer_joules": floor.landauer, "io_bytes": floor.io_bytes,
-            "at_least": floor.at_least, "unpriced": list(floor.unpriced),
+            "landauer_joules": sum(weight * floor.landauer for weight, floor in floors),
+            "io_bytes": sum(weight * floor.io_bytes for weight, floor in floors),
+            "at_least": any(floor.at_least for _, floor in floors),
+            "unpriced": list(dict.fromkeys(name for _, floor in floors for name in floor.unpriced)),
         },
         "error": _error(shipped, request),
         "steps": [
@@ -57,6 +70,7 @@ def build_report(
         "rolled_back": [sentence for each in done for sentence in each.rolled_back],
         "runtimes": {each.backend.runtime: {**totals[each.backend.runtime], "error": _error(each, request)} for each in done},
         "unchanged": unchanged,
+        "gap": max(each.gap for each in done),
     }  # fmt: skip
 
 
@@ -80,6 +94,11 @@ def _totals(each: Optimised, request: Request, measured: Mapping[str, Any] | Non
     sides = {"before": "before", "after": "after" if each.changed else "before"}
     seconds = {side: sum(weights[name] * row[key] for name, row in measured.items()) for side, key in sides.items()}
     return {"joules": joules, "seconds": {**seconds, "label": "measured", "predicted": predicted, "phases": dict(measured)}}
+
+
+def _eight_bit(each: Optimised) -> bool:
+    """Whether any choice quantises activations, whose products with weights may saturate."""
+    return any(choice.action.removesuffix("_merged") in ("int8_static", "int8_dynamic") for choice in each.choices)
 
 
 def _error(each: Optimised, request: Request) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from .load import load
 from .metric import metric_function
 from .optimise import DEFAULT_ERROR, Optimised, Request, optimise
 from .report_data import build_report
+from .runtime_onnx import OnnxModule
+from .solve import require_joules
 from .whole import measured_seconds, take_back_if_dearer
 from .workload import sample_shapes, workload_for
 
@@ -48,8 +50,8 @@ def rewrite(
     model: Any,
     sample: Any = None,
     *,
-    target: str | Path = "cpu",
-    budget: float | Budget = DEFAULT_ERROR,
+    target: str | Path | None = None,
+    budget: float | Budget | None = None,
     calibration: Any = None,
     out: str | Path | None = None,
     exact: bool = False,
@@ -63,30 +65,27 @@ def rewrite(
     """Rewrite `model` so that it does the same work for fewer joules.
 
     `model`: a module, an ExportedProgram, an ONNX model, or a path or spec as on the command line (`load`). `sample`: example
-    inputs (a tuple or a dict) where the model is a module. `target`: a device profile's name or file. `budget`: the largest relative
-    squared error of the outputs, or with a `metric` its largest absolute drop, or a `Budget`. `calibration`: see
-    `read_calibration`; without it only exact rewrites are made. `plan`: a plan whose choices are replayed. Raises InputError for
-    what cannot be used and BudgetError for what cannot be met.
+    inputs (a tuple or a dict), which a module needs. `target`: a device profile's name or file ("cpu"). `budget`: the largest relative
+    squared error of the outputs (0.02), or with a `metric` its largest absolute drop (the predicted error then stays within 0.02 too), or
+    a `Budget`. `calibration`: see `read_calibration`; without it only exact rewrites are made. `plan`: a plan whose choices are
+    replayed; it also gives the target, the budget and the workload where these are not given. Raises InputError for what
+    cannot be used and BudgetError for what cannot be met.
     """
     if out is not None:
         check_target(out, force)
-    device = load_device(target)
     replayed = _plan(plan)
+    device = load_device(target or (replayed.target if replayed else "cpu"))
     loaded = load(model, sample=sample, task=task, shapes=sample_shapes(workload))
     program = loaded.program
     score = metric_function(metric) or loaded.metric
-    wanted = budget if isinstance(budget, Budget) else Budget(error=float(budget))
+    wanted = _budget(budget if budget is not None or replayed is None else replayed.budget, exact)
     if score is not None:
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
         wanted = replace(wanted, metric=name if metric is not None else loaded.metric_name)
-    if exact:
-        wanted = Budget(0.0, wanted.joules, wanted.metric)
-    if wanted.error < 0 or (wanted.joules is not None and wanted.joules <= 0):
-        raise InputError(f"The budget must not be negative (error {wanted.error}, joules {wanted.joules}).")
     data = read_calibration(loaded.calibration if calibration is None else calibration, program)
     request = Request(
         device=device,
-        workload=workload_for(program, workload or loaded.workload),
+        workload=workload_for(program, workload or loaded.workload or (replayed.workload if replayed else None)),
         budget=wanted,
         calibration=data,
         exact=exact,
@@ -105,6 +104,8 @@ def rewrite(
         progress("timing before and after")
         measured = {each.backend.runtime: measured_seconds(each, request) for each in done}
         done = tuple(take_back_if_dearer(each, measured[each.backend.runtime], request) for each in done)
+    for each in done:
+        require_joules(each.elsewhere[0] + sum(choice.after.joules for choice in each.choices), wanted)
     whole = Plan(
         target=device.name,
         workload=request.workload,
@@ -122,7 +123,7 @@ def rewrite(
         folder = Path(out)
     first = done[0]
     return Result(
-        module=first.program.graph if first.program.runtime == "torch" else _onnx_module(first),
+        module=first.program.graph if first.program.runtime == "torch" else OnnxModule(first.program.graph),
         folder=folder,
         plan=whole,
         steps=tuple(step for each in done for step in each.steps),
@@ -132,6 +133,13 @@ def rewrite(
         measured=measured,
         optimised=done,
     )
+
+
+def _budget(budget: float | Budget | None, exact: bool) -> Budget:
+    wanted = budget if isinstance(budget, Budget) else Budget(error=DEFAULT_ERROR if budget is None else float(budget))
+    if not wanted.error >= 0 or (wanted.joules is not None and not wanted.joules > 0):
+        raise InputError(f"The budget must not be negative (error {wanted.error}, joules {wanted.joules}).")
+    return replace(wanted, error=0.0) if exact else wanted
 
 
 def _plan(source: Plan | Mapping[str, Any] | str | Path | None) -> Plan | None:
@@ -158,11 +166,3 @@ def _runtimes(program: Program, progress: Callable[[str], None]) -> tuple[list[t
         reason = f"Only PyTorch was rewritten, and no model.onnx is written: {str(fault).rstrip('.')}."
         return [(program, TorchBackend(program))], [Miss(program.source, "export", reason)]
     return [(program, TorchBackend(program)), (exported, OnnxBackend(program.sample))], []
-
-
-def _onnx_module(done: Optimised) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    def run(feeds: Mapping[str, Any]) -> dict[str, Any]:
-        with OnnxBackend().runner(done.program.graph) as runner:
-            return runner(feeds)
-
-    return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -78,17 +79,34 @@ def onnx_runner(model: ir.Model | Path) -> Iterator[Runner]:
         yield lambda feeds: run_session(session, feeds)
 
 
+class OnnxModule:
+    """The model as a callable that keeps one session, opened by the first call: dict of arrays -> dict of arrays."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._model = model
+
+    @cached_property
+    def _session(self) -> ort.InferenceSession:
+        with open_session(self._model) as session:
+            return session
+
+    def __call__(self, feeds: Arrays) -> dict[str, np.ndarray]:
+        return run_session(self._session, feeds)
+
+
 class OnnxProbe:
     """One session in which every probed value is an output and has an addend that is fed with zero unless given."""
 
-    def __init__(self, session: ort.InferenceSession, outputs: Sequence[str], addends: Mapping[str, str]) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, outputs: Sequence[str], addends: Mapping[str, tuple[str, np.dtype]]
+    ) -> None:
         self._session = session
         self._outputs = tuple(outputs)
         self._addends = dict(addends)
 
     def _feeds(self, sample: Arrays, addends: Arrays) -> dict[str, np.ndarray]:
-        zero = np.zeros(1, np.float32)
-        return {**sample, **{name: addends.get(value, zero) for value, name in self._addends.items()}}
+        given = {name: np.asarray(addends.get(value, [0]), dtype) for value, (name, dtype) in self._addends.items()}
+        return {**sample, **given}
 
     def capture(self, sample: Arrays, values: Sequence[str]) -> dict[str, np.ndarray]:
         """The named values on one sample, undisturbed."""
@@ -104,18 +122,19 @@ class OnnxProbe:
 
 @contextmanager
 def onnx_probe(model: ir.Model, read: Sequence[str], disturbed: Sequence[str]) -> Iterator[OnnxProbe]:
-    """A probe on a copy of `model`: `read` values become outputs, `disturbed` ones (float32) gain an addend behind them."""
+    """A probe on a copy of `model`: `read` values become outputs, `disturbed` ones (of any float dtype) gain an addend behind them."""
     copy = model.clone()
     graph = copy.graph
     outputs = [str(o.name) for o in graph.outputs]
     values = {value.name: value for node in graph for value in node.outputs}
+    dtypes = _dtypes(copy, [values[name] for name in disturbed])
     addends = {}
     for name in disturbed:
         value = values[name]
         producer = value.producer()
         assert producer is not None
         value.name = f"{name}.undisturbed"
-        addend = ir.val(f"{name}.addend", dtype=ir.DataType.FLOAT)
+        addend = ir.val(f"{name}.addend", dtype=dtypes[name])
         node = ir.node(
             "Add", [value, addend], name=f"{name}.disturb", outputs=[ir.Value(name=name, type=value.type, shape=value.shape)]
         )
@@ -128,8 +147,23 @@ def onnx_probe(model: ir.Model, read: Sequence[str], disturbed: Sequence[str]) -
                 graph.outputs[position] = node.outputs[0]
         graph.inputs.append(addend)
         values[name] = node.outputs[0]
-        addends[name] = addend.name
+        addends[name] = (str(addend.name), dtypes[name].numpy())
     graph.outputs.extend(values[name] for name in dict.fromkeys(read) if name in values and name not in outputs)
     # Fusions would only be prevented by the extra outputs, and the optimiser's time is saved.
     with open_session(copy, optimize=False) as session:
-        yield OnnxProbe(session, outputs, {value: str(name) for value, name in addends.items()})
+        yield OnnxProbe(session, outputs, addends)
+
+
+def _dtypes(model: ir.Model, values: Sequence[ir.Value]) -> dict[str, ir.DataType]:
+    """The dtype of each value by name; onnxruntime, which knows its own operators too, is asked for those that the model leaves out."""
+    found = {str(value.name): value.dtype for value in values if value.dtype is not None}
+    unknown = [value for value in values if value.dtype is None]
+    if unknown:
+        declared = len(model.graph.outputs)
+        model.graph.outputs.extend(unknown)
+        with open_session(model, optimize=False) as session:
+            # "tensor(float16)" is FLOAT16.
+            kinds = {each.name: each.type for each in session.get_outputs()}
+            found |= {str(v.name): ir.DataType[kinds[v.name].removeprefix("tensor(").rstrip(")").upper()] for v in unknown}
+        del model.graph.outputs[declared:]
+    return found

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
+from ..cost_model.errors import InputError
 from .backend import Arrays, Runner
 
 
@@ -36,8 +37,11 @@ def torch_runner(graph: GraphModule, inputs: Sequence[str], outputs: Sequence[st
     """The graph as a function from input arrays to output arrays, under inference mode."""
 
     def run(feeds: Arrays) -> dict[str, np.ndarray]:
-        with torch.inference_mode():
-            results = graph(*as_tensors(feeds, inputs))
+        try:
+            with torch.inference_mode():
+                results = graph(*as_tensors(feeds, inputs))
+        except RuntimeError as fault:
+            raise InputError(f"PyTorch failed while running the model: {str(fault).splitlines()[0]}") from fault
         return named(results, outputs)
 
     return run

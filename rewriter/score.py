@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..cost_model.cpu_features import products_saturate
 from ..cost_model.net import Net
 from ..cost_model.sites import LinearSite
 from ..kernels.quantized_linear.formats import Prepared, prepare_group
@@ -82,7 +83,7 @@ def score_linears(
             weights, biases = [linear_weight(net, s) for s in sites], [linear_bias(net, s) for s in sites]
             for action in sorted(wanted[group]):
                 progress(f"error of {action} at {group.id}")
-                prepared = prepare_group(action, weights, biases, rows[x])
+                prepared = prepare_group(action, weights, biases, rows[x], narrow=products_saturate())
                 outputs = [
                     probe.run(
                         sample,

@@ -1,0 +1,24 @@
+"""Which processors need weights of seven bits."""
+
+import pytest
+
+from szilard.cost_model.cpu_features import products_saturate
+
+
+@pytest.mark.parametrize(
+    ("text", "saturate"),
+    [
+        ("flags\t\t: fpu sse avx2 avx512f avx512_vnni", False),
+        ("flags\t\t: fpu avx2 avx_vnni", False),
+        ("flags\t\t: fpu sse avx2 avx512f", True),
+        ("Features\t: asimd dotprod", False),
+    ],
+)
+def test_only_x86_without_vnni_saturates(tmp_path, text, saturate):
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"processor\t: 0\n{text}\n")
+    assert products_saturate(info) is saturate
+
+
+def test_a_machine_that_does_not_say(tmp_path):
+    assert products_saturate(tmp_path / "none") is False
