@@ -5,8 +5,7 @@ Several sessions with spinning thread pools in one process disturb each other: w
 
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from math import comb
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -49,23 +48,3 @@ def measure(
                 found[case][name].append(one_median(session, inputs, seconds))
             del session
     return found
-
-
-def median_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """(median, low, high) where low and high are order statistics between which the median lies with at least `confidence`.
-
-    No distribution is assumed (the binomial interval of a median); below six values it is their whole range, which is less sure.
-    """
-    ranked = sorted(values)
-    count, cut, outside = len(ranked), 0, 0.0
-    for index in range(count // 2):
-        outside += 2 * comb(count, index) / 2**count
-        if outside > 1 - confidence:
-            break
-        cut = index
-    return statistics.median(ranked), ranked[cut], ranked[count - 1 - cut]
-
-
-def ratio(above: Sequence[float], below: Sequence[float]) -> tuple[float, float, float]:
-    """(median, low, high) of the ratio of paired rounds."""
-    return median_interval(a / b for a, b in zip(above, below, strict=True))

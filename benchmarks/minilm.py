@@ -6,6 +6,7 @@ python -P -m szilard.benchmarks.minilm [--output out/model.onnx] [--exporter tor
 import argparse
 import json
 import platform
+import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,10 +19,11 @@ from platformdirs import user_cache_path
 from rich.console import Console
 from rich.table import Table
 
+from ..cost_model.timing import median_interval, ratio_interval
 from ..models import minilm, texts
 from ..models.embedding import embedder, mean_cosine
 from ..models.retrieval import pairs, recall_at_one
-from .interleaved import measure, median_interval, open_session, ratio
+from .interleaved import measure, open_session
 from .peers import make_peers
 
 RESULTS = Path(__file__).parent / "results"
@@ -86,16 +88,21 @@ def compare(files: Mapping[str, Path], threads: int, rounds: int) -> dict[str, A
         "versions": {"python": platform.python_version(), "onnxruntime": onnxruntime.__version__},
         "rounds": rounds,
         "seconds": {
-            case: {name: dict(zip(fields, median_interval(times), strict=True)) for name, times in by_file.items()}
+            case: {
+                name: dict(zip(fields, (statistics.median(times), *median_interval(times)), strict=True))
+                for name, times in by_file.items()
+            }
             for case, by_file in seconds.items()
         },
         "ratio_to_fp32": {
-            case: {name: dict(zip(fields, ratio(times, by_file[FP32]), strict=True)) for name, times in by_file.items()}
+            case: {
+                name: dict(zip(fields, ratio_interval(times, by_file[FP32]), strict=True)) for name, times in by_file.items()
+            }
             for case, by_file in seconds.items()
         },
         "szilard_to_peer": {
             case: {
-                name: dict(zip(fields, ratio(by_file[OURS], times), strict=True))
+                name: dict(zip(fields, ratio_interval(by_file[OURS], times), strict=True))
                 for name, times in by_file.items()
                 if OURS in by_file and name not in (OURS, FP32)
             }

@@ -80,6 +80,7 @@ def doctor(as_json: options.AsJson = False, debug: options.Debug = False) -> Non
 def estimate_text(result: Mapping[str, Any]) -> str:
     """Totals, joules by kind, and the dearest ops of an estimate."""
     from .quantity import quantity
+    from .report_view import unpriced_sentence
 
     total, ops = result["total"], result["ops"]
     least = "at least " if result.get("at_least") else ""
@@ -106,9 +107,7 @@ def estimate_text(result: Mapping[str, Any]) -> str:
         dearest.append((op["id"], op["kind"], quantity(op["joules"], "J"), quantity(op["seconds"], "s"), share))
     lines.append(columns(dearest, right=(2, 3, 4)))
     if result.get("unpriced"):
-        names = [entry if isinstance(entry, str) else str(entry.get("id", entry)) for entry in result["unpriced"]]
-        more = f" and {len(names) - _SHOWN_OPS} more" if len(names) > _SHOWN_OPS else ""
-        lines += ["", f'without a price, so the total says "at least": {", ".join(names[:_SHOWN_OPS])}{more}']
+        lines += ["", unpriced_sentence(result["unpriced"], _SHOWN_OPS)]
     lines += [f"note: {note}" for note in result.get("notes", ())]
     return "\n".join(lines)
 

@@ -13,6 +13,7 @@ from .command_line_output import columns, deliver, only_results_on_stdout, progr
 
 def measure(
     model: options.Model,
+    target: options.Target = "cpu",
     task: options.TaskOption = None,
     workload: options.WorkloadFile = None,
     shape: options.Shapes = None,
@@ -25,7 +26,7 @@ def measure(
     with only_results_on_stdout():
         from .measure import measure as run
 
-        result = run(model, workload=asked, task=options.task_name(task), rounds=rounds, progress=progress)
+        result = run(model, workload=asked, task=options.task_name(task), rounds=rounds, target=target, progress=progress)
     deliver(result, measure_text(result), as_json)
 
 
@@ -51,23 +52,28 @@ def compare(
 def measure_text(result: Mapping[str, Any]) -> str:
     """A table of the runs, and one sentence where joules could not be measured."""
     from .quantity import quantity
+    from .report_view import unpriced_sentence
 
-    rows = [("workload", "seconds predicted", "measured", "interval", "joules modelled", "measured")]
+    rows = [("workload", "seconds predicted", "from", "measured", "interval", "joules modelled", "measured")]
     for run in result["runs"]:
         seconds, joules = run["seconds"], run["joules"]
+        least = "at least " if joules.get("at_least") else ""
         rows.append(
             (
                 run["workload"],
-                quantity(seconds["predicted"], "s"),
+                ("" if seconds["predicted_from"] == "rewrite" else least) + quantity(seconds["predicted"], "s"),
+                seconds["predicted_from"],
                 quantity(seconds["measured"], "s"),
                 f"{quantity(seconds['low'], 's')} to {quantity(seconds['high'], 's')}",
-                quantity(joules.get("modelled", joules["predicted"]), "J"),
+                least + quantity(joules["modelled"], "J"),
                 "unavailable" if "unavailable" in joules else quantity(joules["measured"], "J"),
             )
         )
     reasons = dict.fromkeys(run["joules"]["unavailable"] for run in result["runs"] if "unavailable" in run["joules"])
     notes = [f"joules unavailable: {reason}" for reason in reasons]
-    return "\n".join([columns(rows, right=(1, 2, 3, 4, 5)), *notes])
+    unpriced = dict.fromkeys(name for run in result["runs"] for name in run["joules"].get("unpriced", ()))
+    notes += [unpriced_sentence(list(unpriced))] if unpriced else []
+    return "\n".join([columns(rows, right=(1, 3, 4, 5, 6)), *notes])
 
 
 def compare_text(result: Mapping[str, Any], first: str, second: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..cost_model.plan import Choice
 from . import command_line_options as options
 from .command_line_output import columns, deliver, only_results_on_stdout, progress
 
@@ -97,13 +99,24 @@ def rewrite_text(result: Any, out: Path) -> str:
     view = report_view(result.report, result.plan)
     table = [("", "before", "after", "change", "")]
     table += [(row["name"], row["before"], row["after"], row["change"], row["label"]) for row in view["totals"]]
-    actions = Counter(choice.action for choice in result.plan.choices)
     lines = [headline(result.report, result.plan), "", columns(table, right=(1, 2, 3)), ""]
     lines += [f"{name}: {value}" for name, value in view["error"]]
-    lines.append("choices: " + (", ".join(f"{action} {count}" for action, count in sorted(actions.items())) or "none"))
+    lines += _counted(result.plan.choices)
+    lines += [view["unpriced"]] if view["unpriced"] else []
     lines += [f"note: {note}" for note in result.report.get("model", {}).get("notes", ())]
     lines += [f"rolled back: {entry}" for entry in view["rolled_back"]]
     if result.report.get("misses"):
         lines.append(f"refused: {len(result.report['misses'])}; `szilard explain {out}` says why")
     lines.append(f"written to {out}")
     return "\n".join(lines)
+
+
+def _counted(choices: Sequence[Choice]) -> list[str]:
+    """How often each action was chosen, one line for each runtime."""
+    runtimes = list(dict.fromkeys(choice.runtime for choice in choices))
+    lines = []
+    for runtime in runtimes:
+        actions = Counter(choice.action for choice in choices if choice.runtime == runtime)
+        where = f" on {runtime}" if len(runtimes) > 1 else ""
+        lines.append(f"choices{where}: " + ", ".join(f"{action} {count}" for action, count in sorted(actions.items())))
+    return lines or ["choices: none"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from ..cost_model.plan import Choice, Option, Plan
 from .command_line_output import columns, read_json
 from .folder import is_emitted
 from .json_text import plain
-from .quantity import change, number, quantity
-from .report_view import headline, report_view
+from .quantity import change, quantity
+from .report_choices import NOT_AVAILABLE, error_text
+from .report_view import few, headline
 
 _SHOWN_NAMES = 5
+_WIDTH = 110
 
 
 def read_plan(path: Path) -> Plan:
@@ -44,7 +47,7 @@ def explain(folder: Path, site: str = "") -> dict[str, Any]:
             "headline": headline(report, plan),
             "choices": [_summary(choice) for choice in plan.choices],
             "misses": [plain(miss) for miss in plan.misses],
-            "rolled_back": report_view(report, plan)["rolled_back"],
+            "rolled_back": list(report.get("rolled_back", ())),
         }
     choices = [choice for choice in plan.choices if site == choice.site or site in choice.sites]
     misses = [plain(miss) for miss in plan.misses if site == miss.op]
@@ -58,8 +61,8 @@ def explain_text(found: Mapping[str, Any]) -> str:
     """What `explain` found, for people."""
     parts = [found["headline"]] if "headline" in found else []
     parts += [_choice_text(choice) for choice in found["choices"]]
-    parts += [f"refused {miss['kind']} at {miss['op']}: {miss['reason']}" for miss in found["misses"]]
-    parts += [f"rolled back by the check: {entry}" for entry in found.get("rolled_back", ())]
+    parts += [_wrapped(f"refused {miss['kind']} at {miss['op']}: {miss['reason']}") for miss in found["misses"]]
+    parts += [_wrapped(f"rolled back by the check: {entry}") for entry in found.get("rolled_back", ())]
     return "\n\n".join(parts)
 
 
@@ -90,28 +93,36 @@ def _choice_text(choice: Mapping[str, Any]) -> str:
     )
     lines = [
         f"{choice['site']}: {choice['action']}{locked}, {choice['kind']} on {choice['runtime']}, {energy} modelled",
-        f"  {choice['reason']}",
+        _wrapped(choice["reason"], "  "),
     ]
     others = [name for name in choice["sites"] if name != choice["site"]]
     if others:
-        lines.append(f"  decided together: {', '.join(others)}")
+        lines.append(_wrapped(f"decided together: {', '.join(others)}", "  "))
     if "options" in choice:
-        rows: list[tuple[str, ...]] = [
-            ("  option", "joules", "seconds", "seconds were", "error", "saving", "not taken because")
-        ]
+        rows: list[tuple[str, ...]] = [("  option", "joules", "seconds", "seconds were", "error", "saving")]
         rows += [_option_row(option) for option in choice["options"]]
-        lines.append(columns(rows, right=(1, 2, 4)))
+        header, *table = columns(rows, right=(1, 2, 4)).splitlines()
+        lines.append(header)
+        for line, option in zip(table, choice["options"], strict=True):
+            lines += [line, *([_wrapped(f"not taken: {option['reason']}", "      ")] if option["reason"] else [])]
     return "\n".join(lines)
 
 
 def _option_row(option: Mapping[str, Any]) -> tuple[str, ...]:
     name = ("* " if option["taken"] else "  ") + option["action"]
     if option["joules"] is None:
-        return (name, "", "", "", "", "", option["reason"])
+        return (name, NOT_AVAILABLE, "", "", "", "")
     low, high = option["saving"]
     saving = "" if option["action"] == "leave" else f"{quantity(low, 'J')} to {quantity(high, 'J')}"
     prices = quantity(option["joules"], "J"), quantity(option["seconds"], "s")
-    return (name, *prices, option["label"], number(option["error"]), saving, option["reason"])
+    return (name, *prices, option["label"], error_text(option["error"]), saving)
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    """Lines that fit a window; names are kept whole, so that they can be copied."""
+    return textwrap.fill(
+        text, _WIDTH, initial_indent=indent, subsequent_indent=indent or "  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _unknown(site: str, plan: Plan) -> str:
@@ -120,5 +131,4 @@ def _unknown(site: str, plan: Plan) -> str:
     close += [name for name in names if site.lower() in name.lower() and name not in close][: _SHOWN_NAMES - len(close)]
     if close:
         return f"There is no site {site!r}; the closest are: {', '.join(close)}."
-    few = ", ".join(names[:_SHOWN_NAMES]) + (f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else "")
-    return f"There is no site {site!r}; " + (f"the plan has: {few}." if names else "the plan has no site at all.")
+    return f"There is no site {site!r}; " + (f"the plan has: {few(names)}." if names else "the plan has no site at all.")

@@ -45,26 +45,35 @@ def measure(
 ) -> dict[str, Any]:
     """Seconds [s] and joules [J] of one call for each shape of the workload: {"runs": [{"workload", "seconds", "joules"}]}.
 
-    Measured values are medians with an interval that holds the median with 95 %. "predicted" is the plan's own figure for a
-    folder that Szilard wrote, else the roofline of `target`. Joules are measured only where a counter exists; else
-    "unavailable" says why, and "modelled" prices the measured seconds. Raises InputError for what cannot be used.
+    Measured values are medians with an interval that holds the median with 95 %. "predicted" is the roofline of `target`, a profile of
+    this machine's processor; for a folder planned for that target and this workload it is the report's own figure: "predicted_from" is
+    "plan" with one shape, and with several, which a plan weighs into one figure, "rewrite": the seconds of the shape at that time.
+    Joules are measured only where a counter exists; else "unavailable" says why, and "modelled" prices the measured seconds. Raises
+    InputError for what cannot be used.
     """
+    device = load_device(target)
+    if device.kind != "cpu":
+        raise InputError(
+            f"{device.name} is not a processor's profile, and models are timed on this machine's processor; give --target a profile "
+            f"of that, or price the model with `szilard estimate --target {target}`."
+        )
     asked = workload or _planned(spec)
     loaded = load(spec, task=task, shapes=sample_shapes(asked))
-    program, device, meter = loaded.program, load_device(target), open_meter()
+    program, meter = loaded.program, open_meter()
     wanted = workload_for(program, asked or loaded.workload)
+    promised = _promised(spec, wanted, device)
     runs = []
     with timed_model(program, spec) as bind:
         for phase in wanted.phases:
             progress(f"timing {phase.name}")
             call = bound_call(bind, program, phase_feeds(program, phase))
             timing = measure_interleaved({"model": call}, rounds)["model"]
-            seconds, joules = _predicted(spec, program, phase, wanted, device, timing)
+            seconds, joules = _priced(program, phase, device, timing)
+            known = promised.get(phase.name, {})
             watch = _metered(meter, {"model": call})
-            measured = {"measured": timing.median, "low": timing.low, "high": timing.high}
-            runs.append(
-                {"workload": phase.name, "seconds": {**seconds, **measured}, "joules": {**joules, **_joules(meter, watch)}}
-            )
+            seconds = {**seconds, **known.get("seconds", {}), "measured": timing.median, "low": timing.low, "high": timing.high}
+            joules = {**joules, **known.get("joules", {}), **_joules(meter, watch)}
+            runs.append({"workload": phase.name, "seconds": seconds, "joules": joules})
     return {"runs": runs}
 
 
@@ -118,19 +127,31 @@ def _planned(spec: str) -> Workload | None:
     return read_plan(Path(spec) / "plan.json").workload if is_emitted(Path(spec)) else None
 
 
-def _predicted(
-    spec: str, program: Program, phase: Phase, workload: Workload, device: Device, timing: Timing
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _promised(spec: str, workload: Workload, device: Device) -> dict[str, dict[str, dict[str, Any]]]:
+    """What the report of a folder says of each shape; {} for any other model, and for a plan of another workload or target."""
+    if not is_emitted(Path(spec)) or _planned(spec) != workload:
+        return {}
+    report = read_json(Path(spec) / "report.json", "report")
+    if report.get("target") != device.name:
+        return {}
+    seconds = report["seconds"]
+    if len(workload.phases) == 1:
+        after = seconds.get("predicted", seconds)["after"]
+        planned = {
+            "seconds": {"predicted": after, "predicted_from": "plan"},
+            "joules": {"predicted": report["joules"]["after"]},
+        }
+        return {workload.phases[0].name: planned}
+    timed = seconds.get("phases", {})
+    return {name: {"seconds": {"predicted": row["after"], "predicted_from": "rewrite"}} for name, row in timed.items()}
+
+
+def _priced(program: Program, phase: Phase, device: Device, timing: Timing) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Seconds and joules from the roofline, and the joules of the measured seconds."""
     total = price_net(_view(program, phase), device).total
     modelled = total.joules - total.terms["static"] + device.value("static") * timing.median
     seconds = {"predicted": total.seconds, "predicted_from": total.label}
-    joules = {"predicted": total.joules, "modelled": modelled, "at_least": total.at_least}
-    if is_emitted(Path(spec)) and len(workload.phases) == 1 and _planned(spec) == workload:
-        report = read_json(Path(spec) / "report.json", "report")
-        promised = report.get("seconds", {}).get("predicted", report.get("seconds", {})).get("after")
-        if promised is not None:
-            seconds = {"predicted": promised, "predicted_from": "plan"}
-            joules["predicted"] = report.get("joules", {}).get("after")
+    joules = {"predicted": total.joules, "modelled": modelled, "at_least": total.at_least, "unpriced": list(total.unpriced)}
     return seconds, joules
 
 

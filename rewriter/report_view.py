@@ -2,91 +2,109 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..cost_model.plan import Choice, Option, Plan
+from ..cost_model.plan import Plan
 from .quantity import change, number, quantity
+from .report_choices import choice_groups
 
-_LISTED_OPS = 5
+_LISTED = 5
 
 
 def report_view(report: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     """What the templates print: every number is a text with its unit already, so that they hold no arithmetic."""
-    changed = [choice for choice in plan.choices if choice.action != "leave"]
-    scale = max([option.joules for choice in plan.choices for option in (choice.before, choice.after)], default=0.0)
-    errors = {entry.get("site"): entry.get("error_predicted") for entry in report.get("choices", ())}
     return {
-        "title": _model_name(report),
+        "title": report.get("model", {}).get("source") or "model",
         "target": report.get("target", plan.target),
         "headline": headline(report, plan),
         "facts": _facts(report),
         "totals": _totals(report),
+        "unpriced": unpriced_sentence(report.get("floors", {}).get("unpriced", ())),
         "bars": _bars(report),
         "terms": _terms(report),
+        "shipped": _shipped(report),
         "floors": _floors(report),
         "error": _error(report),
         "phases": [(phase.name, _shapes(phase.shapes), f"{phase.weight * 100:.3g} %") for phase in plan.workload.phases],
-        "changed": [_choice(choice, scale, errors) for choice in changed],
-        "left": [_choice(choice, scale, errors) for choice in plan.choices if choice.action == "leave"],
+        "choices": choice_groups(plan),
         "misses": _misses(report),
-        "rolled_back": [_rolled_back(entry) for entry in report.get("rolled_back", ())],
+        "rolled_back": list(report.get("rolled_back", ())),
         "steps": [_step(step) for step in report.get("steps", ())],
     }
 
 
 def headline(report: Mapping[str, Any], plan: Plan) -> str:
     """The result in one sentence, with the label of the number in it."""
-    joules = report.get("joules", {})
-    before, after, label = joules.get("before"), joules.get("after"), joules.get("label", "modelled")
+    joules, least = report.get("joules", {}), _least(report)
+    label = joules.get("label", "modelled")
+    before, after = (least + quantity(joules.get(side), "J") for side in ("before", "after"))
     changed = Counter(choice.runtime for choice in plan.choices if choice.action != "leave")
     if not changed:
-        return f"Nothing was changed: no rewrite pays within the budget; the model takes {quantity(before, 'J')} per call ({label})."
+        return f"Nothing was changed: no rewrite pays within the budget; the model takes {before} per call ({label})."
     places = " and ".join(f"{count} place{'s' if count > 1 else ''} on {runtime}" for runtime, count in changed.items())
+    percent = change(joules.get("before"), joules.get("after"))
+    return f"Rewritten at {places}: {after} per call instead of {before}{_shipped(report)} ({percent}, {label})."
+
+
+def few(names: Sequence[str], shown: int = _LISTED) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def unpriced_sentence(names: Sequence[str], shown: int = _LISTED) -> str:
+    """Why totals say "at least"; "" where every op has a price."""
+    return f'Without a price, so totals say "at least": {few(names, shown)}.' if names else ""
+
+
+def _least(report: Mapping[str, Any]) -> str:
+    return "at least " if report.get("floors", {}).get("at_least") else ""
+
+
+def _shipped(report: Mapping[str, Any]) -> str:
+    """Which of several runtimes the totals are of."""
     runtimes = list(report.get("runtimes") or ())
-    where = f" on {runtimes[-1]}" if len(runtimes) > 1 else ""
-    energy = f"{quantity(after, 'J')} per call instead of {quantity(before, 'J')}{where} ({change(before, after)}, {label})"
-    return f"Rewritten at {places}: {energy}."
+    return f" on {runtimes[-1]}" if len(runtimes) > 1 else ""
 
 
-def _model_name(report: Mapping[str, Any]) -> str:
-    model = report.get("model", {})
-    return str(next((model[key] for key in ("name", "source", "path") if model.get(key)), "model"))
+def _parts(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """What tells a row's runtime apart, and the part of the report about it: the whole report where there is but one."""
+    runtimes = report.get("runtimes") or {}
+    return [(f", {name}", part) for name, part in runtimes.items()] if len(runtimes) > 1 else [("", report)]
 
 
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    model = {key: value for key, value in report.get("model", {}).items() if isinstance(value, str | int | float)}
+    model = report.get("model", {})
     sites = ", ".join(f"{count} {kind}" for kind, count in report.get("sites", {}).items() if count)
-    return [(key.replace("_", " "), str(value)) for key, value in model.items()] + [("sites", sites or "none")]
+    names = [(key, ", ".join(model[key])) for key in ("inputs", "outputs") if model.get(key)]
+    return [*names, ("sites", sites or "none"), *(("note", note) for note in model.get("notes", ()))]
 
 
 def _totals(report: Mapping[str, Any]) -> list[dict[str, str]]:
     """Rows of joules and seconds, for each runtime where there are several."""
     floor = quantity(report.get("floors", {}).get("landauer_joules"), "J") + " (Landauer)"
-    runtimes = report.get("runtimes") or {}
-    named = runtimes.items() if len(runtimes) > 1 else [("", report)]
-    rows = []
-    for runtime, part in named:
-        where = f", {runtime}" if runtime else ""
+    least, rows = _least(report), []
+    for where, part in _parts(report):
         joules, seconds = part.get("joules", {}), part.get("seconds", {})
-        rows.append(_total(f"Joules per call{where}", joules, "J", floor))
-        rows.append(_total(f"Seconds per call{where}", seconds, "s", ""))
+        rows.append(_total(f"Joules per call{where}", joules, "J", floor, least))
+        rows.append(_total(f"Seconds per call{where}", seconds, "s", "", least))
         if "predicted" in seconds:
             predicted = {**seconds["predicted"], "label": "modelled"}
-            rows.append(_total(f"Seconds per call{where}, as predicted", predicted, "s", ""))
+            rows.append(_total(f"Seconds per call{where}, as predicted", predicted, "s", "", least))
     return rows
 
 
-def _total(name: str, pair: Mapping[str, Any], unit: str, floor: str) -> dict[str, str]:
-    before, after = pair.get("before"), pair.get("after")
+def _total(name: str, pair: Mapping[str, Any], unit: str, floor: str, least: str) -> dict[str, str]:
+    before, after, label = pair.get("before"), pair.get("after"), str(pair.get("label", "modelled"))
+    # A clock and a counter see every op, priced or not.
+    prefix = "" if label == "measured" else least
     return {
         "name": name,
-        "before": quantity(before, unit),
-        "after": quantity(after, unit),
+        "before": prefix + quantity(before, unit),
+        "after": prefix + quantity(after, unit),
         "change": change(before, after),
-        "label": str(pair.get("label", "modelled")),
+        "label": label,
         "floor": floor,
     }
 
@@ -134,55 +152,36 @@ def _floors(report: Mapping[str, Any]) -> str:
 
 
 def _error(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    error = report.get("error", {})
-    rows = [("budget", number(error.get("budget"))), ("measured error", number(error.get("measured")))]
-    if error.get("metric"):
-        pair = f"{number(error.get('metric_before'), 4)} before, {number(error.get('metric_after'), 4)} after"
-        rows.append((f"metric {error['metric']}", pair))
+    """The budget, and what each runtime made of it. With a metric the budget limits its drop, not the error of the outputs."""
+    error, joules = report.get("error", {}), report.get("budget", {}).get("joules")
+    metric, limit = error.get("metric"), number(error.get("budget"))
+    if joules is not None:
+        rows = [("budget", f"{quantity(joules, 'J')} per call; the error is not limited")]
+    else:
+        rows = [("budget", f"{metric} may drop by {limit}" if metric else f"{limit} relative squared error")]
+    for where, part in _parts(report):
+        found = part.get("error", {})
+        if metric:
+            rows.append((f"{metric}{where}", _drop(found.get("metric_before"), found.get("metric_after"))))
+        aside = " (not limited)" if metric else ""
+        rows.append((f"measured error{where}", f"{number(found.get('measured'))} relative squared error{aside}"))
     if "held_out" in error:
         rows.append(
             ("data", "held back from scoring" if error["held_out"] else "not held back: fewer than two calibration samples")
         )
+    if report.get("gap") is not None:
+        rows.append(("solver's gap", f"{100 * report['gap']:.2g} % of the joules to the bound of the best plan"))
     return rows
+
+
+def _drop(before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return "not measured"
+    return f"{number(before, 4)} before, {number(after, 4)} after, drop {number(before - after)}"
 
 
 def _shapes(shapes: Mapping[str, Sequence[int]]) -> str:
     return ", ".join(f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in shapes.items())
-
-
-def _choice(choice: Choice, scale: float, errors: Mapping[Any, float | None]) -> dict[str, Any]:
-    before, after = choice.before, choice.after
-    return {
-        "site": choice.site,
-        "kind": choice.kind,
-        "action": choice.action,
-        "runtime": choice.runtime,
-        "locked": choice.locked,
-        "members": [site for site in choice.sites if site != choice.site],
-        "before": quantity(before.joules, "J"),
-        "after": quantity(after.joules, "J"),
-        "change": change(before.joules, after.joules),
-        "width_before": f"{100 * before.joules / scale:.2f}" if scale else "0",
-        "width_after": f"{100 * after.joules / scale:.2f}" if scale else "0",
-        "error": number(errors.get(choice.site, after.error)),
-        "reason": choice.reason,
-        "options": [_option(option, choice) for option in choice.options],
-    }
-
-
-def _option(option: Option, choice: Choice) -> dict[str, Any]:
-    low, high = option.saving
-    possible = math.isfinite(option.joules)
-    return {
-        "action": option.action,
-        "taken": option.action == choice.action,
-        "joules": quantity(option.joules, "J") if possible else "",
-        "seconds": quantity(option.seconds, "s") if possible else "",
-        "label": option.label,
-        "saving": f"{quantity(low, 'J')} to {quantity(high, 'J')}" if possible and option.action != "leave" else "",
-        "error": number(option.error) if possible else "",
-        "reason": option.reason,
-    }
 
 
 def _misses(report: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -190,27 +189,13 @@ def _misses(report: Mapping[str, Any]) -> list[dict[str, str]]:
     grouped: dict[tuple[str, str], list[str]] = {}
     for miss in report.get("misses", ()):
         grouped.setdefault((miss["kind"], miss["reason"]), []).append(miss["op"])
-    return [
-        {
-            "kind": kind,
-            "reason": reason,
-            "ops": ", ".join(ops[:_LISTED_OPS]) + (f" and {len(ops) - _LISTED_OPS} more" if len(ops) > _LISTED_OPS else ""),
-        }
-        for (kind, reason), ops in grouped.items()
-    ]
-
-
-def _rolled_back(entry: Any) -> str:
-    if not isinstance(entry, Mapping):
-        return str(entry)
-    action = f" ({entry['action']})" if entry.get("action") else ""
-    reason = f": {entry['reason']}" if entry.get("reason") else ""
-    return f"{entry.get('site', 'a choice')}{action}{reason}"
+    return [{"kind": kind, "reason": reason, "ops": few(ops)} for (kind, reason), ops in grouped.items()]
 
 
 def _step(step: Mapping[str, Any]) -> dict[str, str]:
     return {
         "name": str(step.get("pass", "")),
+        "runtime": str(step.get("runtime", "")),
         "changed": str(step.get("changed", "")),
         "nodes": f"{step.get('nodes_before', '?')} → {step.get('nodes_after', '?')}",
         "error": number(step.get("max_error")),

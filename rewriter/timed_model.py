@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,14 +28,9 @@ def timed_model(program: Program, spec: str) -> Iterator[Bind]:
     if program.runtime == "torch":
         yield lambda feeds: _torch_call(program, feeds)
         return
-    with tempfile.TemporaryDirectory(prefix="szilard-") as scratch:
-        path = onnx_file(spec)
-        if path is None:
-            from .runtime_onnx import save_model
+    from .runtime_onnx import open_session
 
-            path = Path(scratch) / "model.onnx"
-            save_model(program.graph, path)
-        session = _session(path)
+    with open_session(onnx_file(spec) or program.graph) as session:
         yield lambda feeds: lambda: session.run(list(program.outputs), dict(feeds))
 
 
@@ -83,17 +77,3 @@ def _torch_call(program: Program, feeds: Arrays) -> Call:
             return program.graph(*tensors)
 
     return call
-
-
-def _session(path: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    # Threads of a session spin for a while after a run and take the cores of whichever session runs next: three sessions in turn on two
-    # cores took 14.9 ms a call each where one alone took 5.6. Stopped at the end of each run they take what one alone takes.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as fault:  # as above
-        raise InputError(f"onnxruntime cannot load {path}: {str(fault).splitlines()[0]}") from fault

@@ -2,7 +2,7 @@
 
 from szilard.rewriter.command_line_measure import compare_text, measure_text
 
-SECONDS = {"predicted": 0.2, "measured": 0.1, "low": 0.09, "high": 0.11}
+SECONDS = {"predicted": 0.2, "predicted_from": "roofline", "measured": 0.1, "low": 0.09, "high": 0.11}
 
 
 def test_joules_without_a_counter_are_modelled():
@@ -11,11 +11,24 @@ def test_joules_without_a_counter_are_modelled():
     text = measure_text({"runs": [{"workload": name, "seconds": SECONDS, "joules": joules} for name in ("1x128", "8x128")]})
     header, first, second, note = text.splitlines()
     assert header.split()[-3:] == ["joules", "modelled", "measured"]
-    assert "200 ms" in first
+    assert first.split()[1:4] == ["200", "ms", "roofline"]
     assert "90.0 ms to 110 ms" in first
     assert first.endswith("750 mJ  unavailable")
     assert second.startswith("8x128")
     assert note == f"joules unavailable: {reason}"
+
+
+def test_ops_without_a_price_make_totals_a_lower_limit():
+    joules = {"predicted": 1.0, "modelled": 0.75, "measured": 0.5, "at_least": True, "unpriced": ["fft_2"]}
+    runs = [
+        {"workload": "1x128", "seconds": SECONDS, "joules": joules},
+        {"workload": "8x128", "seconds": {**SECONDS, "predicted_from": "rewrite"}, "joules": joules},
+    ]
+    _, first, second, note = measure_text({"runs": runs}).splitlines()
+    assert "at least 200 ms  roofline" in first
+    assert "at least 750 mJ    500 mJ" in first
+    assert "at least 200 ms" not in second
+    assert note == 'Without a price, so totals say "at least": fft_2.'
 
 
 def test_measured_joules_stand_beside_the_modelled_ones():

@@ -1,5 +1,6 @@
 """The table that a rewrite prints."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,7 +29,7 @@ def test_the_table():
     assert text.splitlines()[0] == "Rewritten at 2 places on onnxruntime: 2.50 J per call instead of 4.00 J (-38 %, modelled)."
     assert "Joules per call   4.00 J  2.50 J   -38 %  modelled" in text
     assert "Seconds per call  400 ms  200 ms   -50 %  measured" in text
-    assert "measured error: 0.0041" in text
+    assert "measured error: 0.0041 relative squared error" in text
     assert "choices: int8_static 2, leave 1" in text
     assert "refused: 1; `szilard explain out` says why" in text
     assert text.endswith("written to out")
@@ -39,6 +40,22 @@ def test_an_unchanged_model_says_so():
     assert text.startswith("Nothing was changed")
     assert "refused" not in text
     assert "choices: none" in rewrite_text(result(), Path("out"))
+
+
+def test_a_lower_limit_says_so_and_names_what_has_no_price():
+    text = rewrite_text(result("int8_static", floors={"at_least": True, "unpriced": ["fft", "fft_1"]}), Path("out"))
+    assert "at least 2.50 J per call instead of at least 4.00 J" in text
+    assert "at least 4.00 J  at least 2.50 J" in text
+    assert "at least 200 ms" not in text
+    assert 'Without a price, so totals say "at least": fft, fft_1.' in text
+    assert "at least" not in rewrite_text(result("int8_static"), Path("out"))
+
+
+def test_each_runtime_has_its_own_choices():
+    found = result("int8_static", "leave", "leave")
+    choices = tuple(replace(c, runtime="torch") if i == 1 else c for i, c in enumerate(found.plan.choices))
+    text = rewrite_text(SimpleNamespace(report=found.report, plan=replace(found.plan, choices=choices)), Path("out"))
+    assert "choices on onnxruntime: int8_static 1, leave 1\nchoices on torch: leave 1" in text
 
 
 def test_notes_and_roll_backs_are_said():

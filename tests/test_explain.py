@@ -28,7 +28,7 @@ PLAN = Plan(
 )
 REPORT = {
     "joules": {"before": 4.0, "after": 2.5, "label": "modelled"},
-    "rolled_back": [{"site": "layer.1.query", "reason": "over budget"}],
+    "rolled_back": ["int8_static at layer.1.query was taken back: over budget."],
 }
 
 
@@ -50,7 +50,7 @@ def test_everything(folder):
     assert "2.00 J -> 500 mJ (-75 %) modelled" in text
     assert "leave (locked)" in text
     assert "crossover at 1900" in text
-    assert "rolled back by the check: layer.1.query: over budget" in text
+    assert "rolled back by the check: int8_static at layer.1.query was taken back: over budget." in text
 
 
 @pytest.mark.parametrize("site", ["layer.0.query", "layer.0.key"])
@@ -70,7 +70,22 @@ def test_one_site_has_all_its_options(folder, site):
     assert "-200 mJ to 1.80 J" in text
     assert "decided together: layer.0.key" in text
     assert "unknown" not in text
-    assert "the group has a single member" in text
+    assert "int8_static_merged  not available\n      not taken: the group has a single member" in text
+
+
+def test_long_reasons_wrap_and_names_stay_whole(tmp_path):
+    name, reason = "encoder-" * 12, "This kernel reads its weights twice, and so it does not pay here. " * 6
+    unscored = Option("int4_weight", 0.4, 0.3, "table", float("inf"), (0.2, 1.8), reason)
+    choice = Choice("a", "linear", "leave", (OPTIONS[0], unscored), ("a", name, name + "x"), "torch", reason)
+    miss = Miss(name, "attention", reason)
+    plan = Plan("cpu", PLAN.workload, Budget(), (choice,), (miss,))
+    (tmp_path / "plan.json").write_text(json_text(plan.to_json()))
+    (tmp_path / "report.json").write_text(json.dumps(REPORT))
+    for text in (explain_text(explain(tmp_path)), explain_text(explain(tmp_path, "a"))):
+        assert max(len(line) for line in text.splitlines()) <= 110
+        assert name in text
+    row = next(line for line in text.splitlines() if "int4_weight" in line)
+    assert row.split() == ["int4_weight", "400", "mJ", "300", "ms", "table", "200", "mJ", "to", "1.80", "J"]
 
 
 def test_a_refused_op_is_explained(folder):

@@ -89,15 +89,44 @@ def test_a_folder_is_held_against_its_own_plan(models):
     models.write("out/model.onnx", model())
     plan = Plan("cpu", Workload((Phase("5x33", {"x": (5, FEATURES)}),)), Budget(), ())
     (folder / "plan.json").write_text(json.dumps(plan.to_json()))
-    (folder / "report.json").write_text(
-        json.dumps({"seconds": {"after": 9.0, "predicted": {"after": 7.5}}, "joules": {"after": 3.5}})
-    )
+    report = {"target": "cpu", "seconds": {"after": 9.0, "predicted": {"after": 7.5}}, "joules": {"after": 3.5}}
+    (folder / "report.json").write_text(json.dumps(report))
     (run,) = measure(str(folder), rounds=5)["runs"]
     assert run["workload"] == "5x33"
     assert (run["seconds"]["predicted"], run["seconds"]["predicted_from"]) == (7.5, "plan")
     assert run["joules"]["predicted"] == 3.5
     (other,) = measure(str(folder), workload=["3x33"], rounds=5)["runs"]
     assert other["seconds"]["predicted_from"] == "roofline"
+    (folder / "report.json").write_text(json.dumps({**report, "target": "h200"}))
+    (foreign,) = measure(str(folder), rounds=5)["runs"]
+    assert foreign["seconds"]["predicted_from"] == "roofline"
+    assert foreign["seconds"]["predicted"] < 1
+    assert foreign["joules"]["predicted"] < 1
+
+
+def test_several_shapes_are_held_against_the_seconds_of_the_rewrite(models):
+    folder = models.folder / "out"
+    folder.mkdir()
+    models.write("out/model.onnx", model())
+    phases = Phase("5x33", {"x": (5, FEATURES)}), Phase("7x33", {"x": (7, FEATURES)})
+    (folder / "plan.json").write_text(json.dumps(Plan("cpu", Workload(phases), Budget(), ()).to_json()))
+    timed = {"5x33": {"before": 4.0, "after": 2.0}, "7x33": {"before": 8.0, "after": 6.0}}
+    report = {
+        "target": "cpu",
+        "seconds": {"after": 4.0, "predicted": {"after": 3.0}, "phases": timed},
+        "joules": {"after": 3.5},
+    }
+    (folder / "report.json").write_text(json.dumps(report))
+    found = [run["seconds"] for run in measure(str(folder), rounds=5)["runs"]]
+    assert [(each["predicted"], each["predicted_from"]) for each in found] == [(2.0, "rewrite"), (6.0, "rewrite")]
+    del report["seconds"]["phases"]
+    (folder / "report.json").write_text(json.dumps(report))
+    assert [run["seconds"]["predicted_from"] for run in measure(str(folder), rounds=5)["runs"]] == ["roofline", "roofline"]
+
+
+def test_a_profile_of_another_kind_of_device_is_refused(models):
+    with pytest.raises(InputError, match="h200 is not a processor's profile"):
+        measure(models.write("m.onnx", model()), rounds=5, target="h200")
 
 
 def test_the_slower_model_has_the_ratio(models):

@@ -20,14 +20,14 @@ def choice(site: str, action: str) -> Choice:
 PLAN = Plan(EVIL, Workload((Phase(EVIL, {EVIL: (1, 7)}),)), Budget(), (choice(EVIL, "int8_static"), choice("other", "leave")))
 REPORT = {
     "format": 1,
-    "model": {"name": EVIL},
+    "model": {"source": EVIL, "notes": [EVIL]},
     "target": EVIL,
     "sites": {"linear": 2},
     "choices": [{"site": EVIL, "error_predicted": float("nan")}],
     "misses": [{"op": EVIL, "kind": "attention", "reason": EVIL}],
     "joules": {"before": 4.0, "after": 2.5, "label": "modelled", "terms": {"before": {EVIL: 3.0}, "after": {EVIL: 2.5}}},
     "seconds": {"before": 0.4, "after": 0.2, "label": "measured"},
-    "floors": {"landauer_joules": 1e-12, "io_bytes": 4e6},
+    "floors": {"landauer_joules": 1e-12, "io_bytes": 4e6, "at_least": True, "unpriced": [EVIL]},
     "error": {"budget": 0.02, "measured": 0.0041, "metric": EVIL, "metric_before": 1.0, "metric_after": 1.0},
     "steps": [{"pass": EVIL, "changed": 2, "nodes_before": 9, "nodes_after": 13, "max_error": 0.1, "seconds": 1.5}],
     "rolled_back": [EVIL],
@@ -106,6 +106,7 @@ def test_every_number_has_its_label_and_floors_decide_nothing(folder):
         assert "measured" in text
         assert "modelled" in text
         assert "never decides" in text
+        assert "at least 2.50 J" in text
 
 
 def test_markdown_tables_hold_together(folder):

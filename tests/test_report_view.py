@@ -16,7 +16,7 @@ def plan(action: str = "int8_static") -> Plan:
 
 TERMS = {"before": {"static": 3.0, "memory": 1.0}, "after": {"static": 2.5}}
 REPORT = {
-    "model": {"name": "minilm", "parameters": 7, "nested": {"x": 1}},
+    "model": {"source": "minilm", "inputs": ["ids", "mask"], "outputs": [], "notes": ["Unverified on CUDA."]},
     "target": "cpu",
     "sites": {"attention": 0, "linear": 2},
     "choices": [{"site": "layer.0.query", "error_predicted": 0.003}],
@@ -26,7 +26,7 @@ REPORT = {
     "floors": {"landauer_joules": 2.87e-21 * 1e9, "io_bytes": 4e6},
     "error": {"budget": 0.02, "measured": 0.0041, "metric": "recall", "metric_before": 0.61, "metric_after": 0.6, "held_out": False},
     "steps": [{"pass": "int8", "changed": 2, "nodes_before": 9, "nodes_after": 13, "max_error": 0.0041, "seconds": 1.5}],
-    "rolled_back": [{"site": "layer.1.out", "action": "int8_static", "reason": "over budget"}, "layer.2"],
+    "rolled_back": ["int8_static at layer.1.out was taken back: over budget."],
 }  # fmt: skip
 
 
@@ -67,14 +67,46 @@ def test_why_joules_were_not_measured_is_said():
     assert "not measured" not in report_view(REPORT, plan())["floors"]
 
 
-def test_a_choice_carries_every_option_and_its_reason():
-    (choice,) = report_view(REPORT, plan())["changed"]
-    assert choice["error"] == "0.003"
-    assert choice["members"] == ["layer.0.key"]
-    assert [o["action"] for o in choice["options"]] == ["leave", "int8_static", "int4_weight"]
-    assert [o["taken"] for o in choice["options"]] == [False, True, False]
-    assert choice["options"][2]["reason"] == "its error alone is over the budget"
-    assert (choice["width_before"], choice["width_after"]) == ("100.00", "25.00")
+def test_ops_without_a_price_make_modelled_totals_a_lower_limit():
+    floors = {**REPORT["floors"], "at_least": True, "unpriced": [f"fft_{i}" for i in range(7)]}
+    view = report_view({**REPORT, "floors": floors}, plan())
+    assert "at least 2.50 J per call instead of at least 4.00 J" in view["headline"]
+    assert [row["after"] for row in view["totals"]] == ["at least 2.50 J", "200 ms", "at least 250 ms"]
+    assert view["unpriced"] == 'Without a price, so totals say "at least": fft_0, fft_1, fft_2, fft_3, fft_4 and 2 more.'
+    assert report_view(REPORT, plan())["unpriced"] == ""
+
+
+def test_a_metric_as_budget_is_not_held_against_the_error():
+    error = {"budget": 0.01, "measured": 0.0104, "metric": "recall", "metric_before": 0.51, "metric_after": 0.502}
+    assert report_view({**REPORT, "error": error, "gap": 0.0001}, plan())["error"] == [
+        ("budget", "recall may drop by 0.01"),
+        ("recall", "0.51 before, 0.502 after, drop 0.008"),
+        ("measured error", "0.0104 relative squared error (not limited)"),
+        ("solver's gap", "0.01 % of the joules to the bound of the best plan"),
+    ]
+
+
+def test_each_runtime_has_its_own_error_against_the_budget():
+    error = {"budget": 0.02, "measured": 0.0041, "metric": None, "metric_before": None, "metric_after": None}
+    runtimes = {"torch": {"error": {**error, "measured": 0.01}}, "onnxruntime": {"error": error}}
+    assert report_view({**REPORT, "error": error, "runtimes": runtimes}, plan())["error"] == [
+        ("budget", "0.02 relative squared error"),
+        ("measured error, torch", "0.01 relative squared error"),
+        ("measured error, onnxruntime", "0.0041 relative squared error"),
+    ]
+
+
+def test_a_joule_budget_is_named():
+    rows = report_view({**REPORT, "budget": {"error": 0.02, "joules": 3.0}}, plan())["error"]
+    assert rows[0] == ("budget", "3.00 J per call; the error is not limited")
+
+
+def test_notes_are_shown():
+    assert report_view(REPORT, plan())["facts"] == [
+        ("inputs", "ids, mask"),
+        ("sites", "2 linear"),
+        ("note", "Unverified on CUDA."),
+    ]
 
 
 def test_equal_refusals_share_a_row():
@@ -86,10 +118,6 @@ def test_terms_share_one_scale():
     view = report_view(REPORT, plan())
     assert [[p["width"] for p in bar["parts"]] for bar in view["bars"]] == [["75.00", "25.00"], ["62.50", "0.00"]]
     assert view["terms"] == [("static", "3.00 J", "2.50 J"), ("memory", "1.00 J", "0 J")]
-
-
-def test_rolled_back_entries_become_sentences():
-    assert report_view(REPORT, plan())["rolled_back"] == ["layer.1.out (int8_static): over budget", "layer.2"]
 
 
 def test_a_report_with_parts_missing_still_shows():

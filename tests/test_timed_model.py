@@ -67,7 +67,7 @@ def test_the_file_behind_a_spec(tmp_path):
 def test_a_file_that_onnxruntime_cannot_load(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with (
-        pytest.raises(InputError, match=r"onnxruntime cannot load .*bad.onnx"),
+        pytest.raises(InputError, match="onnxruntime cannot load the model"),
         timed_model(onnx_program(), str(tmp_path / "bad.onnx")),
     ):
         pytest.fail("the block must not run")
