@@ -170,7 +170,7 @@ def _error(report: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("data", "held back from scoring" if error["held_out"] else "not held back: fewer than two calibration samples")
         )
     if report.get("gap") is not None:
-        rows.append(("solver's gap", f"{100 * report['gap']:.2g} % of the joules to the bound of the best plan"))
+        rows.append(("solver's gap", f"the plan is within {100 * report['gap']:.2g} % of the best one"))
     return rows
 
 

@@ -82,7 +82,7 @@ def test_a_metric_as_budget_is_not_held_against_the_error():
         ("budget", "recall may drop by 0.01"),
         ("recall", "0.51 before, 0.502 after, drop 0.008"),
         ("measured error", "0.0104 relative squared error (not limited)"),
-        ("solver's gap", "0.01 % of the joules to the bound of the best plan"),
+        ("solver's gap", "the plan is within 0.01 % of the best one"),
     ]
 
 
