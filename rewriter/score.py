@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,9 @@ def linear_bias(net: Net, site: LinearSite) -> np.ndarray | None:
 
 
 def representative(samples: Sequence[Arrays]) -> tuple[Arrays, ...]:
-    """Samples spread over the whole set whose elements (of their first input) add up to about `PROBE_ROWS`; at least one."""
-    sizes = [max(1, next(iter(sample.values())).size) for sample in samples]
+    """Samples spread over the whole set whose rows (tokens, or vectors of the first input) add up to about `PROBE_ROWS`; at least one."""
+    firsts = [next(iter(sample.values())) for sample in samples]
+    sizes = [max(1, prod(first.shape[:-1]) if first.dtype.kind == "f" else first.size) for first in firsts]
     count = max(1, min(len(samples), round(PROBE_ROWS * len(samples) / sum(sizes))))
     return tuple(samples[i] for i in np.linspace(0, len(samples) - 1, count).round().astype(int))
 

@@ -1,5 +1,5 @@
 """Whole rewrites of a small block: what is chosen, what is refused, what joules decide, what lies on disk. Covers optimise.py,
-apply.py, check.py, emit.py, report_data.py, refusals.py, backend.py and candidates.py too."""
+apply.py, check.py, hold.py, emit.py, report_data.py, refusals.py, backend.py and candidates.py too."""
 
 import json
 
