@@ -101,7 +101,7 @@ def random_inputs(
 def _array(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
     kind = value.dtype
     if kind is None or kind == ir.DataType.STRING or not isinstance(value.type, ir.TensorType):
-        raise InputError(f"Input {value.name!r} is no tensor of numbers; give a sample with --calib.")
+        raise InputError(f"Input {value.name!r} is no tensor of numbers; cut off what reads it, onnx.utils.extract_model does.")
     dtype, name = kind.numpy(), (value.name or "").lower()
     if kind.is_floating_point():
         return np.ones(shape, dtype) if "mask" in name else generator.standard_normal(shape).astype(dtype)

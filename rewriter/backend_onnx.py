@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,9 +31,10 @@ from ..passes.onnx_residual_norm import RewriteResidualNorm
 from ..passes.onnx_sparse_attention import SparsifyAttention
 from .backend import FORMAT_ACTIONS, Arrays, Group, Pass, Probe, Runner
 from .print_onnx import print_onnx
-from .runtime_onnx import LARGEST_INLINE_BYTES, onnx_probe, onnx_runner, weight_bytes
+from .runtime_onnx import LARGEST_INLINE_BYTES, onnx_probe, onnx_runner, save_model, weight_bytes
 
 NO_INT8_ON_CUDA = "onnxruntime's CUDA provider has no int8 matmul, it would copy to the host"
+CHECK_FAULTS = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
 
 
 class OnnxBackend:
@@ -41,6 +44,7 @@ class OnnxBackend:
 
     def __init__(self, sample: Arrays | None = None) -> None:
         self._sample = dict(sample or {})
+        self._declares_what_is_inferred = True
 
     def view(self, graph: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> Net:
         """The sample's own values, repeated or cut to `shapes`, find the shapes that inference cannot."""
@@ -53,15 +57,18 @@ class OnnxBackend:
         return graph.clone()
 
     def clean_up(self, graph: ir.Model) -> int:
+        """onnxruntime runs models that declare other shapes than inference finds: such a one is held to the plain check ever after."""
+        try:
+            _check(graph, full=True)
+        except CHECK_FAULTS:
+            self._declares_what_is_inferred = False
         return CleanUp().apply(graph, (), {})
 
     def lint(self, graph: ir.Model) -> None:
-        """onnx.checker on the whole model; a fault here is ours, not the user's."""
-        if weight_bytes(graph) > LARGEST_INLINE_BYTES:
-            return
+        """onnx.checker on the whole model, with the dtypes and shapes that it infers; a fault here is ours, not the user's."""
         try:
-            onnx.checker.check_model(ir.to_proto(graph))
-        except onnx.checker.ValidationError as fault:
+            _check(graph, self._declares_what_is_inferred)
+        except CHECK_FAULTS as fault:
             raise SzilardError(f"A pass left an invalid ONNX graph ({fault}); please report it with the model.") from fault
 
     def float_dtypes(self, graph: ir.Model) -> set[str]:
@@ -102,18 +109,41 @@ class OnnxBackend:
         """Action -> the sentence that refuses it here ("" if it may be taken)."""
         site = group.sites[0]
         if isinstance(site, LinearSite):
-            formats = {
-                name: NO_INT8_ON_CUDA if device.kind == "cuda" and not name.endswith("weight") else "" for name in FORMATS
-            }
+            formats = {name: _format_refusal(name, site, device) for name in FORMATS}
             if len(group.sites) == 1:
                 return formats
             return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in ("int8_dynamic", "int8_static")}}
         if isinstance(site, AttentionSite):
-            sparse = sparse_refusal(site, longest_length(net), device)
+            sparse = _only_float32(site.dtype, "sparse attention") or sparse_refusal(site, longest_length(net), device)
             return {"fused_attention": attention_refusal(site, net), "spectral_sparse": sparse}
         if isinstance(site, ConvSite):
             return {"fold_batch_norm": ""} if site.batch_norm else {}
-        return {"skip_layer_norm": "", "sum_layer_norm": ""}
+        fused = "" if site.dtype == "float16" else _only_float32(site.dtype, "SkipLayerNormalization")
+        return {"skip_layer_norm": fused, "sum_layer_norm": ""}
 
     def print_step(self, graph: ir.Model) -> str:
         return print_onnx(graph)
+
+
+def _check(graph: ir.Model, full: bool) -> None:
+    """onnx.checker on the whole model, one that is too large for protocol buffers by way of a file; raises one of `CHECK_FAULTS`."""
+    if weight_bytes(graph) <= LARGEST_INLINE_BYTES:
+        # As in memory: a proto has no folder that external data could be relative to.
+        onnx.checker.check_model(ir.to_proto(ir.external_data.load_to_model(graph)), full_check=full)
+        return
+    with tempfile.TemporaryDirectory(prefix="szilard-") as scratch:
+        save_model(graph, Path(scratch) / "model.onnx")
+        onnx.checker.check_model(Path(scratch) / "model.onnx", full_check=full)
+
+
+def _format_refusal(name: str, site: LinearSite, device: Device) -> str:
+    if site.dtype != "float32":
+        return _only_float32(site.dtype, "the integer kernels")
+    return NO_INT8_ON_CUDA if device.kind == "cuda" and not name.endswith("weight") else ""
+
+
+def _only_float32(dtype: str, kernel: str) -> str:
+    if dtype == "float32":
+        return ""
+    reads = "read" if kernel.endswith("s") else "reads"
+    return f"its dtype is {dtype}, and {kernel} of onnxruntime's CPU provider {reads} float32"

@@ -10,6 +10,7 @@ from typing import Any
 from torch.fx import GraphModule
 
 from ..cost_model.device import Device
+from ..cost_model.errors import SzilardError
 from ..cost_model.net import Net
 from ..cost_model.program import Program
 from ..cost_model.sites import AttentionSite, ConvSite, LinearSite
@@ -30,6 +31,7 @@ from .print_fx import print_fx
 from .runtime_torch import TorchProbe, torch_runner
 
 CUT_OUT = "cut_out"
+TRITON_DTYPES = ("float32", "float16", "bfloat16")
 NO_KERNEL_ON_CUDA = "torch has no CUDA kernel for it here: Triton's int8 kernel takes one scale a column and float inputs"
 
 
@@ -54,7 +56,13 @@ class TorchBackend:
         return FxCleanUp().apply(graph, (), {})
 
     def lint(self, graph: GraphModule) -> None:
+        """torch.fx's own check, and that every value is known by its shape and dtype: views and prices are made from them."""
         graph.graph.lint()
+        for node in graph.graph.nodes:
+            if node.op != "output" and "val" not in node.meta:
+                raise SzilardError(
+                    f"A pass left node {node.name} ({node.target}) without a shape; please report it with the model."
+                )
 
     def float_dtypes(self, graph: GraphModule) -> set[str]:
         """The float dtypes of its weights."""
@@ -102,7 +110,10 @@ class TorchBackend:
         if isinstance(site, LinearSite):
             formats = dict.fromkeys(FORMATS, "" if device.kind == "cpu" else NO_KERNEL_ON_CUDA)
             mergeable = ("int8_dynamic", "int8_static", *(TRITON_FORMATS if device.kind == "cuda" else ()))
-            formats.update(dict.fromkeys(TRITON_FORMATS if device.kind == "cuda" else (), ""))
+            triton = (
+                "" if site.dtype in TRITON_DTYPES else f"its dtype is {site.dtype}, and Triton's int8 kernel takes none such"
+            )
+            formats.update(dict.fromkeys(TRITON_FORMATS if device.kind == "cuda" else (), triton))
             if len(group.sites) == 1:
                 return formats
             return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in mergeable}}

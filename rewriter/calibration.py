@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ import numpy as np
 
 from ..cost_model.errors import InputError
 from ..cost_model.program import Program
+from .fault_text import fault_text
+from .sample import checked_sample
 
 Sample = Mapping[str, np.ndarray]
 
@@ -35,13 +39,26 @@ def read_calibration(source: Any, program: Program) -> Calibration | None:
         return source
     if isinstance(source, (str, Path)):
         source = _read_archive(Path(source))
-    samples = _unstack(source) if isinstance(source, Mapping) else [dict(sample) for sample in source]
+    samples = _unstack(source) if isinstance(source, Mapping) else _listed(source)
     if not samples:
         raise InputError("The calibration data holds no sample; give at least two, so that one can be held back for the check.")
-    checked = tuple(_checked(sample, program, number) for number, sample in enumerate(samples))
+    hint = " (in an .npz, one more axis in front counts samples)"
+    checked = tuple(
+        checked_sample(sample, program, f"Calibration sample {number}", hint) for number, sample in enumerate(samples)
+    )
     if len(checked) == 1:
         return Calibration(checked, checked, is_held_out=False)
     return Calibration(checked[::2], checked[1::2], is_held_out=True)
+
+
+def _listed(source: Any) -> list[dict[str, Any]]:
+    samples = list(source) if isinstance(source, Iterable) else [source]
+    for number, sample in enumerate(samples):
+        if not isinstance(sample, Mapping):
+            raise InputError(
+                f"Calibration sample {number} is a {type(sample).__name__}; each sample is a dict of input name to array."
+            )
+    return [dict(sample) for sample in samples]
 
 
 def _read_archive(path: Path) -> dict[str, np.ndarray]:
@@ -55,8 +72,12 @@ def _read_archive(path: Path) -> dict[str, np.ndarray]:
             )
         with archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, AttributeError) as fault:
-        raise InputError(f"Calibration file {path} is not a readable .npz archive ({fault}).") from fault
+    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as fault:
+        # numpy takes other bytes for a pickle, and advises to load it unsafely.
+        reason = "it holds no plain arrays" if "pickle" in str(fault) else fault_text(fault)
+        raise InputError(
+            f"Calibration file {path} is not a readable .npz archive ({reason}); write it with numpy.savez."
+        ) from fault
 
 
 def _unstack(arrays: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
@@ -67,39 +88,6 @@ def _unstack(arrays: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
     if len(set(counts.values())) > 1:
         raise InputError(f"The calibration arrays disagree on the number of samples (their first axis): {counts}.")
     return [{name: array[i] for name, array in stacked.items()} for i in range(next(iter(counts.values()), 0))]
-
-
-def _checked(sample: Mapping[str, Any], program: Program, number: int) -> dict[str, np.ndarray]:
-    """One sample with the model's dtypes, or the sentence that says what does not fit."""
-    names = set(program.inputs)
-    if set(sample) != names:
-        missing, unknown = sorted(names - set(sample)), sorted(set(sample) - names)
-        raise InputError(
-            f"Calibration sample {number} does not name the model's inputs: missing {missing}, unknown {unknown}; "
-            f"the model reads {list(program.inputs)}."
-        )
-    return {name: _checked_array(name, np.asarray(sample[name]), program, number) for name in program.inputs}
-
-
-def _checked_array(name: str, array: np.ndarray, program: Program, number: int) -> np.ndarray:
-    expected = np.asarray(program.sample[name])
-    if not np.can_cast(array.dtype, expected.dtype, casting="same_kind"):
-        raise InputError(
-            f"Calibration sample {number}: input {name} has dtype {array.dtype}, the model reads {expected.dtype}; convert it first."
-        )
-    free = program.dynamic.get(name, {})
-    fits = array.ndim == expected.ndim and all(
-        axis in free or have == want for axis, (have, want) in enumerate(zip(array.shape, expected.shape, strict=True))
-    )
-    if not fits:
-        wanted = "x".join(free.get(axis, str(size)) for axis, size in enumerate(expected.shape)) or "a scalar"
-        raise InputError(
-            f"Calibration sample {number}: input {name} has shape {'x'.join(map(str, array.shape)) or 'scalar'}, the model reads {wanted} "
-            "(in an .npz, one more axis in front counts samples)."
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(f"Calibration sample {number}: input {name} holds NaN or infinity; remove that sample.")
-    return np.ascontiguousarray(array.astype(expected.dtype))
 
 
 def relative_error(outputs: Iterable[Mapping[str, np.ndarray]], reference: Iterable[Mapping[str, np.ndarray]]) -> float:

@@ -18,6 +18,7 @@ from ..cost_model.errors import InputError, SzilardError
 from ..cost_model.plan import Workload
 from ..cost_model.program import Program
 from .fault_text import fault_text
+from .sample import with_sample
 from .trace_onnx import load_onnx, trace_onnx_model
 from .trace_torch import trace_exported, trace_module
 
@@ -45,35 +46,41 @@ def load(model: Any, task: str | None = None, shapes: Shapes | None = None, samp
     """Load `model`: a spec (see `KINDS`) or a path; an nn.Module with `sample`; an ExportedProgram; an ONNX model in memory.
 
     `task` names a recipe of sample, calibration and metric for a transformers folder ("embed", "classify", "causal-lm", "none").
-    `shapes` (input name -> sizes) chooses the sizes of the random sample of an ONNX model. Raises InputError with a sentence for
+    `shapes` (input name -> sizes) chooses the sizes of the random sample of an ONNX model; a `sample` replaces what any other model
+    brings, once it is checked against it. Raises InputError with a sentence for
     everything that cannot be used, exceptions of the user's own code included, by name.
     """
     if isinstance(model, torch.nn.Module):
         if sample is None:
             raise InputError(f"A module needs sample inputs: szilard.rewrite({type(model).__name__.lower()}, sample).")
         return Loaded(trace_module(model, sample))
+    if isinstance(model, onnx.ModelProto | ir.Model):
+        return Loaded(trace_onnx_model(model, shapes, sample=sample))
+    found = _load_other(model, task, shapes, sample)
+    return found if sample is None else replace(found, program=with_sample(found.program, sample))
+
+
+def _load_other(model: Any, task: str | None, shapes: Shapes | None, sample: Any) -> Loaded:
     if isinstance(model, torch.export.ExportedProgram):
         return Loaded(trace_exported(model))
-    if isinstance(model, onnx.ModelProto | ir.Model):
-        return Loaded(trace_onnx_model(model, shapes))
     if isinstance(model, Program):
         return Loaded(model)
     if not isinstance(model, str | Path):
         raise InputError(
             f"A {type(model).__name__} is no model; give a module, an exported program, an ONNX model, or {KINDS}."
         )
-    return _load_spec(str(model), task, shapes)
+    return _load_spec(str(model), task, shapes, sample)
 
 
-def _load_spec(spec: str, task: str | None, shapes: Shapes | None) -> Loaded:
+def _load_spec(spec: str, task: str | None, shapes: Shapes | None, sample: Any) -> Loaded:
     path = Path(spec)
     if spec.startswith("hf:"):
         return _load_folder(Path(spec[3:]), task or "none")
     if not path.exists() and _FACTORY.fullmatch(spec):
-        return _load_factory(spec)
+        return _load_factory(spec, shapes, sample)
     if path.is_dir():
         if (path / "model.onnx").is_file():
-            return _with_task(load_onnx(path / "model.onnx", shapes), task, path)
+            return _with_task(load_onnx(path / "model.onnx", shapes, sample), task, path)
         if (path / "config.json").is_file():
             raise InputError(f"{path} is a transformers folder; write hf:{path}.")
         raise InputError(f"The folder {path} holds no model.onnx; give {KINDS}.")
@@ -86,14 +93,16 @@ def _load_spec(spec: str, task: str | None, shapes: Shapes | None) -> Loaded:
             f"{path} holds pickled Python objects, which could run code when read; give a factory (package.module:function) that "
             "builds the module, or export it to .pt2 or .onnx."
         )
+    if path.suffix == ".py":
+        raise InputError(f"{path} is Python source; name a function in it that builds the model: {path.stem}:FUNCTION.")
     if path.suffix == ".safetensors":
         raise InputError(f"{path} holds weights without a model; give hf:{path.parent} or a factory (package.module:function).")
     if not path.exists() and path.suffix != ".onnx":
         raise InputError(f"There is no model {spec!r}; give {KINDS}.")
-    return _with_task(load_onnx(path, shapes), task, path.parent)
+    return _with_task(load_onnx(path, shapes, sample), task, path.parent)
 
 
-def _load_factory(spec: str) -> Loaded:
+def _load_factory(spec: str, shapes: Shapes | None, sample: Any) -> Loaded:
     module_name, _, name = spec.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -106,7 +115,7 @@ def _load_factory(spec: str) -> Loaded:
         raise InputError(f"{spec}: there is no module {missing!r}; {where}.") from fault
     except AttributeError as fault:
         raise InputError(f"{spec}: the module {module_name} has no {name!r} ({fault}).") from fault
-    except Exception as fault:  # the user's module runs on import
+    except (Exception, SystemExit) as fault:  # the user's module runs on import
         raise InputError(f"{spec}: importing {module_name} raised {fault_text(fault)}.") from fault
     if not callable(factory):
         raise InputError(f"{spec} is a {type(factory).__name__}; it must be a function that returns (module, sample inputs).")
@@ -114,7 +123,7 @@ def _load_factory(spec: str) -> Loaded:
         made = factory()
     except SzilardError:
         raise
-    except Exception as fault:  # the user's factory
+    except (Exception, SystemExit) as fault:  # the user's factory
         raise InputError(f"{spec} raised {fault_text(fault)}.") from fault
     parts = made if isinstance(made, tuple) else (made,)
     if isinstance(parts[0], torch.nn.Module):
@@ -125,7 +134,7 @@ def _load_factory(spec: str) -> Loaded:
         program = trace_module(parts[0], parts[1], source=spec)
         return Loaded(program, parts[2] if len(parts) == 3 else None)
     if len(parts) == 1 and isinstance(parts[0], torch.export.ExportedProgram | onnx.ModelProto | ir.Model):
-        return load(parts[0])
+        return load(parts[0], shapes=shapes, sample=sample)
     raise InputError(
         f"{spec} returned a {type(parts[0]).__name__} first; it must return (module, sample inputs[, calibration])."
     )
@@ -137,7 +146,9 @@ def _recipe(task: str, folder: Path) -> Any:
     try:
         return recipe(task, folder)
     except (ValueError, FileNotFoundError, ModuleNotFoundError) as fault:
-        raise InputError(str(fault)) from fault
+        raise InputError(str(fault).strip().partition("\n")[0]) from fault
+    except Exception as fault:  # transformers raises whatever a malformed folder leads it to
+        raise InputError(f"The transformers folder {folder} cannot be read: {fault_text(fault)}.") from fault
 
 
 def _load_folder(folder: Path, task: str) -> Loaded:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +21,8 @@ from ..cost_model.sample_onnx import random_inputs, symbols
 from .fault_text import fault_text
 from .normal_onnx import normalise
 from .runtime_onnx import open_session, run_session
+from .sample import named_sample, with_sample
+from .workload import spread
 
 Shapes = Mapping[str, tuple[int, ...]]
 LENGTHS = (16, 128, 512, 576)
@@ -32,11 +37,12 @@ WEIGHT_READERS = frozenset(
 """Operators whose constants are weights. Elsewhere an infinity is meant: masks hold them."""
 
 
-def load_onnx(path: str | Path, shapes: Shapes | None = None) -> Program:
+def load_onnx(path: str | Path, shapes: Shapes | None = None, sample: Any = None) -> Program:
     """Read an .onnx file, weights in external files included (mapped, not read).
 
-    `shapes` fixes input sizes of the random sample, as in `trace_onnx_model`. Raises InputError for a path that is missing or a folder,
-    bytes that are no ONNX model, external data that is missing, too short or outside the model's folder, and as `trace_onnx_model` does.
+    `shapes` fixes input sizes of the random sample and `sample` takes its place, as in `trace_onnx_model`. Raises InputError for a path
+    that is missing or a folder, bytes that are no ONNX model, external data that is missing, too short or outside the model's folder,
+    and as `trace_onnx_model` does.
     """
     path = Path(path)
     if not path.exists():
@@ -67,47 +73,55 @@ def load_onnx(path: str | Path, shapes: Shapes | None = None) -> Program:
             for value in graph.initializers.values():
                 if isinstance(value.const_value, ir.ExternalTensor):
                     value.const_value.base_dir = path.parent
-        return _trace(model, shapes, str(path))
+        return _trace(model, shapes, str(path), sample)
 
 
-def trace_onnx_model(model: ir.Model | onnx.ModelProto, shapes: Shapes | None = None, source: str = "ONNX model") -> Program:
+def trace_onnx_model(
+    model: ir.Model | onnx.ModelProto, shapes: Shapes | None = None, source: str = "ONNX model", sample: Any = None
+) -> Program:
     """A model in memory as a Program: a copy in normal form, random sample inputs, and the axes without a size as dynamic.
 
-    `shapes` (input name -> sizes) go into the sample; other free axes get defaults (`sample_onnx.input_shapes`) with the first of
-    `LENGTHS` on which the model runs. Raises InputError for weights with NaN or infinity, an input that is no tensor, and whatever
-    onnxruntime refuses to load or to run.
+    `shapes` (input name -> sizes, "*" for every input of that rank) go into the sample; other free axes get defaults
+    (`sample_onnx.input_shapes`) with the first of `LENGTHS` on which the model runs. `sample` (see `named_sample`) takes the place of
+    random inputs. Raises InputError for weights with NaN or infinity, an input that is no tensor, a sample that does not fit, and
+    whatever onnxruntime refuses to load or to run.
     """
     with collection_paused():
         copy = ir.serde.deserialize_model(model) if isinstance(model, onnx.ModelProto) else model.clone()
-        return _trace(copy, shapes, source)
+        return _trace(copy, shapes, source, sample)
 
 
-def _trace(model: ir.Model, shapes: Shapes | None, source: str) -> Program:
+def _trace(model: ir.Model, shapes: Shapes | None, source: str, given: Any) -> Program:
     normalise(model)
     _check_finite(model, source)
-    notes: tuple[str, ...] = ()
-    if model.graph.num_nodes() > MOST_NODES_RUN:
-        sample = random_inputs(model, shapes)
-        notes = (f"{source} has more than {MOST_NODES_RUN} nodes and was not run on its sample inputs before the work began.",)
-    else:
-        sample = _sample_that_runs(model, shapes, source)
+    inputs = {str(value.name): tuple(value.shape or ()) for value in model.graph.inputs}
+    shapes = spread(shapes or {}, inputs)
+    if given is not None:
+        given = named_sample(given, tuple(inputs))
+        shapes = {name: array.shape for name, array in given.items()}
     outputs = tuple(value.name or "" for value in model.graph.outputs)
-    return Program(model, "onnxruntime", sample, tuple(sample), outputs, symbols(model), source, notes)
+    program = Program(model, "onnxruntime", random_inputs(model, shapes), tuple(inputs), outputs, symbols(model), source)
+    if given is not None:
+        program = with_sample(program, given)
+    if model.graph.num_nodes() > MOST_NODES_RUN:
+        note = f"{source} has more than {MOST_NODES_RUN} nodes and was not run on its sample inputs before the work began."
+        return replace(program, notes=(note,))
+    lengths = LENGTHS[1:] if given is None and program.dynamic.keys() - shapes.keys() else ()
+    others = (random_inputs(model, shapes, length) for length in lengths)
+    return replace(program, sample=_first_that_runs(program, itertools.chain([program.sample], others)))
 
 
-def _sample_that_runs(model: ir.Model, shapes: Shapes | None, source: str) -> dict[str, np.ndarray]:
-    """Random inputs that onnxruntime runs the model on, of the first length in `LENGTHS` for which it does."""
-    free = symbols(model)
-    lengths = LENGTHS if free.keys() - (shapes or {}).keys() else LENGTHS[:1]
+def _first_that_runs(program: Program, samples: Iterable[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
+    """The first of `samples` on which onnxruntime runs the model; the fault of the first one where it runs on none."""
+    model, source = program.graph, program.source
     first: InputError | None = None
     with _named(source), open_session(model, optimize=False) as session:
-        for length in lengths:
-            sample = random_inputs(model, shapes, length)
+        for sample in samples:
             try:
                 run_session(session, sample)
             except InputError as fault:
                 sizes = ", ".join(f"{name}={'x'.join(map(str, array.shape)) or 'scalar'}" for name, array in sample.items())
-                advice = f" on random inputs of shape {sizes}; give shapes that it takes with --shape" if free else ""
+                advice = f" on inputs of shape {sizes}; give shapes that it takes with --shape" if program.dynamic else ""
                 first = first or InputError(f"{source}: {str(fault).rstrip('.')}{advice}.")
             else:
                 return sample
@@ -140,7 +154,13 @@ def _check_external_data(graph: onnx.GraphProto, path: Path) -> None:
             raise InputError(
                 f"Weight {tensor.name!r} of {path} is in the file {location!r}, which is missing; put it beside the model."
             )
-        end = int(entries.get("offset") or 0) + int(entries.get("length") or 0)
+        offset, length = (entries.get(key) or "0" for key in ("offset", "length"))
+        if not (offset.isdecimal() and length.isdecimal()):
+            raise InputError(
+                f"Weight {tensor.name!r} of {path} is at offset {offset!r} of {location!r} with length {length!r}; these must be whole "
+                "numbers, so export the model again."
+            )
+        end = int(offset) + int(length)
         if end > target.stat().st_size:
             raise InputError(
                 f"Weight {tensor.name!r} of {path} ends at byte {end} of {location!r}, which has {target.stat().st_size}; copy it again."

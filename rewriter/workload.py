@@ -66,10 +66,23 @@ def read_workload(path: str | Path) -> Workload:
 
 
 def sample_shapes(request: Any) -> dict[str, tuple[int, ...]] | None:
-    """The shapes of the first phase that `request`, as in `workload_for`, gives by name: a model may run on no others. None for none."""
+    """The shapes of the first phase that `request`, as in `workload_for`, gives: a model may run on no others. None for none; a bare one
+    is kept under "*" (see `spread`)."""
     asked = _asked(request)
-    named = {name: dims for name, dims in asked.phases[0].shapes.items() if name != EVERY_INPUT} if asked else {}
-    return named or None
+    return dict(asked.phases[0].shapes) if asked else None
+
+
+def spread(shapes: Mapping[str, tuple[int, ...]], inputs: Mapping[str, Sequence[Any]]) -> dict[str, tuple[int, ...]]:
+    """`shapes` by input, with a bare one for every input of its rank that has none of its own. `inputs` maps names to shapes, of which
+    only the ranks count. Raises InputError for a bare shape that fits no input."""
+    given = {name: tuple(dims) for name, dims in shapes.items() if name != EVERY_INPUT}
+    bare = shapes.get(EVERY_INPUT)
+    if bare is None:
+        return given
+    same = {name: tuple(bare) for name, shape in inputs.items() if len(shape) == len(bare)}
+    if not same:
+        raise InputError(f"The shape {_dims(bare)} fits no input; the inputs are {_listed(inputs)}.")
+    return {**same, **given}
 
 
 def _asked(request: Any) -> Workload | None:
@@ -122,23 +135,14 @@ def _complete(phase: Phase, program: Program) -> Phase:
 def _named(phase: Phase, program: Program) -> dict[str, tuple[int, ...]]:
     """The shapes that the phase gives, by input, with a bare one spread over the inputs of its rank."""
     inputs = {name: tuple(program.sample[name].shape) for name in program.inputs}
-    given: dict[str, tuple[int, ...]] = {}
-    bare = phase.shapes.get(EVERY_INPUT)
-    if bare is not None:
-        given.update((name, tuple(bare)) for name, shape in inputs.items() if len(shape) == len(bare))
-        if not given:
-            raise InputError(f"The shape {_dims(bare)} fits no input; the inputs are {_listed(inputs)}.")
-    for name, shape in phase.shapes.items():
-        if name == EVERY_INPUT:
-            continue
-        if name not in inputs:
+    for name in phase.shapes:
+        if name not in (EVERY_INPUT, *inputs):
             close = difflib.get_close_matches(name, inputs, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise InputError(
                 f"The workload names the input {name!r}, which the model lacks; the inputs are {_listed(inputs)}.{hint}"
             )
-        given[name] = tuple(shape)
-    return given
+    return spread(phase.shapes, inputs)
 
 
 def _phase(entry: Any, where: str) -> Phase:
@@ -158,7 +162,7 @@ def _phase(entry: Any, where: str) -> Phase:
     return Phase(str(entry.get("name") or _short(shapes)), shapes, float(weight))
 
 
-def _dims(shape: Sequence[int]) -> str:
+def _dims(shape: Sequence[Any]) -> str:
     return "x".join(str(dim) for dim in shape) or "scalar"
 
 
@@ -171,5 +175,5 @@ def _long(phase: Phase) -> str:
     return ",".join(f"{name}={_dims(shape)}" for name, shape in phase.shapes.items())
 
 
-def _listed(shapes: Mapping[str, Sequence[int]]) -> str:
+def _listed(shapes: Mapping[str, Sequence[Any]]) -> str:
     return ", ".join(f"{name} ({_dims(shape)})" for name, shape in shapes.items())

@@ -1,20 +1,24 @@
 """What only the onnxruntime backend does: shapes found from the sample, the checker, transposes around attention, no int8 on CUDA."""
 
+from dataclasses import replace
+
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
+import szilard
 from szilard.cost_model.device import load_device
 from szilard.cost_model.errors import SzilardError
 from szilard.passes.find import find
-from szilard.rewriter import backend_onnx
+from szilard.rewriter import backend_onnx, runtime_onnx
 from szilard.rewriter.backend import groups_of
 from szilard.rewriter.backend_onnx import OnnxBackend
 
 from .onnx_attentions import Spelling, attention
 from .onnx_texts import model, normal
 from .sparse_attention import site
-from .tiny_models import block_model
+from .tiny_models import block_model, samples, set_clock
 
 SHAPES = {"x": (3, 5, 48)}
 
@@ -32,15 +36,13 @@ def test_a_part_of_the_model_is_viewed_without_the_sample():
     assert OnnxBackend({"x": normal(0, 5, 6)}).view(part, {"h": (7, 6)}).shape("y") == (7, 6)
 
 
-def test_lint_names_a_graph_that_a_pass_broke(monkeypatch):
+def test_lint_names_a_graph_that_a_pass_broke():
     backend, graph = OnnxBackend(), block_model()
     backend.lint(graph)
     next(node for node in graph.graph if node.op_type == "Relu").op_type = "Reluu"
     with pytest.raises(SzilardError, match=r"(?s)left an invalid ONNX graph .*Reluu.*please report") as caught:
         backend.lint(graph)
     assert caught.value.exit_code == 1
-    monkeypatch.setattr(backend_onnx, "LARGEST_INLINE_BYTES", 1)
-    backend.lint(graph)
 
 
 def test_nodes_of_branches_are_counted():
@@ -85,3 +87,70 @@ def test_clean_up_changes_the_graph_in_place():
     assert OnnxBackend().clean_up(graph) >= 1
     assert [node.op_type for node in graph.graph] == ["Neg"]
     assert isinstance(graph, ir.Model)
+
+
+def half(kind: str) -> ir.Model:
+    """The block with weights and inputs of another float dtype; its inner values declare none."""
+    proto = ir.to_proto(block_model())
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    for weight in proto.graph.initializer:
+        weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight).astype(kind), weight.name))
+    return ir.from_proto(proto)
+
+
+@pytest.mark.parametrize("kind", ["float16", "float64"])
+@pytest.mark.parametrize("target", ["h200", "cpu"])
+@pytest.mark.parametrize("exact", [True, False])
+def test_models_of_other_float_dtypes_keep_their_linears_and_say_why(monkeypatch, kind, target, exact):
+    set_clock(monkeypatch, {})
+    data = [{"x": sample["x"].astype(kind)} for sample in samples(4)]
+    result = szilard.rewrite(half(kind), calibration=data, target=target, exact=exact)
+    linear = next(choice for choice in result.plan.choices if choice.kind == "linear")
+    reasons = {option.action: option.reason for option in linear.options}
+    assert linear.action == "leave"
+    assert f"its dtype is {kind}, and the integer kernels of onnxruntime's CPU provider read float32" in reasons["int8_static"]
+    assert result.report["error"]["measured"] < 1e-5
+    assert result.module(data[0])["y"].dtype == np.dtype(kind)
+
+
+def test_kernels_that_read_no_float64_are_refused():
+    graph = half("float64")
+    net = OnnxBackend().view(graph, SHAPES)
+    (region,) = [group for group in groups_of(find(net).sites) if group.kind == "region"]
+    offered = OnnxBackend().actions(region, net, load_device("cpu"))
+    assert (
+        offered["skip_layer_norm"]
+        == "its dtype is float64, and SkipLayerNormalization of onnxruntime's CPU provider reads float32"
+    )
+    assert offered["sum_layer_norm"] == ""
+    (long,) = groups_of([replace(site(1 << 19), dtype="float16")])
+    assert "sparse attention" in OnnxBackend().actions(long, net, load_device("cpu"))["spectral_sparse"]
+
+
+@pytest.mark.parametrize("limit", [1, backend_onnx.LARGEST_INLINE_BYTES])
+def test_lint_compares_declared_types_with_inferred_ones_whatever_the_size(monkeypatch, limit):
+    monkeypatch.setattr(backend_onnx, "LARGEST_INLINE_BYTES", limit)
+    monkeypatch.setattr(runtime_onnx, "LARGEST_INLINE_BYTES", limit)
+    backend, graph = OnnxBackend(), block_model()
+    backend.clean_up(graph)
+    backend.lint(graph)
+    graph.graph.outputs[0].shape = ir.Shape(["batch", 5])
+    with pytest.raises(SzilardError, match=r"invalid ONNX graph .*rank"):
+        backend.lint(graph)
+
+
+def test_a_model_that_came_with_a_wrong_shape_is_not_called_a_fault_of_a_pass():
+    backend, graph = OnnxBackend(), block_model()
+    graph.graph.outputs[0].shape = ir.Shape(["batch", 5, 49])
+    backend.clean_up(graph)
+    backend.lint(graph)
+    next(node for node in graph.graph if node.op_type == "Relu").op_type = "Reluu"
+    with pytest.raises(SzilardError, match="Reluu"):
+        backend.lint(graph)
+
+
+def test_operators_of_the_runtime_and_weights_in_files_pass_lint(tmp_path):
+    text = "(float[N,4] x) => (float[N,3] y) { h = com.microsoft.QuickGelu(x) g = MatMul(h, w) y = Relu(g) }"
+    ir.save(model(text, {"w": normal(0, 4, 3)}), tmp_path / "model.onnx", external_data="weights.data")
+    OnnxBackend().lint(ir.load(tmp_path / "model.onnx"))

@@ -7,6 +7,7 @@ from torch import nn
 
 import szilard
 from szilard.cost_model.device import load_device
+from szilard.cost_model.errors import SzilardError
 from szilard.kernels.quantized_linear.formats import FORMATS
 from szilard.passes.find import find
 from szilard.rewriter.backend import groups_of
@@ -52,6 +53,13 @@ def test_on_cuda_only_the_triton_kernel_may_be_taken(offered, sites):
     assert all("no CUDA kernel" in actions[name] for name in FORMATS)
 
 
+def test_on_cuda_a_float64_linear_has_no_kernel():
+    program = traced(Three().double(), torch.randn(7, 20, dtype=torch.float64))
+    for group in groups_of(find(net_of(cleaned(program), program)).sites):
+        actions = TorchBackend(program).actions(group, net_of(cleaned(program), program), load_device("h200"))
+        assert "its dtype is float64" in actions["int8_column_weight"]
+
+
 @pytest.fixture(scope="module")
 def planned():
     torch.manual_seed(0)
@@ -79,3 +87,13 @@ def test_few_rows_take_int8_weights_and_many_leave_them(planned):
     option = next(option for option in many.options if option.action == "int8_column_weight")
     assert not option.reason
     assert option.joules > many.before.joules
+
+
+def test_lint_names_a_node_without_a_shape():
+    program = traced(Three(), torch.randn(7, 20))
+    backend, graph = TorchBackend(program), cleaned(program)
+    backend.lint(graph)
+    node = next(node for node in graph.graph.nodes if "tanh" in node.name)
+    del node.meta["val"]
+    with pytest.raises(SzilardError, match=f"left node {node.name} .*without a shape; please report"):
+        backend.lint(graph)

@@ -63,6 +63,13 @@ def test_files_that_are_no_archives(program, tmp_path):
     (tmp_path / "bad.npz").write_bytes(b"not an archive")
     with pytest.raises(InputError, match="not a readable"):
         read_calibration(tmp_path / "bad.npz", program)
+    np.savez_compressed(tmp_path / "whole.npz", **{name: np.stack([array] * 2) for name, array in draw().items()})
+    whole = (tmp_path / "whole.npz").read_bytes()
+    start = whole.index(b".npy") + 40
+    for torn in (whole[:-30], whole[:start] + bytes(20) + whole[start + 20 :]):
+        (tmp_path / "torn.npz").write_bytes(torn)
+        with pytest.raises(InputError, match="not a readable"):
+            read_calibration(tmp_path / "torn.npz", program)
     np.save(tmp_path / "one.npy", np.ones(3))
     with pytest.raises(InputError, match="single array"):
         read_calibration(tmp_path / "one.npy", program)

@@ -38,6 +38,9 @@ def alone():
 def text():
     return "model"
 
+def leaves():
+    raise SystemExit(7)
+
 def raises():
     raise RuntimeError("no disk")
 
@@ -51,6 +54,7 @@ def here(tmp_path, monkeypatch):
     name = f"factories_{tmp_path.name.replace('-', '_')}"
     (tmp_path / f"{name}.py").write_text(FACTORIES)
     (tmp_path / f"broken_{name}.py").write_text("1 / 0\n")
+    (tmp_path / f"leaves_{name}.py").write_text("import sys; sys.exit(3)\n")
     (tmp_path / f"needs_{name}.py").write_text("import a_module_that_nobody_has\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -77,6 +81,25 @@ def test_modules_and_exported_programs():
         load([module])
 
 
+def test_a_sample_replaces_what_the_model_brings(here, tmp_path):
+    built = proto(LINEAR, {"w": normal(0, 4, 3)})
+    onnx.save(built, tmp_path / "model.onnx")
+    exported = torch.export.export(nn.Linear(4, 3), (torch.ones(2, 4),), dynamic_shapes=({0: torch.export.Dim("rows")},))
+    torch.export.save(exported, tmp_path / "model.pt2")
+    x = normal(1, 7, 4)
+    paths = (tmp_path / "model.onnx", tmp_path, tmp_path / "model.pt2")
+    for model in (*paths, built, onnx.load(tmp_path / "model.onnx"), exported, load(exported).program):
+        (name,) = load(model).program.inputs
+        np.testing.assert_array_equal(load(model, sample={name: x}).program.sample[name], x)
+        with pytest.raises(InputError, match=r"The sample.*unknown \['z'\]"):
+            load(model, sample={"z": x})
+        with pytest.raises(InputError, match=name):
+            load(model, sample={name: x[:, :3]})
+    np.testing.assert_array_equal(load(f"{here}:good", sample=[x[:, :3]]).program.sample["input"], x[:, :3])
+    with pytest.raises(InputError, match="input input has shape 7x4, the model reads batchx3"):
+        load(f"{here}:good", sample=(x,))
+
+
 def test_factories(here):
     assert load(f"{here}:good").program.source == f"{here}:good"
     assert load(f"{here}:calibrated").calibration[0]["input"].shape == (2, 3)
@@ -87,6 +110,8 @@ def test_factories(here):
     ("spec", "words"),
     [
         ("{}:raises", "raised RuntimeError: no disk"),
+        ("{}:leaves", "raised SystemExit: 7"),
+        ("leaves_{}:f", "importing leaves_{} raised SystemExit: 3"),
         ("{}:alone", "returned 1 things"),
         ("{}:text", "returned a str first"),
         ("{}:constant", "is a int; it must be a function"),

@@ -41,6 +41,18 @@ def test_an_addend_moves_what_lies_behind_it():
     np.testing.assert_allclose(behind["y"], (np.maximum(X @ W, 0) + shift) @ V, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("opset", [13, 18])
+def test_an_addend_takes_the_dtype_of_its_value(opset):
+    """`hidden` declares its dtype and `active` none."""
+    text = TWO_LAYERS.replace("float[", "float16 [")
+    graph = model(text, {"w": W.astype(np.float16), "v": V.astype(np.float16)}, opset)
+    shift, x = normal(3, 4, 17), X.astype(np.float16)
+    with onnx_probe(graph, [], ["hidden", "active"]) as probe:
+        plain, moved = probe.run({"x": x}, {}), probe.run({"x": x}, {"active": shift})
+    assert moved["y"].dtype == np.float16
+    np.testing.assert_allclose(moved["y"] - plain["y"], shift @ V, atol=0.1)
+
+
 def test_values_are_captured_undisturbed_inputs_among_them():
     with onnx_probe(two_layers(), ["x", "active", "hidden"], ["hidden", "active"]) as probe:
         probe.run({"x": X}, {"active": normal(3, 4, 17)})

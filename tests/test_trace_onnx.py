@@ -71,6 +71,11 @@ def faulty(folder, kind):
     if kind == "data cut off":
         external(folder)
         (folder / "weights.data").write_bytes(b"1234")
+    if kind.startswith("data at"):
+        external(folder)
+        built = onnx.load(path, load_external_data=False)
+        next(entry for entry in built.graph.initializer[0].external_data if entry.key == "offset").value = kind.split()[-1]
+        path.write_bytes(built.SerializeToString())
     if kind == "operator":
         onnx.save(proto("(float[N,4] x) => (y) { y = com.microsoft.Unheard(x) }"), path)
     if kind == "shapes":
@@ -97,6 +102,8 @@ def faulty(folder, kind):
         ("data outside", "outside the model's folder"),
         ("data absolute", "outside the model's folder"),
         ("data cut off", "ends at byte 48 of 'weights.data', which has 4"),
+        ("data at middle", "'w'.*offset 'middle' of 'weights.data' with length '48'"),
+        ("data at -5", "offset '-5'"),
         ("operator", "Unheard"),
         ("shapes", "model.onnx: .*MatMul"),
         ("NaN", "'w'.*NaN"),
@@ -128,9 +135,30 @@ def test_a_length_that_the_model_needs_is_found():
 
 def test_a_model_that_refuses_its_sample_says_what_to_give():
     text = "(float[N,t] x) => (y) { y = Reshape(x, s) }"
-    with pytest.raises(InputError, match=r"shape x=1x16; give shapes that it takes with --shape"):
+    with pytest.raises(InputError, match=r"on inputs of shape x=1x16; give shapes that it takes with --shape"):
         trace_onnx_model(model(text, {"s": [7, 11]}))
     assert trace_onnx_model(model(text, {"s": [7, 11]}), {"x": (1, 77)}).sample["x"].shape == (1, 77)
+
+
+def test_a_bare_shape_reaches_the_sample():
+    text = "(float[t] x) => (y) { y = Reshape(x, s) }"
+    for shapes in ({"x": (77,)}, {"*": (77,)}):
+        assert trace_onnx_model(model(text, {"s": [7, 11]}), shapes).sample["x"].shape == (77,)
+
+
+def test_a_sample_takes_the_place_of_random_inputs(tmp_path):
+    text = "(float[N,6] x, int64[2] sizes) => (float[A,B] y) { y = Reshape(x, sizes) }"
+    given = {"sizes": np.array([10, 3]), "x": normal(0, 5, 6).astype(np.float64)}
+    onnx.save(proto(text), tmp_path / "model.onnx")
+    for program in (
+        load_onnx(tmp_path / "model.onnx", sample=given),
+        trace_onnx_model(model(text), sample=(given["x"], given["sizes"])),
+    ):
+        assert program.inputs == tuple(program.sample) == ("x", "sizes")
+        np.testing.assert_array_equal(program.sample["x"], given["x"].astype(np.float32))
+        assert program.sample["x"].dtype == np.float32
+    with pytest.raises(InputError, match="failed while running the model"):
+        trace_onnx_model(model(text), sample={**given, "sizes": np.array([10, 4])})
 
 
 def test_the_model_given_is_not_touched():

@@ -7,7 +7,7 @@ import pytest
 
 from szilard.cost_model.errors import InputError
 from szilard.cost_model.program import Program
-from szilard.rewriter.workload import parse_shape, parse_shapes, read_workload, sample_shapes, workload_for
+from szilard.rewriter.workload import parse_shape, parse_shapes, read_workload, sample_shapes, spread, workload_for
 
 
 def test_several_inputs_and_a_weight():
@@ -69,7 +69,16 @@ def test_texts_and_workloads_are_one(request_):
 def test_the_sample_takes_the_shapes_that_are_named():
     assert sample_shapes(["ids=2x7,mask=2x7:0.3", "ids=8x128"]) == {"ids": (2, 7), "mask": (2, 7)}
     assert sample_shapes(parse_shapes(["ids=2x7"])) == {"ids": (2, 7)}
-    assert [sample_shapes(request) for request in (None, [], "3x5")] == [None] * 3
+    assert [sample_shapes(request) for request in (None, [])] == [None] * 2
+
+
+def test_a_bare_shape_is_spread_over_the_inputs_of_its_rank():
+    assert sample_shapes("3x5") == {"*": (3, 5)}
+    inputs = {"ids": ("N", "t"), "mask": ("N", "t"), "rate": ()}
+    assert spread({"*": (3, 5)}, inputs) == {"ids": (3, 5), "mask": (3, 5)}
+    assert spread({"*": (3, 5), "mask": (3, 7)}, inputs) == {"ids": (3, 5), "mask": (3, 7)}
+    with pytest.raises(InputError, match=r"The shape 3x5x7 fits no input; the inputs are ids \(Nxt\), mask \(Nxt\), rate"):
+        spread({"*": (3, 5, 7)}, inputs)
 
 
 def test_a_workload_file_by_its_path(tmp_path):
