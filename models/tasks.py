@@ -138,9 +138,15 @@ def _build(kind: Any, folder: Path, inputs: tuple[str, ...], output: str) -> nn.
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    model = kind.from_pretrained(
-        str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-    )
+    options = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32}
+    model, found = kind.from_pretrained(str(folder), output_loading_info=True, **options)
+    # The pooler of a base model does not reach its hidden states, and embedding models are often saved without one.
+    missing = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise ValueError(
+            f"{folder} lacks {len(missing)} weights of a {type(model).__name__} (the first is {missing[0]}), "
+            "which would be random: choose another --task"
+        )
     return (TextPair if inputs == PAIR else Text)(model, output).eval()
 
 

@@ -81,8 +81,9 @@ def budget_of(error: float | None, joules: float | None, metric: str, exact: boo
     if len(given) > 1:
         raise InputError(f"{given[0]} and {given[1]} contradict each other; give one of them.")
     for name, value in (("--budget", error), ("--joules", joules)):
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise InputError(f"{name} {value} is not a budget; give a number that is not negative.")
+        least = "not negative" if name == "--budget" else "above zero"
+        if value is not None and not (math.isfinite(value) and value >= 0 and (value or name == "--budget")):
+            raise InputError(f"{name} {value} is not a budget; give a number that is {least}.")
     if exact:
         return Budget(error=0.0, metric=metric)
     return Budget(error=Budget().error if error is None else error, joules=joules, metric=metric)

@@ -30,13 +30,21 @@ JouleBudget = Annotated[
 Metric = Annotated[str, typer.Option("--metric", metavar="MODULE:FUNCTION", help="The metric that the budget limits.")]
 PlanFile = Annotated[Path | None, typer.Option("--plan", metavar="FILE", help="Replay a plan.json, edited or not.")]
 Exact = Annotated[bool, typer.Option("--exact", help="Only rewrites that are equal to dtype rounding.")]
+TargetOrPlan = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        show_default="cpu, or the plan's",
+        help="A device profile: a name that `szilard devices` lists, or a JSON file.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a folder that szilard wrote.")]
 
 
 def rewrite(
     model: options.Model,
     out: Out,
-    target: options.Target = "cpu",
+    target: TargetOrPlan = "",
     calib: Calibration = None,
     budget: ErrorBudget = None,
     joules: JouleBudget = None,
@@ -61,8 +69,8 @@ def rewrite(
 
         result = run(
             model,
-            target=target,
-            budget=limit,
+            target=target or None,
+            budget=limit if exact or budget is not None or joules is not None else None,
             calibration=calib,
             out=out,
             exact=exact,

@@ -104,8 +104,8 @@ def rewrite(
         progress("timing before and after")
         measured = {each.backend.runtime: measured_seconds(each, request) for each in done}
         done = tuple(take_back_if_dearer(each, measured[each.backend.runtime], request) for each in done)
-    for each in done:
-        require_joules(each.elsewhere[0] + sum(choice.after.joules for choice in each.choices), wanted)
+    for rewritten in done:
+        require_joules(rewritten.elsewhere[0] + sum(choice.after.joules for choice in rewritten.choices), wanted)
     whole = Plan(
         target=device.name,
         workload=request.workload,

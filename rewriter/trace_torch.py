@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import warnings
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
@@ -49,6 +51,8 @@ def trace_module(module: nn.Module, sample: Any, dynamic: Axes | None = None, so
     with flat_forward(module, tuple(tensors), constants) as names, torch.no_grad(), _quiet():
         graph, obtained, notes = _trace_with_axes(module, tensors, dynamic, source)
         outputs = distinct(names, tuple(tensors))
+    if not outputs:
+        raise InputError(f"{source} returns no tensor, so there is nothing to compute; let its forward return its result.")
     arrays = {name: as_numpy(tensor) for name, tensor in tensors.items()}
     return Program(graph, "torch", arrays, tuple(arrays), outputs, obtained, source, tuple(notes))
 
@@ -230,7 +234,13 @@ def _output_node(graph: GraphModule) -> Node:
 
 @contextmanager
 def _quiet() -> Any:
-    """Tracing warns about its own internals; faults are raised all the same."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Tracing warns about its own internals, and logs tracebacks and prints half-made graphs of what it then raises."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

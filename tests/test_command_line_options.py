@@ -31,6 +31,7 @@ def test_budgets(arguments, budget):
         ((None, 1.0, "", True), "--joules and --exact"),
         ((-0.1, None, "", False), "--budget -0.1"),
         ((None, math.inf, "", False), "--joules inf"),
+        ((None, 0.0, "", False), "--joules 0.0.*above zero"),
         ((math.nan, None, "", False), "--budget nan"),
     ],
 )

@@ -133,5 +133,6 @@ def test_probed_samples_are_spread_over_the_whole_set():
     picked = [int(sample["ids"][0, 0]) for sample in representative(data)]
     assert picked == sorted(set(picked))
     assert (picked[0], picked[-1], len(picked)) == (0, 40, 10)
-    assert len(representative([{"ids": np.zeros((9, 999))}] * 3)) == 1
+    assert len(representative([{"ids": np.zeros((9, 999), int)}] * 3)) == 1
+    assert len(representative([{"x": np.zeros((9, 999))}] * 3)) == 3
     assert len(representative(data[:3])) == 3

@@ -128,6 +128,12 @@ def test_bad_folders_are_sentences(folders, tmp_path):
         recipe("embed", tmp_path)
 
 
+def test_weights_that_would_be_random_are_refused(folders):
+    for task, first in (("causal-lm", "cls.predictions.bias"), ("classify", "classifier.bias")):
+        with pytest.raises(ValueError, match=f"the first is {first}.*choose another --task"):
+            recipe(task, folders["embed"]).build()
+
+
 def test_a_model_that_does_not_fit_the_task_is_a_sentence(folders, tmp_path):
     from transformers import T5Config, T5ForConditionalGeneration
 

@@ -141,6 +141,16 @@ class Raises(nn.Module):
         raise KeyError("wheel")
 
 
+class Branches(nn.Module):
+    def forward(self, x):
+        return x * 2 if x.sum() > 0 else x
+
+
+class Silent(nn.Module):
+    def forward(self, x):
+        return None
+
+
 class Weighted(nn.Module):
     def __init__(self, value):
         super().__init__()
@@ -164,11 +174,14 @@ class Weighted(nn.Module):
         (nn.Linear(3, 3), (), "no tensor"),
         (nn.Linear(3, 3), 5, "tuple or a dict"),
         (nn.Linear(3, 3), (torch.randn(2, 4),), "Linear.*RuntimeError"),
+        (Branches(), (torch.randn(2, 3),), "cannot be traced: GuardOnDataDependentSymNode"),
+        (Silent(), (torch.randn(2, 3),), "Silent returns no tensor"),
     ],
 )
-def test_faults_are_sentences(module, given, words):
+def test_faults_are_sentences_and_nothing_else_is_printed(capfd, module, given, words):
     with pytest.raises(InputError, match=words):
         trace_module(module, given)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_infinities_in_a_mask_are_meant():
