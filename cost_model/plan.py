@@ -125,8 +125,11 @@ class Plan:
                 for c in data["choices"]
             )
             misses = tuple(Miss(**m) for m in data["misses"])
-            return cls(data["target"], Workload(phases), Budget(**data["budget"]), choices, misses, data["format"])
-        except (KeyError, TypeError, AttributeError) as fault:
+            budget = {**data["budget"], "error": float(data["budget"]["error"])}
+            if budget.get("joules") is not None:
+                budget["joules"] = float(budget["joules"])
+            return cls(data["target"], Workload(phases), Budget(**budget), choices, misses, data["format"])
+        except (KeyError, TypeError, ValueError, AttributeError) as fault:
             raise InputError(
                 f"plan.json does not have the expected fields ({fault}); write one with `szilard rewrite`."
             ) from fault

@@ -73,8 +73,6 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
 
 def fault_sentence(fault: BaseException) -> tuple[str, int]:
     """One sentence for the user and the exit code: 2 and 3 as the fault says, 130 for Ctrl-C, 1 for the rest."""
-    if isinstance(fault, SzilardError):
-        return str(fault), fault.exit_code
     if isinstance(fault, KeyboardInterrupt):
         return "Interrupted; nothing was half-written, and a folder that was there before is as it was.", INTERRUPTED
     chain = _chain(fault)
@@ -82,6 +80,8 @@ def fault_sentence(fault: BaseException) -> tuple[str, int]:
     if full is not None:
         place = f" for {full.filename}" if isinstance(full, OSError) and full.filename else ""
         return f"There is no space left on the disk{place}; free some, or write to another disk with --out.", 1
+    if isinstance(fault, SzilardError):
+        return str(fault), fault.exit_code
     if any(isinstance(f, MemoryError) for f in chain):
         return "The machine ran out of memory; close other programs, or use a smaller batch with --shape.", 1
     first = (str(fault).strip().splitlines() or ["no message"])[0].rstrip(".")

@@ -31,6 +31,14 @@ def read_plan(path: Path) -> Plan:
         raise InputError(f"{path}: {fault}") from fault
 
 
+def read_report(folder: Path) -> dict[str, Any]:
+    """The report.json of an emitted folder. Raises InputError where it cannot be read or is no report."""
+    report = read_json(folder / "report.json", "report")
+    if not isinstance(report, dict) or "joules" not in report:
+        raise InputError(f"{folder / 'report.json'} is not a report of szilard; write the folder again with `szilard rewrite`.")
+    return report
+
+
 def explain(folder: Path, site: str = "") -> dict[str, Any]:
     """The choices and misses of an emitted folder as plain data; with `site` (a group, a member or a refused op) that one alone
     with all its options (J and s per call, relative squared error).
@@ -41,7 +49,7 @@ def explain(folder: Path, site: str = "") -> dict[str, Any]:
         raise InputError(
             f"{folder} is not a folder that szilard wrote; it needs plan.json and report.json. Write one with `szilard rewrite`."
         )
-    plan, report = read_plan(folder / "plan.json"), read_json(folder / "report.json", "report")
+    plan, report = read_plan(folder / "plan.json"), read_report(folder)
     if not site:
         return {
             "headline": headline(report, plan),

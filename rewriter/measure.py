@@ -19,8 +19,7 @@ from ..cost_model.program import Program
 from ..cost_model.timing import Timing, measure_interleaved, median_interval, ratio_interval
 from .backend import Arrays
 from .calibration import read_calibration
-from .command_line_output import read_json
-from .explain import read_plan
+from .explain import read_plan, read_report
 from .folder import is_emitted
 from .load import load
 from .output_distance import output_distance
@@ -131,7 +130,7 @@ def _promised(spec: str, workload: Workload, device: Device) -> dict[str, dict[s
     """What the report of a folder says of each shape; {} for any other model, and for a plan of another workload or target."""
     if not is_emitted(Path(spec)) or _planned(spec) != workload:
         return {}
-    report = read_json(Path(spec) / "report.json", "report")
+    report = read_report(Path(spec))
     if report.get("target") != device.name:
         return {}
     seconds = report["seconds"]

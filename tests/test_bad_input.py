@@ -199,6 +199,7 @@ def edited(change: str) -> None:
     plan = json.loads(Path("out/plan.json").read_text())
     choice = next(choice for choice in plan["choices"] if choice["kind"] == "linear")
     choice.update({"site": {"site": "nowhere"}, "action": {"action": "magic"}}.get(change, {}))
+    plan["budget"].update({"error": "small"} if change == "limit" else {})
     Path("edited.json").write_text(json.dumps(plan))
 
 
@@ -207,6 +208,7 @@ def edited(change: str) -> None:
     [
         ("site", (), 2, "names the site 'nowhere'"),
         ("action", (), 2, "magic"),
+        ("limit", (), 2, "could not convert string to float: 'small'"),
         ("", ("--budget", "1e-12"), 3, "budget"),
     ],
 )
@@ -215,6 +217,16 @@ def test_edited_plans(here, change, options, code, words):
     edited(change)
     arguments = ("rewrite", "block.onnx", "--calib", "good.npz", "--out", "again", "--plan", "edited.json", *options)
     refused(code, words, *arguments)
+
+
+@pytest.mark.parametrize("command", ["explain", "measure"])
+def test_a_folder_with_a_broken_report(here, command):
+    os.mkdir("out")
+    shutil.copy("block.onnx", "out/model.onnx")
+    assert run("rewrite", "block.onnx", "--out", "made").exit_code == 0
+    shutil.copy("made/plan.json", "out")
+    Path("out/report.json").write_text("[]")
+    refused(2, "out/report.json is not a report of szilard", command, "out")
 
 
 @pytest.mark.parametrize("place", ["model", "report"])

@@ -27,6 +27,7 @@ def chained(outer: BaseException, inner: BaseException) -> BaseException:
         (OSError(errno.EDQUOT, "Disk quota exceeded"), 1, "no space left"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), 1, "no space left"),
         (chained(RuntimeError("export failed"), OSError(errno.ENOSPC, "full")), 1, "no space left"),
+        (chained(InputError("model.py cannot be written."), OSError(errno.ENOSPC, "full")), 1, "no space left"),
         (MemoryError(), 1, "out of memory"),
         (KeyError("weight"), 1, "KeyError: 'weight'"),
         (RuntimeError("first line.\nsecond line"), 1, "RuntimeError: first line; --debug"),
