@@ -70,13 +70,15 @@ class Pricing:
         if missing:
             # All options of a site are timed in one run, so that their ratio holds even if the machine has changed since.
             made = {a: candidate(self.backend, graph, net, group, a) for a in dict.fromkeys(("leave", *missing))}
-            able = {a: micro for a, micro in made.items() if micro is not None and (a == "leave" or self._runs(micro))}
-            known.update(dict.fromkeys(made) | self._price(able, same, net, group, progress))
+            # A time belongs to the code that made the candidate: other kernels or passes, another key.
+            key = f"{same}/{code_digest()}"
+            able = {a: micro for a, micro in made.items() if micro is not None and self._runs(micro, f"{key}/{a}")}
+            known.update(dict.fromkeys(made) | self._price(able, key, net, group, progress))
         return {action: known[action] for action in actions}
 
-    def _runs(self, micro: Any) -> bool:
-        """Whether the runtime at hand takes a candidate at all; for another machine that cannot be known here."""
-        if self.table is None:
+    def _runs(self, micro: Any, key: str) -> bool:
+        """Whether the runtime at hand takes a candidate at all; for another machine that cannot be known here. What was timed runs."""
+        if self.table is None or self.table.get(key) is not None:
             return True
         try:
             with self.backend.runner(micro) as run:
@@ -86,22 +88,20 @@ class Pricing:
         return True
 
     def _price(
-        self, graphs: Mapping[str, Any], same: str, net: Net, group: Group, progress: Callable[[str], None]
+        self, graphs: Mapping[str, Any], key: str, net: Net, group: Group, progress: Callable[[str], None]
     ) -> dict[str, Cost]:
         views = {action: self.backend.view(micro, {}) for action, micro in graphs.items()}
         costs = {action: self._modelled(action, view, net, group) for action, view in views.items()}
         if self.table is None:
             return costs
-        # A time belongs to the code that made the candidate: other kernels or passes, another key.
-        same = f"{same}/{code_digest()}"
-        seconds = {action: self.table.get(f"{same}/{action}") for action in graphs}
+        seconds = {action: self.table.get(f"{key}/{action}") for action in graphs}
         if None in seconds.values():
             progress(f"timing {group.id}: {', '.join(graphs)}")
             timed = time_in_turn(self.backend, {a: (micro, random_feeds(views[a])) for a, micro in graphs.items()})
             # The quietest round: other work on the machine can only add to a time, and the table keeps it for later runs.
             seconds = {action: min(rounds) for action, rounds in timed.items()}
             for action, value in seconds.items():
-                self.table.put(f"{same}/{action}", value or 0.0)
+                self.table.put(f"{key}/{action}", value or 0.0)
         return {action: with_seconds(cost, self.device, seconds[action] or 0.0) for action, cost in costs.items()}
 
     def _modelled(self, action: str, view: Net, net: Net, group: Group) -> Cost:
