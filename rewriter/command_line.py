@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 from .command_line_estimate import devices, doctor, estimate
 from .command_line_measure import compare, measure
 from .command_line_options import DEBUG
-from .command_line_output import report_fault
+from .command_line_output import remember_interrupt, report_fault
 from .command_line_rewrite import explain, rewrite
 
 # typer brings its own copy of click since 0.26 and used the real one before; this is the base class of usage errors in either.
@@ -72,6 +72,7 @@ app.command()(doctor)
 
 def main() -> None:
     """The entry point of the console script; leaves with the documented exit code."""
+    remember_interrupt()
     try:
         app(prog_name="szilard")
     except KeyboardInterrupt as fault:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -15,6 +17,7 @@ from typing import Any
 from ..cost_model.errors import SzilardError
 
 INTERRUPTED = 130
+_interrupted = threading.Event()
 _DISK_FULL = ("no space left on device", "disk quota exceeded")
 
 
@@ -36,8 +39,22 @@ def only_results_on_stdout() -> Iterator[None]:
             os.close(kept)
 
 
+def remember_interrupt() -> None:
+    """From now on a Ctrl-C that a library swallowed (an exception in one of its callbacks is printed and forgotten) stops the command at
+    its next step. Where the signal is ignored, as for jobs in the background of a script, it stays so."""
+
+    def stop(number: int, frame: Any) -> None:
+        _interrupted.set()
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, stop)
+
+
 def progress(sentence: str) -> None:
-    """One line about what is being done now, on stderr."""
+    """One line about what is being done now, on stderr. KeyboardInterrupt where an earlier one was lost."""
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
     print(sentence, file=sys.stderr, flush=True)
 
 

@@ -95,3 +95,23 @@ def test_a_reader_that_went_away_is_no_fault():
     done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+SWALLOWED = """
+import os, signal, sys
+from szilard.rewriter.command_line_output import progress, remember_interrupt
+remember_interrupt()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    pass
+try:
+    progress("the next step")
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_an_interrupt_that_a_library_swallowed_stops_the_next_step():
+    done = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")
