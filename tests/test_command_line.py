@@ -50,9 +50,10 @@ def library(monkeypatch):
         setattr(made, function, called)
         return made
 
-    seconds = {"predicted": 0.2, "measured": 0.1, "low": 0.09, "high": 0.11}
+    seconds = {"predicted": 0.2, "predicted_from": "roofline", "measured": 0.1, "low": 0.09, "high": 0.11}
     joules = {
         "predicted": 1.0,
+        "modelled": 0.7,
         "measured": None,
         "low": None,
         "high": None,
@@ -102,8 +103,8 @@ def test_rewrite_hands_over_every_option(library, tmp_path):
 def test_rewrite_defaults(library, tmp_path):
     assert run("rewrite", "m", "--out", str(tmp_path / "out")).exit_code == 0
     options = library.calls[0][1]
-    assert options["budget"] == Budget()
-    assert [options[name] for name in ("metric", "task", "workload", "plan", "calibration")] == [None] * 5
+    left_to_the_plan = ("budget", "target")
+    assert [options[name] for name in (*left_to_the_plan, "metric", "task", "workload", "plan", "calibration")] == [None] * 7
     assert run("rewrite", "m", "--out", str(tmp_path / "out"), "--exact").exit_code == 0
     assert library.calls[1][1]["exact"] is True
     assert run("rewrite", "m", "--out", str(tmp_path / "out"), "--joules", "1.5").exit_code == 0
@@ -139,7 +140,7 @@ def test_json_is_one_document_and_nothing_else(library, tmp_path, name):
 
 def test_texts_label_what_they_show(library):
     assert "at least 2.00 J" in run("estimate", "m").stdout
-    assert 'the total says "at least": odd' in run("estimate", "m").stdout
+    assert 'totals say "at least": odd' in run("estimate", "m").stdout
     assert "joules unavailable: There is no counter." in run("measure", "m").stdout
     assert "B takes 0.500 of the time of A (interval 0.480 to 0.520, measured)" in run("compare", "a", "b").stdout
 
