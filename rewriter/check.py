@@ -44,13 +44,14 @@ class Gate:
         return max((limit for dtype, limit in ROUNDING.items() if dtype in found), default=0.0)
 
     def tolerance(self, choices: Sequence[Choice]) -> float:
-        """How far one pass may move the outputs on the sample: rounding for exact choices, else four times the errors predicted
-        (which are of other samples) or the whole budget, whichever is more; no limit where a metric is the budget."""
+        """How far one pass may move the outputs on the sample: rounding for exact choices, else ten times the budget or the errors
+        predicted, whichever is more, so that it names a pass that broke the model. Small excesses are for the final check, which tightens
+        the plan instead of undoing it. No limit where a metric is the budget."""
         if all(choice.action in EXACT_ACTIONS for choice in choices):
             return self.rounding
         if self.metric is not None:
             return float("inf")
-        return max(self.budget.error, 4 * sum(choice.after.error for choice in choices))
+        return 10 * max(self.budget.error, sum(choice.after.error for choice in choices))
 
     def sample_error(self, graph: Any) -> float:
         """Relative squared error of the outputs on the first held-out sample (the sample inputs where there is no calibration)."""
