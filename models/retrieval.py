@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 
-from .library import documented, first_line, stable_order
+from .standard_library import documented, first_line, stable_order
 
 COUNT = 500
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .embedding import tokens
-from .library import documented, first_line, stable_order, topics
 from .retrieval import pairs
+from .standard_library import documented, first_line, stable_order, topics
 
 # (texts in a batch, words in a text at most): short sentences with padding, paragraphs, and texts of 300 to 512 tokens.
 SHAPES = ((24, 24), (5, 60), (2, 280))
