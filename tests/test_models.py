@@ -7,7 +7,18 @@ import onnxruntime
 import pytest
 import torch
 
-from szilard.models import efficientnet, embedding, glyphs, library, minilm, packages, rapidocr, retrieval, silero, texts
+from szilard.models import (
+    efficientnet,
+    embedding,
+    glyphs,
+    minilm,
+    packages,
+    rapidocr,
+    retrieval,
+    silero,
+    standard_library,
+    texts,
+)
 from szilard.models.tiny_transformers import FAMILIES
 from szilard.models.wrappers import Plain
 
@@ -63,9 +74,9 @@ def test_texts_are_mixed_and_disjoint_from_the_metric():
 
 
 def test_the_library_is_the_same_each_time():
-    before = library.documented()
-    library.documented.cache_clear()
-    assert library.documented() == before
+    before = standard_library.documented()
+    standard_library.documented.cache_clear()
+    assert standard_library.documented() == before
     assert len(before) > 3000
 
 
