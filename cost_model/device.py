@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 from .errors import InputError
 
 FORMAT = 1
-PROVENANCES = ("prior", "datasheet", "measured")
+PROVENANCES = ("prior", "datasheet", "modelled", "measured")
 UNITS = {
     "flop": "J/flop",
     "byte": "J/B",
@@ -44,8 +44,8 @@ WIDER = {"float8": "float16", "float16": "float32", "bfloat16": "float32", "int8
 
 @dataclass(frozen=True)
 class Coefficient:
-    """One number in `unit`, believed to lie between `low` and `high` (5 % and 95 %). `provenance` is "prior", "datasheet" or
-    "measured", `source` the sentence that says where it comes from."""
+    """One number in `unit`, believed to lie between `low` and `high` (5 % and 95 %). `provenance` is "prior", "datasheet", "modelled"
+    (fitted on a simulated meter) or "measured", `source` the sentence that says where it comes from."""
 
     value: float
     unit: str
@@ -57,12 +57,14 @@ class Coefficient:
 
 @dataclass(frozen=True)
 class Device:
-    """A device profile. `kind` is "cpu" or "cuda", `notes` says what machine and runtime the numbers stand for."""
+    """A device profile. `kind` is "cpu" or "cuda", `notes` says what machine and runtime the numbers stand for. `calibration` remembers
+    what a calibrated profile was fitted on (`fitted_profile.calibration_record` lists its fields); it is empty for any other."""
 
     name: str
     kind: str
     notes: str
     coefficients: Mapping[str, Coefficient]
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def values(self) -> dict[str, float]:
@@ -110,7 +112,8 @@ class Device:
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts; `device_from_json` is its inverse."""
-        return {"format": FORMAT, **asdict(self)}
+        data = {"format": FORMAT, **asdict(self)}
+        return data if self.calibration else {key: value for key, value in data.items() if key != "calibration"}
 
 
 def device_from_json(data: Any, where: str) -> Device:
@@ -133,7 +136,11 @@ def device_from_json(data: Any, where: str) -> Device:
             raise InputError(f"The device profile {where} lacks the coefficient {key}; add it with unit {_unit(key)}.")
     if coefficients["static"].value >= coefficients["power_limit"].value:
         raise InputError(f"The device profile {where} has a power_limit that static power alone reaches; raise power_limit.")
-    return Device(data["name"], data["kind"], data["notes"], coefficients)
+    calibration = data.get("calibration", {})
+    families = calibration.get("families", []) if isinstance(calibration, dict) else None
+    if not isinstance(families, list) or not all(isinstance(name, str) for name in families):
+        raise InputError(f"The device profile {where} needs an object with a list of texts 'families' under 'calibration'.")
+    return Device(data["name"], data["kind"], data["notes"], coefficients, calibration)
 
 
 def _unit(key: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 
@@ -70,6 +71,15 @@ def test_json_round_trip(name, tmp_path):
     assert load_device(str(path)) == device
 
 
+def test_a_profile_remembers_what_it_was_fitted_on():
+    device = load_device("cpu")
+    assert device.calibration == {}
+    assert "calibration" not in device.to_json()
+    fitted = replace(device, calibration={"families": ["copy", "matmul"], "rows": 40})
+    assert device_from_json(json.loads(json.dumps(fitted.to_json())), "mine.json") == fitted
+    assert fitted.with_values({"static": 1.0}).calibration["families"] == ["copy", "matmul"]
+
+
 def test_with_values_scales_the_uncertainty_and_leaves_the_original():
     device = load_device("cpu")
     other = device.with_values({"static": 2 * device.value("static")})
@@ -109,6 +119,8 @@ CASES = {
     "static .* provenance 'guess'": lambda: bad(lambda d: d["coefficients"]["static"].update(provenance="guess")),
     "static .* 'source'": lambda: bad(lambda d: d["coefficients"]["static"].update(source=" ")),
     "lacks the coefficient rate.int8": lambda: bad(lambda d: d["coefficients"].pop("rate.int8")),
+    "'families' under 'calibration'": lambda: bad(lambda d: d.update(calibration={"families": "matmul"})),
+    "list of texts 'families'": lambda: bad(lambda d: d.update(calibration=["matmul"])),
     "power_limit that static power": lambda: bad(lambda d: d["coefficients"]["static"].update(value=99, high=99)),
 }
 
