@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from dataclasses import field as dataclass_field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -64,7 +65,7 @@ class Device:
     kind: str
     notes: str
     coefficients: Mapping[str, Coefficient]
-    calibration: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = dataclass_field(default_factory=dict)
 
     @cached_property
     def values(self) -> dict[str, float]:
