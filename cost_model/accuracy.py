@@ -61,7 +61,8 @@ def errors_of(configs: Sequence[str], predicted: Sequence[float], measured: Sequ
     """The errors of predictions against measurements above zero. Raises ValueError for no rows or lengths that differ."""
     if not configs or not len(configs) == len(predicted) == len(measured):
         raise ValueError(f"errors need equally many of each, got {len(configs)}, {len(predicted)} and {len(measured)}")
-    signed = np.array(predicted, dtype=float) / np.array(measured, dtype=float) - 1.0
+    truth = np.array(measured, dtype=float)
+    signed = (np.array(predicted, dtype=float) - truth) / truth
     size = np.abs(signed)
     worst = int(size.argmax())
     return Errors(

@@ -19,6 +19,7 @@ from .command_line_measure import compare, measure
 from .command_line_options import DEBUG
 from .command_line_output import remember_interrupt, report_fault
 from .command_line_rewrite import explain, rewrite
+from .command_line_validate import validate_model
 
 # typer brings its own copy of click since 0.26 and used the real one before; this is the base class of usage errors in either.
 _UsageFault: type[Exception] = typer.BadParameter.__mro__[2]
@@ -68,6 +69,7 @@ for _command in (rewrite, estimate, measure, compare, explain):
     app.command()(_command)
 app.add_typer(devices, name="devices")
 app.command()(doctor)
+app.command()(validate_model)
 
 
 def main() -> None:

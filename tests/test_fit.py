@@ -8,40 +8,7 @@ from hypothesis import strategies as st
 from szilard.cost_model.errors import InputError
 from szilard.cost_model.fit import Estimate, fit
 
-TRUTH = {
-    "flop.float32": 7e-12,
-    "flop.float16.tensor": 6e-13,
-    "byte.memory": 1e-10,
-    "byte.cache": 2.5e-11,
-    "launch": 5e-5,
-    "static": 110.0,
-}
-RATES = {"flop.float32": 40e12, "flop.float16.tensor": 600e12, "byte.memory": 3e12, "byte.cache": 9e12, "launch": 3e5}
-
-
-def sweep(rng: np.random.Generator, rows: int) -> list[dict[str, float]]:
-    """Work of matched microbenchmarks [keys of TRUTH]: each row leans on another key, seconds vary with the occupancy."""
-    found = []
-    for row in range(rows):
-        work = {
-            "byte.memory": 10 ** rng.uniform(8, 10),
-            "byte.cache": 10 ** rng.uniform(8, 10),
-            "launch": float(rng.integers(1, 200)),
-        }
-        lead = list(TRUTH)[row % len(TRUTH)]
-        if lead != "static":
-            work[lead] = work.get(lead, 0.0) + 0.05 * RATES[lead]
-        work["static"] = sum(amount / RATES[key] for key, amount in work.items()) * rng.uniform(1, 2.5)
-        found.append(work)
-    return found
-
-
-def cost(work: dict[str, float]) -> float:
-    return sum(TRUTH[key] * amount for key, amount in work.items())
-
-
-def noisy(rows: list[dict[str, float]], rng: np.random.Generator, noise: float) -> list[float]:
-    return [cost(row) * (1 + noise * rng.standard_normal()) for row in rows]
+from .hidden_truth import TRUTH, cost, noisy, sweep
 
 
 def inside(found: Estimate, truth: float) -> bool:
