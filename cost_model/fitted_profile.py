@@ -32,12 +32,14 @@ def profile_with_fit(device: Device, fit: Fit, source: str, provenance: str = "m
 
 
 def calibration_record(
-    rows: Iterable[Measurement], fit: Fit, held_out: Iterable[str], date: str, machine: Mapping[str, Any]
+    rows: Iterable[Measurement], fits: Mapping[str, Fit], held_out: Iterable[str], date: str, machine: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a calibrated profile remembers under `Device.calibration`, as plain JSON data.
 
-    "families" are those it was fitted on, "held_out" those promised to judge it, "split_hash" stands for both; "rows", "condition",
-    median "residual" and keys left "at_prior" are the fit's; "baselines" were fitted on the same rows; then "date" and "machine".
+    "families" are those it was fitted on, "held_out" those promised to judge it, "split_hash" stands for both; "rows" are all of them,
+    "condition" the largest of the fits; "fits" gives "rows", "condition", median "residual" and keys "at_prior" of each of `fits`, by what
+    it is of ("joules", "seconds of matmul"); "baselines" were fitted on the same rows; then "date" and "machine", whose "device" is the
+    name that the measurements state.
     """
     found = tuple(rows)
     families, promised = sorted({row.family for row in found}), sorted(set(held_out))
@@ -45,11 +47,14 @@ def calibration_record(
         "families": families,
         "held_out": promised,
         "split_hash": split_hash(families, promised),
-        "rows": fit.rows,
-        "condition": fit.condition,
-        "residual": fit.residual,
-        "at_prior": list(fit.at_prior),
+        "rows": len(found),
+        "condition": max((fit.condition for fit in fits.values()), default=None),
+        "fits": {name: _summary(fit) for name, fit in fits.items()},
         "baselines": fit_baselines(found),
         "date": date,
         "machine": dict(machine),
     }
+
+
+def _summary(fit: Fit) -> dict[str, Any]:
+    return {"rows": fit.rows, "condition": fit.condition, "residual": fit.residual, "at_prior": list(fit.at_prior)}

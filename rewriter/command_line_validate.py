@@ -48,10 +48,10 @@ def validation_text(result: Mapping[str, Any]) -> str:
         f"held out: {', '.join(split['held_out'])}; {'profile and ' if record else ''}baselines fitted on: "
         f"{', '.join(split['fit']) or 'nothing'}; split {split['hash']}{promise}",
     ]
-    if record:
+    for name, fit in record.get("fits", {}).items():
+        kept = f", left at the prior: {', '.join(fit['at_prior'])}" if fit["at_prior"] else ""
         lines.append(
-            f"fit: {record.get('rows', 'unknown')} rows, condition {_number(record.get('condition'))}, median error "
-            f"{_percent(record.get('residual'))}, {record.get('date', 'no date')}"
+            f"fit of {name}: {fit['rows']} rows, condition {fit['condition']:.3g}, median error {_percent(fit['residual'])}{kept}"
         )
     if result["coefficients"]:
         used = (f"{len(keys)} {provenance} ({', '.join(keys)})" for provenance, keys in result["coefficients"].items())
@@ -97,7 +97,3 @@ def _table_lines(table: Mapping[str, Any]) -> list[str]:
 
 def _percent(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:.1f} %"
-
-
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3g}"

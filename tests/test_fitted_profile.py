@@ -47,11 +47,13 @@ def test_the_prior_of_a_profile():
 def test_from_measurements_to_a_profile_on_disk():
     rows = microbenchmarks(np.random.default_rng(0))
     found = fit([row.design for row in rows], [row.joules for row in rows if row.joules], prior_of(DEVICE, TRUTH), draws=20)
-    record = calibration_record(rows, found, ["vit", "bert"], "2025-01-01", {"device": "Hidden"})
+    record = calibration_record(rows, {"joules": found}, ["vit", "bert"], "2025-01-01", {"device": "Hidden"})
     assert record["families"] == ["copy", "matmul"]
     assert record["held_out"] == ["bert", "vit"]
     assert record["split_hash"] == split_hash(["copy", "matmul"], ["bert", "vit"])
-    assert record["rows"] == 40
+    assert record["rows"] == record["fits"]["joules"]["rows"] == 40
+    assert record["condition"] == found.condition
+    assert record["fits"]["joules"]["at_prior"] == []
     assert record["baselines"]["joules"].keys() == {"mean power x time", "flops only", "a x flops + b x bytes"}
     profile = replace(profile_with_fit(DEVICE, found, "Fitted on 40 runs."), calibration=record)
     again = device_from_json(json.loads(json.dumps(profile.to_json())), "mine.json")

@@ -140,7 +140,7 @@ def calibrated(seed=0):
     micro = microbenchmarks(rng)
     device = load_device("h100")
     found = fit([r.design for r in micro], [r.joules for r in micro if r.joules], prior_of(device, TRUTH), draws=20)
-    record = calibration_record(micro, found, ["bert", "llama", "vit"], "2025-01-01", {"device": "Hidden"})
+    record = calibration_record(micro, {"joules": found}, ["bert", "llama", "vit"], "2025-01-01", {"device": "Hidden"})
     return replace(profile_with_fit(device, found, "Fitted on 40 runs."), calibration=record), micro, models(rng)
 
 

@@ -53,6 +53,7 @@ def test_the_text_says_how_every_number_was_had(files):
     result = validate_model(*files)
     assert result["split"]["hash"] in lines[1]
     assert "the hash printed before the fit" in lines[1]
+    assert lines[2].startswith("fit of joules: 40 rows, condition ")
     assert "coefficients that predicted joules: 6 measured" in answer.stdout
     assert "joules of whole models, modelled against measured: 18 configs" in answer.stdout
     assert "seconds of whole models, modelled against measured: 18 configs" in answer.stdout
