@@ -7,16 +7,19 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from . import kinds
-from .counts_flops import Unknown, flops
+from .counts_flops import flops
+from .counts_nests import Nests, nests
 from .counts_traffic import ALIAS, SILENT, Traffic, root, traffic
 from .net import Net, Op
+from .operand_sizes import Unknown
 
 
 @dataclass(frozen=True)
 class Counts:
     """Work of one op or of several. `flops` by dtype (see `counts_flops`), `read` and `written` bytes, `activations` those of these
     bytes that are no constants, value by value [B] (a device with room keeps such a value on the chip), `link` bytes that cross to
-    another device, kernel `launches`, output `elements`. `known` is False when something could not be counted.
+    another device, kernel `launches`, output `elements`. `known` is False when something could not be counted. `nests` say how much more
+    than its compulsory bytes a product, convolution or attention moves past a memory that does not hold its operands.
     """
 
     flops: Mapping[str, float] = field(default_factory=dict)
@@ -27,6 +30,7 @@ class Counts:
     launches: int = 0
     known: bool = True
     elements: float = 0.0
+    nests: Nests = ()
 
     @property
     def bytes(self) -> float:
@@ -43,6 +47,7 @@ class Counts:
             self.launches + other.launches,
             self.known and other.known,
             self.elements + other.elements,
+            self.nests + other.nests,
         )
 
 
@@ -57,19 +62,21 @@ def count(op: Op, net: Net) -> Counts:
     moved = traffic(op, net)
     known = moved.known and op.kind in kinds.KINDS
     work: Mapping[str, float] = {}
+    loops: Nests = ()
     if op.kind in kinds.KINDS:
         try:
             work = flops(op, net)
+            loops = nests(op, net)
         except Unknown:
             known = False
-    return _counts(work, moved, net, known, _elements(op, net))
+    return _counts(work, moved, net, known, _elements(op, net), loops)
 
 
 def count_group(ops: Iterable[Op], net: Net) -> Counts:
     """The work of `ops` as one kernel: all their flops, one launch, and only the bytes that cross the edge of the group.
 
     A value read by several members is read once, as much of it as the member that reads most; so the bytes never exceed those of the
-    members apart (I/O of a fused sub-graph: its live inputs and outputs).
+    members apart (I/O of a fused sub-graph: its live inputs and outputs). Each member keeps its nests.
     """
     members = {op.id: op for op in ops}
     parts = [count(op, net) for op in members.values()]
@@ -84,7 +91,7 @@ def count_group(ops: Iterable[Op], net: Net) -> Counts:
         writes.update({name: size for name, size in moved.writes.items() if _leaves(name, net, members)})
     total = sum(parts, Counts())
     edge = Traffic(reads, writes, total.known)
-    return _counts(total.flops, edge, net, total.known, total.elements, min(1, total.launches))
+    return _counts(total.flops, edge, net, total.known, total.elements, total.nests, min(1, total.launches))
 
 
 def _leaves(name: str, net: Net, members: Container[str]) -> bool:
@@ -97,11 +104,13 @@ def _leaves(name: str, net: Net, members: Container[str]) -> bool:
     )
 
 
-def _counts(work: Mapping[str, float], moved: Traffic, net: Net, known: bool, elements: float, launches: int = 1) -> Counts:
+def _counts(
+    work: Mapping[str, float], moved: Traffic, net: Net, known: bool, elements: float, loops: Nests, launches: int = 1
+) -> Counts:
     activations = [size for name, size in moved.reads.items() if not _constant(root(name, net), net)]
     activations += moved.writes.values()
     read, written = sum(moved.reads.values()), sum(moved.writes.values())
-    return Counts(work, read, written, tuple(activations), launches=launches, known=known, elements=elements)
+    return Counts(work, read, written, tuple(activations), launches=launches, known=known, elements=elements, nests=loops)
 
 
 def _constant(name: str, net: Net) -> bool:
@@ -116,7 +125,7 @@ def _elements(op: Op, net: Net) -> float:
 def _control(op: Op, net: Net) -> Counts:
     taken = op.attributes.get("taken")
     branches = op.branches if taken is None else op.branches[taken : taken + 1]
-    nets = [_with_captured(body, net) for body in branches]
+    nets = [with_captured(body, net) for body in branches]
     bodies = [sum((count(inner, body) for inner in body.ops.values()), Counts(launches=1)) for body in nets]
     if not bodies:
         return Counts(launches=1, known=False)
@@ -124,7 +133,7 @@ def _control(op: Op, net: Net) -> Counts:
     return replace(costly, known=op.kind == "if" and all(body.known for body in bodies))
 
 
-def _with_captured(body: Net, around: Net) -> Net:
+def with_captured(body: Net, around: Net) -> Net:
     """A nested net with the values that it reads from the net around it."""
     captured = {name: around.values[name] for name in body.captured if name in around.values and name not in body.values}
     return replace(body, values={**captured, **body.values}) if captured else body

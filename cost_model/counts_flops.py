@@ -11,6 +11,7 @@ from math import ceil, log2, prod
 
 from . import kinds
 from .net import Net, Op
+from .operand_sizes import Unknown, attention_sizes, einsum_sizes, operand, shape_of
 
 Flops = dict[str, float]
 
@@ -46,10 +47,6 @@ CLASS = {
 }
 
 
-class Unknown(Exception):
-    """A shape, dtype or attribute that the count needs is missing. Caught by `count`, which then marks the op as not known."""
-
-
 def arithmetic(dtype: str | None) -> str:
     """The name under which arithmetic on `dtype` is priced. Raises Unknown for a dtype that has none."""
     if dtype is not None and dtype.startswith("float8"):
@@ -70,19 +67,6 @@ def flops(op: Op, net: Net) -> Flops:
     return _per_element(op, net)
 
 
-def _shape(net: Net, name: str) -> tuple[int, ...]:
-    shape = net.shape(name) if name else None
-    if shape is None:
-        raise Unknown(f"the shape of {name!r} is not known")
-    return shape
-
-
-def _operand(op: Op, position: int) -> str:
-    if position >= len(op.inputs) or not op.inputs[position]:
-        raise Unknown(f"operand {position} is missing")
-    return op.inputs[position]
-
-
 def _class(net: Net, name: str) -> str:
     value = net.values.get(name)
     return arithmetic(value.dtype if value else None)
@@ -97,26 +81,27 @@ def _plain(net: Net, name: str) -> str:
 def _elementwise(op: Op, net: Net) -> Flops:
     of = op.inputs[0] if op.kind in kinds.COMPARISON else op.output
     times = max(1, len(op.inputs) - 1) if op.kind in VARIADIC else 1
-    return {_plain(net, of): times * WEIGHT.get(op.kind, 1.0) * prod(_shape(net, op.output))}
+    return {_plain(net, of): times * WEIGHT.get(op.kind, 1.0) * prod(shape_of(net, op.output))}
 
 
 def _per_element(op: Op, net: Net) -> Flops:
     """Reductions, scans, norms, softmax, pools without overlap: one weight for each element that goes in."""
-    x = _operand(op, 0)
-    return {_plain(net, x): WEIGHT.get(op.kind, 1.0) * prod(_shape(net, x))}
+    x = operand(op, 0)
+    return {_plain(net, x): WEIGHT.get(op.kind, 1.0) * prod(shape_of(net, x))}
 
 
 def _quantize(op: Op, net: Net) -> Flops:
-    return {"float32": WEIGHT[op.kind] * prod(_shape(net, _operand(op, 0)))}
+    return {"float32": WEIGHT[op.kind] * prod(shape_of(net, operand(op, 0)))}
 
 
 def _matmul(op: Op, net: Net) -> Flops:
-    a = _shape(net, _operand(op, 0))
+    a = shape_of(net, operand(op, 0))
     if not a:
         raise Unknown("a matmul of a scalar")
     inner = a[-2] if op.attributes.get("transpose_a") and len(a) > 1 else a[-1]
-    out = prod(_shape(net, op.output))
-    kind = _class(net, op.inputs[0])
+    out = prod(shape_of(net, op.output))
+    # An integer product may quantise its activations on the way: the weights say what is multiplied.
+    kind = _class(net, op.inputs[0] if op.kind == "matmul" else operand(op, 1))
     found = {f"{kind}.tensor": 2.0 * out * inner}
     if op.kind == "matmul" and len(op.inputs) > 2 and op.inputs[2]:
         found[_plain(net, op.output)] = 1.0 * out
@@ -130,8 +115,8 @@ def _matmul_nbits(op: Op, net: Net) -> Flops:
     activations' dtype after each weight was expanded, once or, with `row_tile`, once for every so many rows; then the column's scale and
     bias come last. Two operations a weight: NVIDIA GPUs of compute capability 9.0 convert at half the rate of an add (CUDA C++ Programming
     Guide, table of arithmetic throughput)."""
-    a = _shape(net, _operand(op, 0))
-    out = _shape(net, op.output)
+    a = shape_of(net, operand(op, 0))
+    out = shape_of(net, op.output)
     products = 2.0 * prod(out) * a[-1]
     if op.attributes.get("accuracy_level") == 4:
         return {"int8.tensor": products, "float32": 3.0 * prod(a) + 2.0 * prod(out)}
@@ -143,33 +128,26 @@ def _matmul_nbits(op: Op, net: Net) -> Flops:
 
 
 def _conv(op: Op, net: Net) -> Flops:
-    weight = _shape(net, _operand(op, 1))
-    out = prod(_shape(net, op.output))
-    sites = prod(_shape(net, op.inputs[0])) if op.attributes.get("transposed") else out
+    weight = shape_of(net, operand(op, 1))
+    out = prod(shape_of(net, op.output))
+    sites = prod(shape_of(net, op.inputs[0])) if op.attributes.get("transposed") else out
     kind = _class(net, op.inputs[0])
     found = {f"{kind}.tensor": 2.0 * sites * prod(weight[1:])}
-    if len(op.inputs) > 2 and op.inputs[2]:
+    if op.kind == "conv" and len(op.inputs) > 2 and op.inputs[2]:
         found[_plain(net, op.output)] = 1.0 * out
     return found
 
 
 def _attention(op: Op, net: Net) -> Flops:
     """2 B H N S (D + D_v) for the two products and the softmax of B H N S scores; half of both when causal."""
-    q, k = (_shape(net, _operand(op, position)) for position in range(2))
+    q, k = (shape_of(net, operand(op, position)) for position in range(2))
     if op.kind == "fused_attention" and len(k) == 2:
         return _projected_attention(op, net, q, k)
-    v = _shape(net, _operand(op, 2))
-    if len(q) == 4 and len(k) == 4 and len(v) == 4:
-        scores, depth = float(prod(q[:3]) * k[2]), q[3] + v[3]
-    elif len(q) == 3 and len(k) == 3 and len(v) == 3 and op.attributes.get("heads"):
-        heads = int(op.attributes["heads"])
-        kv_heads = int(op.attributes.get("kv_heads") or heads)
-        scores, depth = float(q[0] * heads * q[1] * k[1]), q[2] // heads + v[2] // kv_heads
-    else:
-        raise Unknown("the layout of the attention operands")
-    scores *= 0.5 if op.attributes.get("is_causal") else 1.0
+    found = attention_sizes(op, net)
+    scores = found.scores * (0.5 if op.attributes.get("is_causal") else 1.0)
     kind = _class(net, op.inputs[0])
-    return {f"{kind}.tensor": 2.0 * scores * depth, _plain(net, op.inputs[0]): WEIGHT["softmax"] * scores}
+    products = 2.0 * scores * (found.depth + found.value_depth)
+    return {f"{kind}.tensor": products, _plain(net, op.inputs[0]): WEIGHT["softmax"] * scores}
 
 
 def _projected_attention(op: Op, net: Net, x: tuple[int, ...], weight: tuple[int, ...]) -> Flops:
@@ -184,9 +162,9 @@ def _projected_attention(op: Op, net: Net, x: tuple[int, ...], weight: tuple[int
 def _recurrent(op: Op, net: Net) -> Flops:
     """A multiply-add for each weight, step and row. Weights are the operands [directions, G H, ...] (ONNX: W and R, positions 1 and 2)
     or the matrices among the parameters (ATen)."""
-    x = _shape(net, _operand(op, 0))
+    x = shape_of(net, operand(op, 0))
     steps = prod(x[:-1])
-    shapes = [_shape(net, name) for name in op.inputs[1:] if name]
+    shapes = [shape_of(net, name) for name in op.inputs[1:] if name]
     packed = len(shapes) > 1 and len(shapes[0]) == len(shapes[1]) == 3 and shapes[1][1] == GATES[op.kind] * shapes[1][2]
     weights = shapes[:2] if packed else [s for s in shapes if len(s) == 2]
     if not weights:
@@ -197,7 +175,7 @@ def _recurrent(op: Op, net: Net) -> Flops:
 
 
 def _order(op: Op, net: Net) -> Flops:
-    x = _shape(net, _operand(op, 0))
+    x = shape_of(net, operand(op, 0))
     width = x[int(op.attributes.get("axis", -1))] if x else 1
     return {_plain(net, op.inputs[0]): prod(x) * max(1.0, log2(max(width, 1)))}
 
@@ -206,40 +184,27 @@ def _pool(op: Op, net: Net) -> Flops:
     kernel = op.attributes.get("kernel") or op.attributes.get("kernel_shape")
     if kernel is None:
         return _per_element(op, net)
-    return {_plain(net, op.inputs[0]): float(prod(_shape(net, op.output)) * prod(kernel))}
+    return {_plain(net, op.inputs[0]): float(prod(shape_of(net, op.output)) * prod(kernel))}
 
 
 def _resize(op: Op, net: Net) -> Flops:
     """Nearest copies; linear interpolates in each resized axis (three operations); cubic reads four neighbours (seven)."""
     mode = str(op.attributes.get("mode", "linear"))
     weight = 0.0 if "nearest" in mode else 14.0 if "cubic" in mode else 6.0
-    return {_plain(net, op.output): weight * prod(_shape(net, op.output))} if weight else {}
+    return {_plain(net, op.output): weight * prod(shape_of(net, op.output))} if weight else {}
 
 
 def _einsum(op: Op, net: Net) -> Flops:
     """Twice the product of the lengths of all indices of the equation, for two operands; once for one operand."""
-    equation = str(op.attributes.get("equation", "")).replace(" ", "")
-    terms = equation.split("->")[0].split(",")
-    shapes = [_shape(net, name) for name in op.inputs if name]
-    if not equation or len(terms) != len(shapes):
-        raise Unknown("the equation of an einsum")
-    lengths: dict[str, int] = {}
-    for term, shape in zip(terms, shapes, strict=True):
-        before, dots, after = term.partition("...")
-        middle = len(shape) - len(before) - len(after)
-        if middle < 0 or (middle and not dots):
-            raise Unknown("the equation of an einsum")
-        labels = [*before, *(f"...{middle - i}" for i in range(middle)), *after]
-        for label, length in zip(labels, shape, strict=True):
-            lengths[label] = max(length, lengths.get(label, 1))
-    kind = _class(net, op.inputs[0])
-    return {f"{kind}.tensor" if len(shapes) > 1 else kind: float(len(shapes) * prod(lengths.values()))}
+    found = einsum_sizes(op, net)
+    kind, several = _class(net, op.inputs[0]), len(found.operands)
+    return {f"{kind}.tensor" if several > 1 else kind: float(several * prod(found.lengths.values()))}
 
 
 COUNTERS: dict[str, Callable[[Op, Net], Flops]] = {
     **dict.fromkeys(("matmul", "matmul_integer", "matmul_integer_to_float"), _matmul),
     "matmul_nbits": _matmul_nbits,
-    "conv": _conv,
+    **dict.fromkeys(kinds.CONVOLUTION, _conv),
     **dict.fromkeys(kinds.ATTENTION, _attention),
     **dict.fromkeys(kinds.RECURRENT, _recurrent),
     **dict.fromkeys(kinds.ORDER, _order),

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from szilard.cost_model import kinds
 from szilard.cost_model.counts import Counts, count, count_group
+from szilard.cost_model.tile_reuse import Product
 
 from .priced_nets import net_of
 
@@ -19,8 +20,9 @@ def chain(sizes, kinds_of):
 
 def test_bytes_flops_launches_and_elements_of_one_op():
     net = net_of({"a": (7, 5), "b": (5, 3), "y": (7, 3)}, [("matmul", ["a", "b"], ["y"])], constants=["b"])
+    nest = Product(1, 7, 5, 3, left=4.0, right=4.0, partial=4.0)
     assert count(net.ops["op0"], net) == Counts(
-        {"float32.tensor": 210}, 200.0, 84.0, (140.0, 84.0), launches=1, known=True, elements=21
+        {"float32.tensor": 210}, 200.0, 84.0, (140.0, 84.0), launches=1, known=True, elements=21, nests=(nest,)
     )
 
 
@@ -150,6 +152,7 @@ def test_fusing_never_raises_bytes_and_disjoint_counts_add(sizes, kinds_of, data
     assert fused.launches <= sum(part.launches for part in apart)
     total = sum(apart, Counts())
     assert fused.flops == total.flops
+    assert fused.nests == total.nests
     assert total.read == pytest.approx(sum(part.read for part in apart))
 
 
