@@ -28,7 +28,8 @@ from .whole import phase_feeds
 from .workload import sample_shapes, workload_for
 
 ROUNDS = 30
-METER_WINDOWS = 3
+METER_SECONDS = 2.0
+MOST_METER_SECONDS = 20.0
 _COMPARED_SAMPLES = 16
 Progress = Callable[[str], None]
 
@@ -165,14 +166,13 @@ def _view(program: Program, phase: Phase) -> Any:
 
 
 def _metered(meter: Meter, calls: Mapping[str, Call]) -> dict[str, tuple[float, ...]]:
-    """Joules of one call by model, one for each window, in turn; {} where there is no counter."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(METER_WINDOWS if meter.status == "measured" else 0):
-        for name, call in calls.items():
-            joules = meter.joules_per_call(call)
-            if joules is not None:
-                found[name].append(joules)
-    return {name: tuple(samples) for name, samples in found.items() if samples}
+    """Joules of one call by model, one for each window, in turn; {} where there is no counter to be trusted."""
+    readings = meter.energies(calls, least_seconds=METER_SECONDS, most_seconds=MOST_METER_SECONDS)
+    return {
+        name: tuple(window.joules_per_call for window in reading.windows)
+        for name, reading in readings.items()
+        if reading.windows
+    }
 
 
 def _joules(meter: Meter, watched: Mapping[str, Sequence[float]]) -> dict[str, Any]:

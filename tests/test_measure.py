@@ -7,6 +7,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from szilard.cost_model.energy_reading import EnergyReading
+from szilard.cost_model.energy_window import Window
 from szilard.cost_model.errors import InputError
 from szilard.cost_model.meter import Meter
 from szilard.cost_model.plan import Budget, Phase, Plan, Workload
@@ -57,7 +59,14 @@ def models(tmp_path, monkeypatch):
 
 
 def counter(joules: float) -> Meter:
-    return Meter("measured", "A counter.", lambda: lambda: joules)
+    window = Window(joules, 1.0, 1.0, 0.0, 1.0, 0.0, None)
+    reading = EnergyReading("measured", "A counter.", joules, joules, joules, 1.0, windows=(window,) * 5)
+
+    class Fixed(Meter):
+        def energies(self, runs, **effort):
+            return dict.fromkeys(runs, reading)
+
+    return Fixed("measured", "A counter.")
 
 
 def test_measured_seconds_stand_beside_the_prediction(models):
@@ -74,7 +83,6 @@ def test_measured_seconds_stand_beside_the_prediction(models):
 
 
 def test_a_counter_makes_joules_measured(models, monkeypatch):
-    monkeypatch.setattr(Meter, "joules_per_call", lambda self, run, min_seconds=2.0: 0.25)
     monkeypatch.setattr(measure_module, "open_meter", lambda: counter(0.25))
     (run,) = measure(models.write("m.onnx", model()), rounds=5)["runs"]
     assert "unavailable" not in run["joules"]

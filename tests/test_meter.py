@@ -1,13 +1,18 @@
-"""Meters on made-up counters: right joules, wrap-around, and a reason for every way to have none."""
+"""`open_meter` on made-up counters: the right ones are read, and every way to have none has its sentence."""
 
 import builtins
-import sys
-import types
+from dataclasses import replace
 
 import pytest
 
-from szilard.cost_model import meter
+from szilard.cost_model import counter_rapl, energy_session, meter
+from szilard.cost_model.clock import WallClock
+from szilard.cost_model.counter import CounterFault, Sensors
+from szilard.cost_model.counter_rapl import RaplCounter, open_rapl
+from szilard.cost_model.errors import InputError
 from szilard.cost_model.meter import Meter, open_meter
+from szilard.cost_model.refusals import HOT, insist, refusal
+from szilard.cost_model.simulated_card import SimulatedCard
 
 
 @pytest.fixture(autouse=True)
@@ -22,73 +27,76 @@ def no_zeus(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
 
 
+class Powercap:
+    """A powercap folder, and a clock whose sleep moves the counter of the package as time does."""
+
+    def __init__(self, root):
+        self.root, self.files, self.time, self.per_second = root, {}, 0.0, 7.0
+        names = {"intel-rapl:0": "package-0", "intel-rapl:0:0": "dram", "intel-rapl:0:1": "core", "intel-rapl:1": "psys"}
+        for folder, name in names.items():
+            (root / folder).mkdir(parents=True)
+            (root / folder / "name").write_text(f"{name}\n")
+            (root / folder / "max_energy_range_uj").write_text("1000000\n")
+            self.files[name] = root / folder / "energy_uj"
+            self.files[name].write_text("900000\n")
+
+    def add(self, name, joules):
+        self.files[name].write_text(f"{(int(self.files[name].read_text()) + round(joules * 1e6)) % 1000000}\n")
+
+    def now(self):
+        return self.time
+
+    def sleep(self, seconds):
+        self.time += seconds
+        self.add("package-0", self.per_second * seconds)
+
+
 @pytest.fixture
-def rapl(tmp_path, monkeypatch):
-    """A powercap folder whose counters move while the code under test sleeps."""
-    root = tmp_path / "powercap"
-    files = {}
-    for folder, name in (
-        ("intel-rapl:0", "package-0"),
-        ("intel-rapl:0:0", "dram"),
-        ("intel-rapl:0:1", "core"),
-        ("intel-rapl:1", "psys"),
-    ):
-        (root / folder).mkdir(parents=True)
-        (root / folder / "name").write_text(f"{name}\n")
-        (root / folder / "max_energy_range_uj").write_text("1000000\n")
-        files[name] = root / folder / "energy_uj"
-        files[name].write_text("900000\n")
-
-    def add(name, microjoules):
-        files[name].write_text(f"{(int(files[name].read_text()) + microjoules) % 1000000}\n")
-
-    monkeypatch.setattr(meter.time, "sleep", lambda _: add("package-0", 7))
-    return root, add
+def powercap(tmp_path, monkeypatch):
+    found = Powercap(tmp_path / "powercap")
+    monkeypatch.setattr(counter_rapl, "WallClock", lambda: found)
+    return found
 
 
-def test_packages_and_dram_are_read_and_overlapping_domains_are_not(rapl):
-    root, add = rapl
-    found = open_meter(powercap=root)
+def test_packages_and_dram_are_read_and_overlapping_domains_are_not(powercap):
+    found = open_meter(powercap=powercap.root)
     assert found.status == "measured"
     assert "package-0" in found.reason
     assert "dram" in found.reason
-    assert found.start is not None
-    stop = found.start()
-    for name, microjoules in (("package-0", 5000), ("dram", 300), ("core", 4000), ("psys", 9000)):
-        add(name, microjoules)
-    assert stop() == pytest.approx(5300e-6)
+    before = found.counter.joules()
+    for name, joules in (("package-0", 5e-3), ("dram", 3e-4), ("core", 4e-3), ("psys", 9e-3)):
+        powercap.add(name, joules)
+    assert found.counter.joules() - before == pytest.approx(5.3e-3)
+    assert found.counter.watts() is None
+    assert found.counter.sensors().temperature is None
 
 
-def test_a_counter_that_wraps_gives_no_negative_energy(rapl):
-    root, add = rapl
-    found = open_meter(powercap=root)
-    assert found.start is not None
-    stop = found.start()
-    add("package-0", 250000)
-    assert stop() == pytest.approx(0.25)
+def test_a_rapl_counter_that_wraps_gives_no_negative_energy(powercap):
+    counter = open_rapl(powercap.root)
+    before = counter.joules()
+    for _ in range(9):
+        powercap.add("package-0", 0.25)
+        assert counter.joules() > before
+        before, last = counter.joules(), before
+    assert before - last == pytest.approx(0.25)
 
 
-def test_joules_per_call_is_the_mean_of_a_window(rapl, monkeypatch):
-    root, add = rapl
-    found = open_meter(powercap=root)
-    now = [0.0]
-    monkeypatch.setattr(meter.time, "perf_counter", lambda: now[0])
-
-    def run():
-        now[0] += 0.5
-        add("package-0", 1000)
-
-    assert found.joules_per_call(run, min_seconds=2.0) == pytest.approx(1e-3)
-    assert now[0] == 2.5  # one call to warm up, four in the window
+def test_a_counter_that_becomes_unreadable_is_a_fault(powercap):
+    counter = open_rapl(powercap.root)
+    powercap.files["dram"].unlink()
+    with pytest.raises(CounterFault, match="no longer be read"):
+        counter.joules()
 
 
 def test_no_powercap_folder_is_said(tmp_path):
     found = open_meter(powercap=tmp_path / "absent")
-    assert (found.status, found.start) == ("unavailable", None)
+    assert (found.status, found.counter) == ("unavailable", None)
     assert str(tmp_path / "absent") in found.reason
     assert "joules are modelled" in found.reason
     assert "zeus is not installed" in found.reason
-    assert found.joules_per_call(lambda: None) is None
+    reading = found.energy(lambda: None)
+    assert (reading.label, reading.joules, reading.reason) == ("unavailable", None, found.reason)
+    assert reading.half_width is None
 
 
 def test_an_empty_powercap_folder_is_said(tmp_path):
@@ -97,77 +105,86 @@ def test_an_empty_powercap_folder_is_said(tmp_path):
     assert "no package domain" in found.reason
 
 
-def test_a_counter_that_stands_still_is_not_called_a_measurement(rapl, monkeypatch):
-    monkeypatch.setattr(meter.time, "sleep", lambda _: None)
-    found = open_meter(powercap=rapl[0])
+def test_a_counter_that_stands_still_is_not_called_a_measurement(powercap):
+    powercap.per_second = 0.0
+    found = open_meter(powercap=powercap.root)
     assert found.status == "unavailable"
     assert "stand still" in found.reason
 
 
-def test_a_counter_that_may_not_be_read_is_said(rapl):
-    (rapl[0] / "intel-rapl:0" / "energy_uj").unlink()
-    found = open_meter(powercap=rapl[0])
+def test_a_counter_that_may_not_be_read_is_said(powercap):
+    powercap.files["package-0"].unlink()
+    found = open_meter(powercap=powercap.root)
     assert found.status == "unavailable"
     assert "not readable" in found.reason
     assert "root" in found.reason
 
 
-def test_without_zeus_a_card_has_no_meter_even_where_the_cpu_has_one(rapl):
-    found = open_meter("cuda", rapl[0])
+def test_without_zeus_a_card_has_no_meter_even_where_the_cpu_has_one(powercap):
+    found = open_meter("cuda", powercap.root)
     assert found.status == "unavailable"
     assert "zeus" in found.reason
 
 
-class Monitor:
-    """The part of zeus.monitor.ZeusMonitor that the meter uses."""
-
-    def __init__(self, gpu_indices=None, cpu_indices=None):
-        self.gpu_indices = [0] if gpu_indices is None else gpu_indices
-        self.cpu_indices = [0, 1] if cpu_indices is None else cpu_indices
-        if self.gpu_indices and Monitor.fault:
-            raise Monitor.fault
-
-    fault: Exception | None = None
-
-    def begin_window(self, key, sync_execution=True, restart=False):
-        self.open = key
-
-    def end_window(self, key, sync_execution=True):
-        assert self.open == key
-        cpu = dict.fromkeys(self.cpu_indices, 3.0) or None
-        return types.SimpleNamespace(gpu_energy=dict.fromkeys(self.gpu_indices, 50.0), cpu_energy=cpu, dram_energy=None)
+@pytest.mark.parametrize("kind", ["gpu", "cuda:x", "cpu:", ""])
+def test_an_unknown_kind_is_refused(kind):
+    with pytest.raises(InputError, match="no meter"):
+        open_meter(kind)
 
 
-@pytest.fixture
-def zeus(monkeypatch):
-    monkeypatch.undo()
-
-    class ZeusBaseError(Exception):
-        pass
-
-    modules = {name: types.ModuleType(name) for name in ("zeus", "zeus.monitor", "zeus.device", "zeus.device.exception")}
-    modules["zeus.monitor"].ZeusMonitor = Monitor  # type: ignore[attr-defined]
-    modules["zeus.device.exception"].ZeusBaseError = ZeusBaseError  # type: ignore[attr-defined]
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(Monitor, "fault", None)
-    return ZeusBaseError
+@pytest.mark.parametrize(
+    ("sensors", "words"),
+    [
+        (Sensors(mig=True), "MIG"),
+        (Sensors(others=(17,)), "shared with the process 17,"),
+        (Sensors(others=(17, 18, 19, 20, 21)), "17, 18, 19, 20 and more"),
+        *((Sensors(throttle=("power cap", reason)), rf"slowed down \({reason}\)") for reason in HOT),
+    ],
+)
+def test_states_in_which_a_counter_must_not_be_believed(sensors, words):
+    with pytest.raises(CounterFault, match=words):
+        insist(sensors)
 
 
-def test_zeus_reads_only_the_device_that_works(zeus):
-    def joules(kind):
-        found = open_meter(kind)
-        assert found.status == "measured"
-        assert found.start is not None
-        return found.start()()
-
-    assert joules("cpu") == 6.0
-    assert joules("cuda") == 50.0
+def test_a_capped_card_alone_is_not_refused():
+    assert refusal(Sensors(throttle=("power cap", "idle", "sync boost"), temperature=85.0)) is None
 
 
-def test_a_fault_inside_zeus_is_a_reason_not_a_crash(zeus, monkeypatch):
-    monkeypatch.setattr(Monitor, "fault", zeus("driver too old"))
-    found = open_meter("cuda")
-    assert isinstance(found, Meter)
-    assert found.status == "unavailable"
-    assert "driver too old" in found.reason
+def test_heat_is_no_reason_not_to_open_a_counter(monkeypatch):
+    hot = SimulatedCard()
+    hot.traits = replace(hot.traits, sensors=Sensors(throttle=HOT))
+    monkeypatch.setattr(meter, "open_rapl", lambda powercap: hot)
+    assert open_meter().status == "measured"
+
+
+def test_the_wall_clock_watches_beside_the_work(powercap):
+    clock, seen = WallClock(), []
+    began = clock.now()
+    with clock.watch(lambda: seen.append(clock.now()), 0.001):
+        while len(seen) < 5:
+            clock.sleep(0.001)
+    assert seen == sorted(seen)
+    assert began <= seen[0]
+    clock.sleep(-1.0)
+    count = len(seen)
+    clock.sleep(0.01)
+    assert len(seen) == count
+
+
+def test_windows_on_the_wall_clock_give_the_power_of_a_counter_that_is_right(monkeypatch):
+    monkeypatch.setattr(energy_session, "SETTLE_SECONDS", 0.01)
+    clock = WallClock()
+
+    class Steady(RaplCounter):
+        def __init__(self):
+            self.where = "a steady counter"
+
+        def joules(self):
+            return 100.0 * (clock.now() // 0.004 * 0.004)
+
+    options = {"half_width": 1.0, "least_seconds": 0.02, "warm_seconds": 0.02, "most_seconds": 1.0}
+    meter = Meter("measured", "A counter.", Steady())
+    reading = meter.energy(lambda: clock.sleep(0.001), **options)
+    assert reading.label == "measured"
+    assert reading.joules / reading.seconds == pytest.approx(100.0, rel=0.5)
+    assert len(reading.windows) >= 5
