@@ -40,13 +40,10 @@ def list_devices(context: typer.Context, as_json: options.AsJson = False, debug:
     if context.invoked_subcommand is not None:
         return
     from ..cost_model.device import device_names, load_device
+    from .device_text import devices_text
 
-    found = [_profile(load_device(name)) for name in device_names()]
-    rows = [("name", "kind", "coefficients", "notes")]
-    rows += [
-        (p["name"], p["kind"], ", ".join(f"{n} {word}" for word, n in p["provenances"].items()), p["notes"]) for p in found
-    ]
-    deliver({"devices": found}, columns(rows), as_json)
+    found = [load_device(name) for name in device_names()]
+    deliver({"devices": [_profile(device) for device in found]}, devices_text(found), as_json)
 
 
 @devices.command("show")
@@ -57,14 +54,10 @@ def show_device(
 ) -> None:
     """Every coefficient of one device profile, with its interval, provenance and source."""
     from ..cost_model.device import load_device
+    from .device_text import device_text
 
     device = load_device(name)
-    rows = [("coefficient", "value", "low", "high", "unit", "provenance", "source")]
-    rows += [
-        (key, f"{c.value:.4g}", f"{c.low:.4g}", f"{c.high:.4g}", c.unit, c.provenance, c.source)
-        for key, c in sorted(device.coefficients.items())
-    ]
-    deliver(device.to_json(), f"{device.name} ({device.kind}): {device.notes}\n\n{columns(rows, right=(1, 2, 3))}", as_json)
+    deliver(device.to_json(), device_text(device), as_json)
 
 
 def doctor(as_json: options.AsJson = False, debug: options.Debug = False) -> None:
@@ -113,5 +106,6 @@ def estimate_text(result: Mapping[str, Any]) -> str:
 
 
 def _profile(device: Any) -> dict[str, Any]:
-    provenances = Counter(c.provenance for c in device.coefficients.values())
-    return {"name": device.name, "kind": device.kind, "notes": device.notes, "provenances": dict(sorted(provenances.items()))}
+    from ..cost_model.coefficients import provenance_counts
+
+    return {"name": device.name, "kind": device.kind, "notes": device.notes, "provenances": provenance_counts(device)}

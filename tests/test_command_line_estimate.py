@@ -49,10 +49,16 @@ def test_every_profile_is_listed_and_shown_with_its_sources():
     listed = json.loads(CliRunner().invoke(app, ["devices", "--json"]).stdout)["devices"]
     assert [device["name"] for device in listed] == list(device_names())
     for name in device_names():
+        coefficients = load_device(name).coefficients
+        provenances = next(device["provenances"] for device in listed if device["name"] == name)
+        assert sum(provenances.values()) == len(coefficients)
         shown = CliRunner().invoke(app, ["devices", "show", name])
         assert shown.exit_code == 0
-        for key, coefficient in load_device(name).coefficients.items():
-            (line,) = [line for line in shown.stdout.splitlines() if line.startswith(f"{key} ")]
-            assert coefficient.unit in line
+        text = " ".join(shown.stdout.split())
+        for key, coefficient in coefficients.items():
+            (line,) = [line for line in shown.stdout.splitlines() if line.startswith(f"  {key} ")]
+            assert coefficient.unit in line or coefficient.unit == "1"
             assert coefficient.provenance in line
-            assert coefficient.source.strip() in line
+            assert coefficient.source.strip() in text
+        data = json.loads(CliRunner().invoke(app, ["devices", "show", name, "--json"]).stdout)
+        assert data == load_device(name).to_json()
