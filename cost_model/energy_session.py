@@ -22,8 +22,6 @@ from .energy_window import PHASES, Window, aliased, aligned_window, phased_windo
 from .refusals import insist
 from .repeated_load import Load
 
-SETTLE_SECONDS = 0.5
-"""Work before each window [s], longer than any lag between power and a counter's tick."""
 DISAGREE = 0.03
 """By how much counter and sampled power may differ before it is flagged."""
 _REPEATS = 32
@@ -32,13 +30,17 @@ _REPEATS = 32
 @dataclass(frozen=True)
 class Effort:
     """How well to measure: until the interval's half-width is below `half_width` of the joules, in windows of at least `least_seconds` [s]
-    and 32 calls, for at most about `most_seconds` [s] for each load, after `warm_seconds` [s] of work. Five windows are taken in any
-    case. `sensor_error` widens intervals by what the sensor itself may be wrong. `idle_watts` [W] sets the static joules apart."""
+    and 32 calls, for at most about `most_seconds` [s] for each load, after `warm_seconds` [s] of work, and `settle_seconds` [s] before
+    each window. Five windows are taken in any case.
+
+    `sensor_error` widens intervals by what the sensor itself may be wrong. `idle_watts` [W] sets the static joules apart.
+    """
 
     half_width: float = 0.01
     least_seconds: float = 5.0
     most_seconds: float = 60.0
     warm_seconds: float = 3.0
+    settle_seconds: float = 1.0
     sensor_error: float = 0.0
     idle_watts: float | None = None
 
@@ -85,7 +87,7 @@ def measure_energies(
     began, rounds, look, due = clock.now(), 0, 0, LEAST_WINDOWS
     while True:
         for name in list(tracks) if rounds % 2 == 0 else list(tracks)[::-1]:
-            _take(counter, clock, tracks[name], tick)
+            _take(counter, clock, tracks[name], tick, effort.settle_seconds)
         rounds += 1
         late = rounds >= LEAST_WINDOWS and clock.now() - began >= effort.most_seconds * len(tracks)
         if rounds < due and not late:
@@ -101,12 +103,12 @@ def static_joules(idle_watts: float | None, seconds: float) -> float | None:
     return None if idle_watts is None else idle_watts * seconds
 
 
-def _take(counter: Counter, clock: Clock, track: _Track, tick: float) -> None:
+def _take(counter: Counter, clock: Clock, track: _Track, tick: float, settle: float) -> None:
     """One more window of `track`."""
     if track.phased:
-        window = phased_window(counter, clock, track.load, track.seconds, SETTLE_SECONDS, tick, track.period)
+        window = phased_window(counter, clock, track.load, track.seconds, settle, tick, track.period)
     else:
-        window = aligned_window(counter, clock, track.load, track.seconds, SETTLE_SECONDS)
+        window = aligned_window(counter, clock, track.load, track.seconds, settle)
     track.windows.append(window)
     track.after = insist(counter.sensors())
 

@@ -42,6 +42,7 @@ class Meter:
         least_seconds: float = 5.0,
         most_seconds: float = 60.0,
         warm_seconds: float = 3.0,
+        settle_seconds: float = 1.0,
         synchronise: Run | None = None,
         idle_watts: float | None = None,
         sensor_error: float = 0.0,
@@ -53,6 +54,7 @@ class Meter:
             least_seconds=least_seconds,
             most_seconds=most_seconds,
             warm_seconds=warm_seconds,
+            settle_seconds=settle_seconds,
             synchronise=synchronise,
             idle_watts=idle_watts,
             sensor_error=sensor_error,
@@ -66,6 +68,7 @@ class Meter:
         least_seconds: float = 5.0,
         most_seconds: float = 60.0,
         warm_seconds: float = 3.0,
+        settle_seconds: float = 1.0,
         synchronise: Run | None = None,
         idle_watts: float | None = None,
         sensor_error: float = 0.0,
@@ -74,6 +77,8 @@ class Meter:
 
         Every window lies between two ticks of the counter and lasts `least_seconds` [s] or more; at least five are taken, until the 95 %
         interval is within `half_width` of each mean, or about `most_seconds` [s] for each run are spent; the log says which.
+        Each run is warmed for `warm_seconds` [s], and goes on for `settle_seconds` [s] before each window, since some sensors average
+        over a second.
         `synchronise` waits for work that a run only queues (torch.cuda.synchronize, also for a replayed CUDA graph). `idle_watts` [W],
         the power of the idle device awake, sets the static joules apart. Intervals are about this sensor; with `sensor_error`, such as
         0.05, they hold the joules of a perfect one. Inputs of the runs should be random: zeros take some 40 % less.
@@ -83,7 +88,7 @@ class Meter:
         """
         if self.counter is None or self.status == "unavailable":
             return {name: EnergyReading("unavailable", self.reason) for name in runs}
-        effort = Effort(half_width, least_seconds, most_seconds, warm_seconds, sensor_error, idle_watts)
+        effort = Effort(half_width, least_seconds, most_seconds, warm_seconds, settle_seconds, sensor_error, idle_watts)
         try:
             return measure_energies(self.counter, self.clock, runs, effort, synchronise, self.status, self.reason)
         except CounterFault as fault:
@@ -94,7 +99,8 @@ class Meter:
 def open_meter(kind: str = "cpu", powercap: Path = POWERCAP) -> Meter:
     """The meter for work on "cpu", or on a card: "cuda", or "cuda:1" for one of several, counted as zeus does, in the order of the bus.
 
-    A processor's joules are read from RAPL under `powercap`, else through zeus; a card's through zeus (NVML, AMD SMI). Systems on a chip
+    A processor's joules are read from RAPL under `powercap`, else through zeus; a card's through zeus (NVML, AMD SMI), without its host's.
+    Systems on a chip
     (Jetson, Apple) have one counter, read through zeus for either. Raises InputError for another kind.
     """
     if not re.fullmatch(r"cpu|cuda(:\d+)?", kind):

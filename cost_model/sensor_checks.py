@@ -38,13 +38,18 @@ class TickHistogram:
 
 
 def tick_histogram(
-    counter: Counter, clock: Clock | None = None, run: Callable[[], object] | None = None, seconds: float = 3.0
+    counter: Counter,
+    clock: Clock | None = None,
+    run: Callable[[], object] | None = None,
+    synchronise: Callable[[], object] | None = None,
+    *,
+    seconds: float = 3.0,
 ) -> TickHistogram:
-    """The ticks of `counter` over `seconds` [s] of `run`, or of rest without one. Raises CounterFault for a counter that cannot be read or
+    """The ticks of `counter` over `seconds` [s] of `run`, or of rest without one. `synchronise` as for `Meter.energies`. Raises CounterFault for a counter that cannot be read or
     ticks less than three times."""
     clock = clock or WallClock()
     watch = EdgeWatch(counter, clock)
-    load = Load(run or (lambda: clock.sleep(POLL_SECONDS)), clock)
+    load = Load(run or (lambda: clock.sleep(POLL_SECONDS)), clock, synchronise)
     with clock.watch(watch.poll, POLL_SECONDS):
         load.start(seconds)
     watch.check(least_edges=3)

@@ -1,6 +1,7 @@
 """Sessions on a simulated card: order, stopping, flags, what is static, and faults that come in the middle."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -9,7 +10,7 @@ from szilard.cost_model.energy_session import Effort, measure_energies
 from szilard.cost_model.simulated_card import CardTraits, SimulatedCard
 from szilard.cost_model.simulated_meter import SimulatedMeter
 
-QUICK = {"least_seconds": 0.5, "warm_seconds": 0.4, "most_seconds": 10.0}
+QUICK = {"least_seconds": 0.5, "warm_seconds": 0.4, "settle_seconds": 0.4, "most_seconds": 10.0}
 SHAPE = [(0.01, 400.0)]
 
 
@@ -152,6 +153,15 @@ def test_what_a_run_raises_is_not_swallowed():
 
     with pytest.raises(KeyError, match="weights"):
         SimulatedMeter(SimulatedCard()).energy(broken)
+
+
+def test_work_settles_before_each_window():
+    card = SimulatedCard()
+    readings = SimulatedMeter(card).energies(
+        {name: card.load(name, SHAPE) for name in "ab"}, half_width=1.0, **{**QUICK, "settle_seconds": 3.0}
+    )
+    windows = sorted((window.began, window.ended) for reading in readings.values() for window in reading.windows)
+    assert all(later[0] - earlier[1] >= 3.0 for earlier, later in pairwise(windows))
 
 
 def test_nothing_to_measure_is_a_mistake():

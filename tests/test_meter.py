@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from szilard.cost_model import counter_rapl, energy_session, meter
+from szilard.cost_model import counter_rapl, meter
 from szilard.cost_model.clock import WallClock
 from szilard.cost_model.counter import CounterFault, Sensors
 from szilard.cost_model.counter_rapl import RaplCounter, open_rapl
@@ -171,8 +171,7 @@ def test_the_wall_clock_watches_beside_the_work(powercap):
     assert len(seen) == count
 
 
-def test_windows_on_the_wall_clock_give_the_power_of_a_counter_that_is_right(monkeypatch):
-    monkeypatch.setattr(energy_session, "SETTLE_SECONDS", 0.01)
+def test_windows_on_the_wall_clock_give_the_power_of_a_counter_that_is_right():
     clock = WallClock()
 
     class Steady(RaplCounter):
@@ -182,7 +181,7 @@ def test_windows_on_the_wall_clock_give_the_power_of_a_counter_that_is_right(mon
         def joules(self):
             return 100.0 * (clock.now() // 0.004 * 0.004)
 
-    options = {"half_width": 1.0, "least_seconds": 0.02, "warm_seconds": 0.02, "most_seconds": 1.0}
+    options = {"half_width": 1.0, "least_seconds": 0.02, "warm_seconds": 0.02, "settle_seconds": 0.01, "most_seconds": 1.0}
     meter = Meter("measured", "A counter.", Steady())
     reading = meter.energy(lambda: clock.sleep(0.001), **options)
     assert reading.label == "measured"

@@ -11,7 +11,7 @@ from szilard.cost_model.simulated_card import CardTraits, SimulatedCard
 from szilard.cost_model.simulated_meter import SimulatedMeter
 
 SEEDS = 200
-QUICK = {"least_seconds": 1.0, "warm_seconds": 1.0, "most_seconds": 20.0}
+QUICK = {"least_seconds": 1.0, "warm_seconds": 1.0, "settle_seconds": 0.5, "most_seconds": 20.0}
 SHAPE = [(0.006, 400.0), (0.014, 250.0)]
 
 
