@@ -19,7 +19,8 @@ FAMILIES: Mapping[str, str] = {
     "rate": "Peak arithmetic of all cores together.",
     "bandwidth": "Traffic of all cores together, past the last cache (memory) or between it and the cores (cache).",
     "capacity": "Bytes that a level holds: the memory of the device, the last cache of all cores, and the own memory of ONE core (its "
-    "first-level cache, or the shared memory of a multiprocessor), which bounds the tiles that it works on.",
+    "first-level cache, or the shared memory of a multiprocessor), which bounds the tiles that it works on. Registers of one core and all "
+    "that the chip holds lower the floors, and nothing else.",
     "launch_seconds": "Time between the starts of two kernels that have nothing to do.",
     "utilisation": "Share of the peak rate that kernels of a kind reach.",
     "time": "Seconds of one unit of the work of a kernel of a runtime, fitted on this machine; with them, seconds need no roofline.",
