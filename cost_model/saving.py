@@ -47,10 +47,10 @@ def _joules(cost: Cost, device: Device, draws: int, seed: int) -> np.ndarray:
 
 
 def _slower(bound: str, device: Device, drawn: Callable[[str], np.ndarray]) -> np.ndarray | float:
-    """By which factor each draw lengthens the seconds that `bound` set: more of a rate is faster, more of a launch is slower."""
+    """By which factor each draw lengthens the seconds that `bound` set: more of a rate is faster; more of what is in seconds is slower."""
     if bound == GIVEN:
         return 1.0
-    if bound == "launch_seconds":
+    if bound == "launch_seconds" or bound.startswith("time."):
         return drawn(bound) / device.value(bound)
     factor: np.ndarray | float = 1.0
     for key in bound.split(" "):

@@ -10,6 +10,7 @@ from szilard.cost_model.counts import Counts
 from szilard.cost_model.device import device_names, load_device
 from szilard.cost_model.price import price_counts
 from szilard.cost_model.saving import saving_interval
+from szilard.cost_model.tile_reuse import Product
 
 CPU = load_device("cpu")
 
@@ -92,3 +93,48 @@ def test_roofline_launches_are_slower_when_each_is():
     found, fixed = device.coefficients["launch_seconds"], 1000 * device.value("launch")
     assert low == pytest.approx(fixed + 1000 * device.value("static") * found.low, rel=0.05)
     assert high == pytest.approx(fixed + 1000 * device.value("static") * found.high, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("key", "work"),
+    [
+        ("byte.memory", {"size": 1e9, "cache": 1e9}),
+        ("byte.cache", {"size": 0.0, "cache": 1e9}),
+        ("link", {"size": 0.0, "link": 1e9}),
+    ],
+)
+def test_every_level_of_traffic_is_drawn(key, work):
+    """Bytes past the last cache, between cache and core, and over a link: each moves the interval by its own coefficient."""
+    levels = {"memory": work["size"], "cache": work.get("cache", 0.0), "link": work.get("link", 0.0)}
+    before = replace(price_counts(Counts(), CPU, "exp", 0.0), bytes_by_level=levels)
+    after = price_counts(Counts(), CPU, "exp", 0.0)
+    exact = {k: c if k == key else replace(c, low=c.value, high=c.value) for k, c in CPU.coefficients.items()}
+    device = replace(CPU, coefficients=exact)
+    found = CPU.coefficients[key]
+    rest = sum(size * CPU.value(k) for k, size in (("byte.cache", levels["cache"]), ("link", levels["link"])) if k != key)
+    low, high = saving_interval(before, after, device)
+    assert low == pytest.approx(rest + 1e9 * found.low, rel=0.03)
+    assert high == pytest.approx(rest + 1e9 * found.high, rel=0.03)
+
+
+def test_operands_read_again_widen_the_interval_of_the_price_of_a_cache_byte():
+    exact = {k: c if k == "byte.cache" else replace(c, low=c.value, high=c.value) for k, c in CPU.coefficients.items()}
+    device = replace(CPU, coefficients=exact)
+    once = Counts({"float32.tensor": 2.0 * 2048**3}, 2e7, 1e7)
+    again = replace(once, nests=(Product(1, 2048, 2048, 2048, 4.0, 4.0, 4.0),))
+    nothing = price_counts(Counts(), device, "matmul", 0.0)
+    intervals = [saving_interval(price_counts(counts, device, "matmul", 0.1), nothing, device) for counts in (once, again)]
+    narrow, wide = (high - low for low, high in intervals)
+    assert wide > 5 * narrow > 0
+
+
+def test_seconds_of_a_measured_kernel_grow_with_their_coefficient():
+    slow = replace(CPU.coefficients["launch_seconds"], value=1e-3, low=5e-4, high=4e-3)
+    device = replace(CPU, coefficients={**CPU.coefficients, "time.onnxruntime.matmul.call": slow})
+    after = price_counts(Counts(), device, "exp", 0.0)
+    before = replace(after, seconds_by_bound={"time.onnxruntime.matmul.call": 1.0})
+    static = device.coefficients["static"]
+    sure = replace(device, coefficients={**device.coefficients, "static": replace(static, low=static.value, high=static.value)})
+    low, high = saving_interval(before, after, sure)
+    assert low == pytest.approx(0.5 * static.value, rel=0.03)
+    assert high == pytest.approx(4 * static.value, rel=0.03)
