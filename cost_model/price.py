@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from . import kinds
 from .collection import collection_paused
+from .compulsory import compulsory_bytes
 from .cost import GIVEN, Cost, NetCost, total_cost
 from .counts import Counts, count, count_group
-from .counts_traffic import root, traffic, value_bytes
 from .device import Device
-from .io_bounds import io_floor
+from .io_floor import io_floors
 from .landauer import landauer_joules
 from .net import Net, Op
 from .saving import saving_interval as saving_interval
@@ -103,14 +103,11 @@ def _roofline(
 
 def price_op(op: Op, net: Net, device: Device, seconds: float | None = None, label: str = "measured") -> Cost:
     """The cost of one op at the shapes of `net`, with its I/O floors. See `price_counts` for `seconds` and `label`."""
-    counts = count(op, net)
-    cost = price_counts(counts, device, op.kind, seconds, label, op.id)
-    if op.kind not in kinds.MATMUL:
-        return cost
+    chip, core = io_floors(op, net, device)
     return replace(
-        cost,
-        io_bytes=io_floor(op, net, counts, device.values["capacity.cache"]),
-        io_bytes_core=io_floor(op, net, counts, device.values["capacity.core"]),
+        price_counts(count(op, net), device, op.kind, seconds, label, op.id),
+        io_bytes=chip,
+        io_bytes_core=core,
     )
 
 
@@ -121,7 +118,9 @@ def price_group(ops: Iterable[Op], net: Net, device: Device, seconds: float | No
     parts = {op.id: count(op, net) for op in members}
     kind = max(members, key=lambda op: sum(parts[op.id].flops.values())).kind if members else "identity"
     cost = price_counts(count_group(members, net), device, kind, seconds, label)
-    return replace(cost, unpriced=tuple(op.id for op in members if not parts[op.id].known))
+    floor = compulsory_bytes(members, net)
+    unpriced = tuple(op.id for op in members if not parts[op.id].known)
+    return replace(cost, io_bytes=floor, io_bytes_core=floor, unpriced=unpriced)
 
 
 def price_net(
@@ -138,7 +137,7 @@ def price_net(
     given = seconds or {}
     with collection_paused():
         costs = {op.id: price_op(op, net, device, given.get(op.id), label) for op in net.ops.values()}
-        edge = edge_bytes(net)
+        edge = compulsory_bytes(net.ops.values(), net)
     total = replace(total_cost(costs.values()), io_bytes=edge, io_bytes_core=edge)
     if total_seconds is not None:
         total = with_seconds(total, device, total_seconds, label)
@@ -151,15 +150,3 @@ def with_seconds(cost: Cost, device: Device, seconds: float, label: str = "measu
     return replace(
         cost, seconds=seconds, terms=terms, joules=sum(terms.values()), label=label, seconds_by_bound={GIVEN: seconds}
     )
-
-
-def edge_bytes(net: Net) -> float:
-    """Bytes that any schedule of the whole net must move [B]: inputs and constants as far as some op reads them, and outputs, once each."""
-    moved: dict[str, float] = {}
-    for op in net.ops.values():
-        for name, size in traffic(op, net).reads.items():
-            source = root(name, net)
-            if net.producer(source) is None:
-                moved[source] = max(moved.get(source, 0.0), size)
-    leaving = {name: value_bytes(name, net) or 0.0 for name in net.outputs if net.producer(root(name, net)) is not None}
-    return sum(moved.values()) + sum(leaving.values())
