@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .errors import InputError
@@ -14,11 +14,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Phase:
-    """One shape of a workload: input name -> shape, how often it runs, and a short name ("1x128")."""
+    """One shape of a workload: input name -> shape, how often it runs, and a short name ("1x128"). `context` is how many positions the
+    key/value caches hold already: 0 for a prefill, more for a decode phase, whose shapes are those of the new tokens ("8x1@2048")."""
 
     name: str
     shapes: Mapping[str, tuple[int, ...]]
     weight: float = 1.0
+    context: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,12 @@ class Workload:
         total = sum(phase.weight for phase in self.phases)
         if not self.phases or total <= 0 or any(phase.weight < 0 for phase in self.phases):
             raise InputError("A workload needs at least one shape, and its weights must not be negative or all zero.")
-        object.__setattr__(self, "phases", tuple(Phase(p.name, dict(p.shapes), p.weight / total) for p in self.phases))
+        for phase in self.phases:
+            if phase.context < 0:
+                raise InputError(f"The phase {phase.name} has context {phase.context}; a context must not be negative.")
+        object.__setattr__(
+            self, "phases", tuple(replace(p, shapes=dict(p.shapes), weight=p.weight / total) for p in self.phases)
+        )
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,8 @@ class Plan:
             if data["format"] != FORMAT:
                 raise InputError(f"plan.json has format {data['format']}; this version reads format {FORMAT}.")
             phases = tuple(
-                Phase(p["name"], {k: tuple(v) for k, v in p["shapes"].items()}, p["weight"]) for p in data["workload"]["phases"]
+                Phase(p["name"], {k: tuple(v) for k, v in p["shapes"].items()}, p["weight"], int(p.get("context", 0)))
+                for p in data["workload"]["phases"]
             )
             choices = tuple(
                 Choice(

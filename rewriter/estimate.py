@@ -10,11 +10,13 @@ from ..cost_model.cost import Cost
 from ..cost_model.device import load_device
 from ..cost_model.errors import InputError
 from ..cost_model.net import Op
-from ..cost_model.price import price_net
+from ..cost_model.plan import Phase
+from ..cost_model.price import NetCost, price_net
 from .backend import Backend
 from .backend_onnx import OnnxBackend
+from .decode_phase import phase_net
 from .load import load
-from .workload import sample_shapes, workload_for
+from .workload import described, sample_shapes, workload_for
 
 FORMAT = 1
 
@@ -30,8 +32,9 @@ def estimate(
     task: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Price `model` on `target`, per call of the workload: {"total", "ops", "at_least", "unpriced", ...} in J, s and B.
+    """Price `model` on `target`, per call of the workload: {"total", "ops", "at_least", "unpriced", "phases", ...} in J, s and B.
 
+    "phases" has the total and the rows of each phase by itself; one with a context is priced as it decodes (see `decode_phase`).
     Joules and seconds are modelled from the profile's coefficients (labels say so). An op that cannot be priced is kept at its
     compulsory bytes and named in "unpriced", and "at_least" is True; with `strict` that is an InputError. `shapes`: see `load`.
     """
@@ -47,12 +50,13 @@ def estimate(
     else:
         backend = OnnxBackend(program.sample)
     rows: dict[str, dict[str, Any]] = {}
+    phases: list[dict[str, Any]] = []
     total: dict[str, float] = {}
     unpriced: dict[str, None] = {}
     label = "roofline"
     for phase in asked.phases:
         progress(f"pricing {phase.name}")
-        net = backend.view(program.graph, phase.shapes)
+        net = phase_net(program, backend, program.graph, phase)
         priced = price_net(net, device)
         label = priced.total.label
         unpriced.update(dict.fromkeys(priced.total.unpriced))
@@ -60,6 +64,7 @@ def estimate(
         for name, cost in priced.ops.items():
             row = rows.setdefault(name, _row(net.ops[name], cost))
             _add(row, cost, phase.weight)
+        phases.append(_phase(phase, priced))
     if strict and unpriced:
         named = ", ".join(list(unpriced)[:5]) + (" ..." if len(unpriced) > 5 else "")
         raise InputError(f"{len(unpriced)} operators have no price ({named}); drop --strict to see a lower limit.")
@@ -69,16 +74,27 @@ def estimate(
         "format": FORMAT,
         "model": program.source,
         "target": device.name,
-        "workload": [
-            {"name": p.name, "shapes": {k: list(v) for k, v in p.shapes.items()}, "weight": p.weight} for p in asked.phases
-        ],
+        "workload": [described(phase) for phase in asked.phases],
         "total": {**total, "label": label},
         "label": "modelled",
         "at_least": bool(unpriced),
         "unpriced": list(unpriced),
         "ops": ops,
+        "phases": phases,
         "notes": [*program.notes, *loaded.notes],
     }
+
+
+def _phase(phase: Phase, priced: NetCost) -> dict[str, Any]:
+    """One phase by itself, per call of it."""
+    found = {"name": phase.name, "context": phase.context, "weight": phase.weight, "at_least": priced.total.at_least}
+    total: dict[str, Any] = {}
+    _add(total, priced.total, 1.0)
+    ops: list[dict[str, Any]] = []
+    for name, cost in priced.ops.items():
+        ops.append({"id": name})
+        _add(ops[-1], cost, 1.0)
+    return {**found, "total": {**total, "label": priced.total.label}, "ops": ops}
 
 
 def _row(op: Op, cost: Cost) -> dict[str, Any]:

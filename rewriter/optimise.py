@@ -22,6 +22,7 @@ from .calibration import Calibration
 from .candidates import scored_as
 from .check import Gate
 from .decide import decide, lock
+from .decode_phase import phase_net
 from .hold import hold_to_budget
 from .options import Nets, Pricing
 from .refusals import refusals
@@ -30,6 +31,7 @@ from .solve import Solution, with_reasons
 
 Progress = Callable[[str], None]
 DEFAULT_ERROR = 0.02
+NO_CACHE = "in the decode phase {} it would read a cache, for which it has no price"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,15 +82,18 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
     gate = Gate(program, backend, request.budget, request.calibration, request.metric)
     graph, clean = clean_up(program, backend, gate)
     nets = {phase.name: backend.view(graph, phase.shapes) for phase in request.workload.phases}
-    # Sites are the same in every phase; those of the largest say how long its sequences are.
-    largest = max(request.workload.phases, key=lambda phase: sum(prod(shape) for shape in phase.shapes.values()))
+    decoding = {phase.name: phase_net(program, backend, graph, phase) for phase in request.workload.phases if phase.context}
+    # Sites are the same in every phase; those of the largest say how long its sequences are. New tokens of a decode phase do not.
+    whole = [phase for phase in request.workload.phases if not phase.context] or request.workload.phases
+    largest = max(whole, key=lambda phase: sum(prod(shape) for shape in phase.shapes.values()))
     net = nets[largest.name]
     found = find(net)
-    before = {name: price_net(each, request.device) for name, each in nets.items()}
+    before = {name: price_net(each, request.device) for name, each in {**nets, **decoding}.items()}
 
     sites = {site.id: site for site in found.sites}
     groups = groups_of(found.sites)
-    choices, misses = _priced(graph, nets, net, groups, backend, request, progress)
+    pricing = Pricing(backend, request.device, request.workload, request.table, decoding)
+    choices, misses = _priced(graph, nets, net, groups, pricing, request, progress)
     choices = lock(choices, request.plan, backend.runtime)
 
     inside = {op for group in groups for op in backend.footprint(group, net)}
@@ -147,11 +152,10 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
 
 
 def _priced(
-    graph: Any, nets: Nets, net: Net, groups: Sequence[Group], backend: Backend, request: Request, progress: Progress
+    graph: Any, nets: Nets, net: Net, groups: Sequence[Group], pricing: Pricing, request: Request, progress: Progress
 ) -> tuple[list[Choice], list[Miss]]:
     """A choice for each group with every option priced, and the refusals that concern a whole site."""
-    pricing = Pricing(backend, request.device, request.workload, request.table)
-    choices, misses = [], []
+    backend, choices, misses = pricing.backend, [], []
     for group in groups:
         actions = refusals(
             backend.actions(group, net, request.device),
@@ -159,6 +163,11 @@ def _priced(
             budget=request.budget,
             calibration=request.calibration,
         )
+        if group.kind == "attention" and pricing.decoding:
+            # Where every phase decodes, what a backend says about lengths is about the new tokens alone.
+            only = len(pricing.decoding) == len(request.workload.phases)
+            cache = NO_CACHE.format(", ".join(pricing.decoding))
+            actions = {action: cache if only else reason or cache for action, reason in actions.items()}
         try:
             options = pricing.options(graph, nets, group, actions, progress)
         except InputError as fault:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..cost_model.cost import LABELS
 from ..cost_model.device import Device
 from ..cost_model.errors import SzilardError
 from ..cost_model.net import Net
@@ -24,12 +25,14 @@ Nets = Mapping[str, Net]
 @dataclass(frozen=True)
 class Pricing:
     """Everything a price depends on besides the site. `table` holds seconds measured on the machine at hand, None where the target is
-    another one; `priced` remembers, within one run, the cost of every action on work of one signature."""
+    another one; `decoding` the nets of the phases with a context, by name: attention is priced there, never timed; `priced` remembers,
+    within one run, the cost of every action on work of one signature."""
 
     backend: Backend
     device: Device
     workload: Workload
     table: TimeTable | None
+    decoding: Nets = field(default_factory=dict)
     priced: dict[str, dict[str, Cost | None]] = field(default_factory=dict)
 
     def options(
@@ -40,6 +43,10 @@ class Pricing:
         refused = {action: reason for action, reason in actions.items() if reason}
         allowed = ("leave", *(action for action in actions if action not in refused))
         for phase in self.workload.phases:
+            if group.kind == "attention" and phase.name in self.decoding:
+                ops = self.backend.footprint(group, nets[phase.name])
+                costs.setdefault("leave", []).append(self._as_it_is(ops, self.decoding[phase.name]))
+                continue
             for action, cost in self._costs(graph, nets[phase.name], group, allowed, progress).items():
                 if cost is None:
                     refused[action] = f"no {self.backend.runtime} kernel takes this site as {action}"
@@ -53,11 +60,11 @@ class Pricing:
 
     def left_alone(self, nets: Nets, group: Group) -> Option:
         """The one option of a group whose ops cannot be cut out of the model: as it is, at the sum of its ops' prices."""
-        costs = [
-            total_cost(price_op(net.ops[op], net, self.device) for op in group.ops)
-            for net in (nets[phase.name] for phase in self.workload.phases)
-        ]
+        costs = [self._as_it_is(group.ops, net) for net in ({**nets, **self.decoding}[p.name] for p in self.workload.phases)]
         return self._option("leave", costs, costs)
+
+    def _as_it_is(self, ops: Sequence[str], net: Net) -> Cost:
+        return total_cost(price_op(net.ops[op], net, self.device) for op in ops)
 
     def _costs(
         self, graph: Any, net: Net, group: Group, actions: Sequence[str], progress: Callable[[str], None]
@@ -120,7 +127,7 @@ class Pricing:
             action=action,
             joules=sum(w * each.joules for w, each in zip(weights, costs, strict=True)),
             seconds=sum(w * each.seconds for w, each in zip(weights, costs, strict=True)),
-            label=costs[0].label,
+            label=max((each.label for each in costs), key=LABELS.index),
             saving=(
                 sum(w * low for w, (low, _) in zip(weights, intervals, strict=True)),
                 sum(w * high for w, (_, high) in zip(weights, intervals, strict=True)),

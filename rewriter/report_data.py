@@ -10,6 +10,7 @@ from ..cost_model.meter import open_meter
 from ..cost_model.plan import Plan
 from ..cost_model.program import Program
 from .optimise import Optimised, Request
+from .workload import described
 
 FORMAT = 1
 EIGHT_BITS = (
@@ -44,9 +45,7 @@ def build_report(
         "format": FORMAT,
         "model": {"source": program.source, "inputs": list(program.inputs), "outputs": list(program.outputs), "notes": notes},
         "target": plan.target,
-        "workload": [
-            {"name": p.name, "shapes": {k: list(v) for k, v in p.shapes.items()}, "weight": p.weight} for p in plan.workload.phases
-        ],
+        "workload": [described(phase) for phase in plan.workload.phases],
         "budget": {"error": plan.budget.error, "joules": plan.budget.joules, "metric": plan.budget.metric},
         "sites": {kind: kinds.count(kind) for kind in ("attention", "linear", "conv", "region")},
         "choices": [_choice(choice) for choice in plan.choices],

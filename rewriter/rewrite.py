@@ -29,6 +29,10 @@ from .solve import require_joules
 from .whole import measured_seconds, take_back_if_dearer
 from .workload import sample_shapes, workload_for
 
+NOT_TIMED = (
+    "The whole model was not timed before and after: it was traced without a cache, so that its phase {} cannot run here."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -100,7 +104,8 @@ def rewrite(
         known = {key: score for earlier in done for key, score in earlier.scores.items()}
         done = (optimise(each, backend, replace(request, known_scores=known), progress), *done)
     measured: dict[str, Any] = {}
-    if request.table is not None:
+    decoding = [phase.name for phase in request.workload.phases if phase.context]
+    if request.table is not None and not decoding:
         progress("timing before and after")
         measured = {each.backend.runtime: measured_seconds(each, request) for each in done}
         done = tuple(take_back_if_dearer(each, measured[each.backend.runtime], request) for each in done)
@@ -113,7 +118,13 @@ def rewrite(
         choices=tuple(choice for each in done for choice in each.choices),
         misses=tuple(dict.fromkeys([*refused, *(miss for each in done for miss in each.misses)])),
     )
-    notes = [*loaded.notes, *(note for each in done for note in each.original.notes), *(miss.reason for miss in refused)]
+    untimed = [NOT_TIMED.format(", ".join(decoding))] if request.table is not None and decoding else []
+    notes = [
+        *untimed,
+        *loaded.notes,
+        *(note for each in done for note in each.original.notes),
+        *(miss.reason for miss in refused),
+    ]
     report = build_report(program, whole, done, request, measured, tuple(dict.fromkeys(notes)))
     folder = None
     if out is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cost_model.errors import InputError
 from ..cost_model.plan import Phase
 from ..cost_model.program import Program
 from .candidates import time_in_turn
@@ -18,7 +19,14 @@ Measured = Mapping[str, Mapping[str, Any]]
 
 
 def phase_feeds(program: Program, phase: Phase) -> dict[str, np.ndarray]:
-    """The sample's own values, repeated or cut to the shapes of a phase: valid indices and masks whatever the length."""
+    """The sample's own values, repeated or cut to the shapes of a phase: valid indices and masks whatever the length.
+
+    Raises InputError for a phase with a context: the model was traced without a cache, so that no run of it is a decode step."""
+    if phase.context:
+        raise InputError(
+            f"The phase {phase.name} decodes with {phase.context} positions in a cache that {program.source} was traced without, so it can "
+            "be priced (szilard estimate) but not run; give a --shape without @ to run the model."
+        )
     return {name: np.resize(program.sample[name], phase.shapes[name]) for name in program.inputs}
 
 

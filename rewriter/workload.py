@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,19 @@ from ..cost_model.plan import Phase, Workload
 from ..cost_model.program import Program
 
 EVERY_INPUT = "*"
-_WEIGHT = re.compile(r"(?P<body>.*?)(?::(?P<weight>[0-9.eE+-]+))?")
-_GRAMMAR = "write it as input=1x128, input_a=1x128,input_b=1x128:0.5 or 1x128:0.5 (a weight follows the colon)"
+_PARTS = re.compile(r"(?P<body>[^@]*?)(?:@(?P<context>[^:]*))?(?::(?P<weight>[0-9.eE+-]+))?")
+_GRAMMAR = (
+    "write it as input=1x128, input_a=1x128,input_b=1x128:0.5 or 1x128:0.5 (a weight follows the colon), or 8x1@2048 to decode"
+)
 
 
 def parse_shape(text: str) -> Phase:
-    """One `--shape`: "input=dims[:weight]", several inputs with commas between them, or bare dims for every input of that rank.
+    """One `--shape`: "input=dims[@context][:weight]", several inputs with commas between them, or bare dims for every input of that rank.
 
     A bare shape is kept under the name "*" until `workload_for` knows the inputs. Raises InputError naming the text.
     """
-    match = _WEIGHT.fullmatch(text.strip())
-    body, weight_text = (match["body"], match["weight"]) if match else (text, None)
+    match = _PARTS.fullmatch(text.strip())
+    body, context, weight_text = (match["body"], match["context"], match["weight"]) if match else (text, None, None)
     shapes: dict[str, tuple[int, ...]] = {}
     for item in body.split(","):
         name, equals, dims = item.rpartition("=")
@@ -38,18 +41,22 @@ def parse_shape(text: str) -> Phase:
         weight = -1.0
     if not 0 < weight < float("inf"):
         raise InputError(f"--shape {text!r} has weight {weight_text!r}; a weight is a number above zero.")
-    return Phase(_short(shapes), shapes, weight)
+    if context is not None and not re.fullmatch(r"[1-9]\d*", context):
+        raise InputError(
+            f"--shape {text!r} has context {context!r}; a context is a whole number above zero, the positions in the cache."
+        )
+    return Phase(_short(shapes, int(context or 0)), shapes, weight, int(context or 0))
 
 
 def parse_shapes(texts: Sequence[str]) -> Workload:
     """All `--shape` options of one command as a workload; phases whose short names collide are told apart by all their shapes."""
     phases = [parse_shape(text) for text in texts]
     names = [phase.name for phase in phases]
-    return Workload(tuple(Phase(_long(p), p.shapes, p.weight) if names.count(p.name) > 1 else p for p in phases))
+    return Workload(tuple(replace(p, name=_long(p)) if names.count(p.name) > 1 else p for p in phases))
 
 
 def read_workload(path: str | Path) -> Workload:
-    """A workload file: a JSON list of {"name", "shapes": {input: [dims]}, "weight"}. Raises InputError naming the entry."""
+    """A workload file: a JSON list of {"name", "shapes": {input: [dims]}, "weight", "context"}. Raises InputError naming the entry."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as fault:
@@ -66,10 +73,11 @@ def read_workload(path: str | Path) -> Workload:
 
 
 def sample_shapes(request: Any) -> dict[str, tuple[int, ...]] | None:
-    """The shapes of the first phase that `request`, as in `workload_for`, gives: a model may run on no others. None for none; a bare one
-    is kept under "*" (see `spread`)."""
+    """The shapes of the first phase that `request`, as in `workload_for`, gives: a model may run on no others. None for none, or where
+    every phase decodes, since one new token says little of a model that was traced without a cache; a bare one is kept under "*" (see
+    `spread`)."""
     asked = _asked(request)
-    return dict(asked.phases[0].shapes) if asked else None
+    return next((dict(phase.shapes) for phase in asked.phases if not phase.context), None) if asked else None
 
 
 def spread(shapes: Mapping[str, tuple[int, ...]], inputs: Mapping[str, Sequence[Any]]) -> dict[str, tuple[int, ...]]:
@@ -103,7 +111,7 @@ def workload_for(program: Program, request: Any = None) -> Workload:
     asked = _asked(request)
     if asked is None:
         shapes = {name: tuple(program.sample[name].shape) for name in program.inputs}
-        return Workload((Phase(_short(shapes), shapes),))
+        return Workload((Phase(_short(shapes, 0), shapes),))
     return Workload(tuple(_complete(phase, program) for phase in asked.phases))
 
 
@@ -129,7 +137,7 @@ def _complete(phase: Phase, program: Program) -> Phase:
         free = program.dynamic.get(name, {})
         own = (bound.get(free.get(axis, ""), int(size)) for axis, size in enumerate(program.sample[name].shape))
         shapes[name] = given.get(name, tuple(own))
-    return Phase(phase.name, shapes, phase.weight)
+    return replace(phase, shapes=shapes)
 
 
 def _named(phase: Phase, program: Program) -> dict[str, tuple[int, ...]]:
@@ -148,9 +156,9 @@ def _named(phase: Phase, program: Program) -> dict[str, tuple[int, ...]]:
 def _phase(entry: Any, where: str) -> Phase:
     if not isinstance(entry, dict) or not isinstance(entry.get("shapes"), dict) or not entry["shapes"]:
         raise InputError(f'{where} must have "shapes": {{input name: [dims]}}.')
-    unknown = sorted(set(entry) - {"name", "shapes", "weight"})
+    unknown = sorted(set(entry) - {"name", "shapes", "weight", "context"})
     if unknown:
-        raise InputError(f"{where} has the unknown field {unknown[0]!r}; the fields are name, shapes and weight.")
+        raise InputError(f"{where} has the unknown field {unknown[0]!r}; the fields are name, shapes, weight and context.")
     shapes = {}
     for name, dims in entry["shapes"].items():
         if not isinstance(dims, list) or not all(type(dim) is int and dim > 0 for dim in dims):
@@ -159,20 +167,36 @@ def _phase(entry: Any, where: str) -> Phase:
     weight = entry.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
         raise InputError(f"{where} has weight {weight!r}; a weight is a number above zero.")
-    return Phase(str(entry.get("name") or _short(shapes)), shapes, float(weight))
+    context = entry.get("context", 0)
+    if type(context) is not int or context < 0:
+        raise InputError(
+            f"{where} has context {context!r}; a context is a whole number, the positions in the cache (0 for none)."
+        )
+    return Phase(str(entry.get("name") or _short(shapes, context)), shapes, float(weight), context)
+
+
+def described(phase: Phase) -> dict[str, Any]:
+    """A phase as reports hold it: what a workload file would say."""
+    shapes = {name: list(shape) for name, shape in phase.shapes.items()}
+    context = {"context": phase.context} if phase.context else {}
+    return {"name": phase.name, "shapes": shapes, "weight": phase.weight, **context}
 
 
 def _dims(shape: Sequence[Any]) -> str:
     return "x".join(str(dim) for dim in shape) or "scalar"
 
 
-def _short(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """The dims of the input of highest rank, then largest: "8x128"."""
-    return _dims(max(shapes.values(), key=lambda dims: (len(dims), dims), default=()))
+def _short(shapes: Mapping[str, tuple[int, ...]], context: int) -> str:
+    """The dims of the input of highest rank, then largest, and the context: "8x128", "8x1@2048"."""
+    return _dims(max(shapes.values(), key=lambda dims: (len(dims), dims), default=())) + _at(context)
 
 
 def _long(phase: Phase) -> str:
-    return ",".join(f"{name}={_dims(shape)}" for name, shape in phase.shapes.items())
+    return ",".join(f"{name}={_dims(shape)}" for name, shape in phase.shapes.items()) + _at(phase.context)
+
+
+def _at(context: int) -> str:
+    return f"@{context}" if context else ""
 
 
 def _listed(shapes: Mapping[str, Sequence[Any]]) -> str:

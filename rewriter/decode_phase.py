@@ -1,0 +1,112 @@
+"""The nets of a workload's phases: a phase with a context is a model that was traced without a cache, seen as it decodes with one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..cost_model import kinds
+from ..cost_model.decode import Cache, decode_net, find_caches, mixing_op
+from ..cost_model.errors import InputError
+from ..cost_model.net import Net, Op
+from ..cost_model.plan import Phase
+from ..cost_model.program import Program
+from ..cost_model.sites import AttentionSite, Miss
+from ..passes.find import find
+from .backend import Backend
+from .causal import positions_seen
+
+PROBE_LENGTH = 24
+"""Positions of the view in which sites and the axes of positions are found; more are needed to see a window."""
+
+LONGEST_MASK = {"torch": 4609, "onnxruntime": 577}
+"""Most positions at which a mask is computed to look for a window. Views of ONNX graphs may have to run the model, so they get fewer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """A causal model that decodes: `caches` belong to one context and one number of new positions, and serve any batch."""
+
+    backend: Backend
+    graph: Any
+    caches: tuple[Cache, ...]
+
+    def net(self, shapes: Mapping[str, tuple[int, ...]]) -> Net:
+        """The net of one call at the shapes of the new positions."""
+        return decode_net(self.backend.view(self.graph, shapes), self.caches)
+
+
+def phase_net(program: Program, backend: Backend, graph: Any, phase: Phase) -> Net:
+    """The net of one call of a phase. Raises InputError as `decoder` does, for one with a context."""
+    if phase.context:
+        return decoder(program, backend, graph, phase).net(phase.shapes)
+    return backend.view(graph, phase.shapes)
+
+
+def decoder(program: Program, backend: Backend, graph: Any, phase: Phase) -> Decoder:
+    """`graph`, which may be the program's own or a cleaned one, as it decodes at the context of `phase`.
+
+    Raises InputError, one sentence: no input with an axis of positions, no attention, one that is not causal or cannot be followed, a cache
+    or a memory that the model already has, or another op that mixes positions.
+    """
+    said = f"The phase {phase.name} has a context of {phase.context}, which {program.source} cannot have"
+    new = _new_positions(program, phase)
+    if new is None:
+        raise InputError(f"{said}: no input has a second axis, of positions, that may change; trace it with a dynamic one.")
+    length = PROBE_LENGTH if new != PROBE_LENGTH else PROBE_LENGTH + 1
+    short, long = (backend.view(graph, _shapes(program, phase, positions)) for positions in (new, length))
+    sites = _sites(long, short, said)
+    mixing = mixing_op(short, long)
+    if mixing is not None:
+        raise InputError(f"{said}: {mixing.kind} {mixing.id} mixes positions too, and keeps a state that is not known.")
+    wide = max(length, min(phase.context + new, LONGEST_MASK[program.runtime]))
+    net = backend.view(graph, _shapes(program, phase, wide))
+    seen: dict[str, int] = {}
+    known: dict[tuple[str, str, bool], int] = {}
+    for site in sites:
+        key = (site.mask, site.mask_kind, site.causal)
+        try:
+            known[key] = known[key] if key in known else positions_seen(program, backend, graph, net, site)
+        except InputError as fault:
+            raise InputError(f"{said}: {fault}") from fault
+        seen[site.id] = phase.context + new if known[key] == wide else min(known[key], phase.context + new)
+    caches = find_caches(short, long, sites, seen)
+    if isinstance(caches, Miss):
+        raise InputError(f"{said}: {caches.reason}")
+    return Decoder(backend, graph, caches)
+
+
+def _new_positions(program: Program, phase: Phase) -> int | None:
+    """The size of the second axis of the first input where it may change."""
+    for name in program.inputs:
+        if 1 in program.dynamic.get(name, {}):
+            return phase.shapes[name][1]
+    return None
+
+
+def _shapes(program: Program, phase: Phase, positions: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of one sequence with that many positions: every axis with the symbol of the positions, or of the batch, changes."""
+    free = [program.dynamic.get(name, {}) for name in program.inputs]
+    size = {axes[0]: 1 for axes in free if 0 in axes} | {next(axes[1] for axes in free if 1 in axes): positions}
+    return {
+        name: tuple(size.get(axes.get(axis, ""), own) for axis, own in enumerate(phase.shapes[name]))
+        for name, axes in zip(program.inputs, free, strict=True)
+    }
+
+
+def _sites(long: Net, short: Net, said: str) -> tuple[AttentionSite, ...]:
+    found = find(long)
+    for miss in found.misses:
+        op = long.ops.get(miss.op)
+        if miss.kind == "attention" and op is not None and _over_positions(op, long, short):
+            raise InputError(f"{said}: {miss.reason}")
+    sites = tuple(site for site in found.sites if isinstance(site, AttentionSite))
+    if not sites:
+        raise InputError(f"{said}: no attention was found in it, and nothing else is known to keep a cache.")
+    return sites
+
+
+def _over_positions(op: Op, long: Net, short: Net) -> bool:
+    """Whether an op that was refused as attention could be one: a softmax over classes or experts keeps its width at every length."""
+    return op.kind in kinds.ATTENTION or (long.shape(op.output) or ())[-1:] != (short.shape(op.output) or ())[-1:]
