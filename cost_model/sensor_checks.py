@@ -45,8 +45,10 @@ def tick_histogram(
     *,
     seconds: float = 3.0,
 ) -> TickHistogram:
-    """The ticks of `counter` over `seconds` [s] of `run`, or of rest without one. `synchronise` as for `Meter.energies`. Raises CounterFault for a counter that cannot be read or
-    ticks less than three times."""
+    """The ticks of `counter` over `seconds` [s] of `run`, or of rest without one; `synchronise` as for `Meter.energies`.
+
+    Raises CounterFault for a counter that cannot be read or ticks less than three times.
+    """
     clock = clock or WallClock()
     watch = EdgeWatch(counter, clock)
     load = Load(run or (lambda: clock.sleep(POLL_SECONDS)), clock, synchronise)
