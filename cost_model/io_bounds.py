@@ -5,8 +5,8 @@ end there; a load and a store cost one word each; computing, computing again and
 place of an operand. Each product of the definition is formed: Strassen, Winograd and FFT escape these bounds.
 
 One argument proves them all. Call a load a charge, and the start of a sum from nothing too: before such a sum leaves the fast
-memory it is stored, or its work is lost, so charges <= loads + stores. Cut a schedule after a words' worth of charges at a time.
-In a segment of T charges at most X = M + T words are at hand (X = T in the first, which starts empty), and they allow f(X) products.
+memory it is stored, or its work is lost, so charges <= loads + stores. Cut a schedule wherever another T charges are full. In such a
+segment at most X = M + T words are at hand (X = T in the first, which starts empty), and they allow f(X) products.
 Smith et al. end with "- 2 M"; the empty start makes it unnecessary, and so the bounds also hold for the traffic of many cores
 together, each with M words of its own. They are shown beside costs and never rank options.
 """

@@ -94,8 +94,8 @@ def test_windows_skip_rows_and_padding_meets_no_tap():
     )  # the last row is in no window
     point = {"x": (1, 2, 1, 1), "w": (3, 2, 3, 3), "y": (1, 3, 1, 1)}
     assert bytes_of("conv", point, ["x", "w"], {"pads": [1, 1, 1, 1]}) == (2 + 6 + 3) * WORD
-    wider = {"x": (1, 2, 4), "w": (2, 3, 1), "y": (1, 3, 4)}
-    assert bytes_of("conv", wider, ["x", "w"], {"pads": [2, 2], "strides": [2], "transposed": True}) == (2 * 2 + 6 + 12) * WORD
+    wider = {"x": (1, 2, 4), "w": (2, 3, 2), "y": (1, 3, 4)}  # padding cuts off what the first and the last input make
+    assert bytes_of("conv", wider, ["x", "w"], {"pads": [2, 2], "strides": [2], "transposed": True}) == (2 * 2 + 12 + 12) * WORD
     assert bytes_of("pool_max", {"x": (1, 1, 8), "y": (1, 1, 3)}, ["x"], {"kernel": [2], "strides": [3]}) == (6 + 3) * WORD
 
 

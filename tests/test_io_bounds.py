@@ -190,6 +190,7 @@ def test_the_two_regimes_of_attention_meet_where_the_memory_holds_a_square_of_th
     below, above = (attention_words(1e6, depth, depth, depth**2 * share) for share in (1.0, 1.0 + 1e-9))
     assert below == pytest.approx(above)
     assert below == pytest.approx(2e6)
+    assert attention_words(1e6, depth, depth, depth**2 / 4) == pytest.approx(2 * below)
     printed = 1e6 * depth / depth**4  # Corollary 3.9, for a memory of depth^4 words
     assert attention_words(1e6, depth, depth, depth**4) == pytest.approx(4 * depth * printed, rel=0.02)
 

@@ -2,7 +2,9 @@
 
 import pytest
 
+from szilard.cost_model.device import load_device
 from szilard.cost_model.landauer import erased_bits, graph_joules, landauer_joules
+from szilard.cost_model.price import price_group, price_net
 
 from .priced_nets import net_of
 
@@ -51,3 +53,11 @@ def test_every_op_overwrites_its_outputs_views_and_unread_outputs_nothing():
 def test_inside_one_kernel_only_what_leaves_is_overwritten():
     net = graph()
     assert erased_bits(net.ops.values(), net, fused=True) == 21 * 16
+
+
+def test_a_price_shows_the_floor_of_the_same_bits():
+    net, device = graph(), load_device("cpu")
+    assert price_net(net, device).total.landauer == pytest.approx(graph_joules(net))
+    fused = price_group(net.ops.values(), net, device)
+    assert fused.landauer == pytest.approx(landauer_joules(erased_bits(net.ops.values(), net, fused=True)))
+    assert fused.joules > 1e3 * fused.landauer
