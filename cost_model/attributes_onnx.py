@@ -197,6 +197,7 @@ def _recurrent(facts: NodeFacts) -> dict[str, Any]:
 _READERS: Mapping[str, Callable[[NodeFacts], dict[str, Any]]] = {
     "matmul": _matmul,
     "conv": _conv,
+    "conv_integer": _conv,
     "pool_max": _pool,
     "pool_avg": _pool,
     "softmax": _softmax,

@@ -33,6 +33,18 @@ UNITS = {
 }
 """The unit of a coefficient, by the first part of its key."""
 
+TIME_UNITS = {
+    "call": "s",
+    "flop": "s/flop",
+    "vector_flop": "s/flop",
+    **dict.fromkeys(("near_byte", "cached_byte", "memory_byte", "cached_weight_byte", "memory_weight_byte"), "s/B"),
+}
+"""The unit of a coefficient of time, "time.<runtime>.<kernel>.<feature>", by its feature.
+
+A call is one start of the kernel; flops are those of matrix products, vector flops the others. A byte is near when all activations of its op
+fit "capacity.near", cached when they fit "capacity.cache", else it is one of memory; a weight is cached when all weights of the model fit.
+"""
+
 REQUIRED = (
     *("flop.float64", "flop.float32", "rate.float64", "rate.float32", "byte.memory", "byte.cache", "link", "launch", "static"),
     *("power_limit", "bandwidth.memory", "bandwidth.cache", "capacity.cache", "capacity.core", "launch_seconds"),
@@ -134,7 +146,7 @@ def device_from_json(data: Any, where: str) -> Device:
     coefficients = {key: _coefficient(key, entry, where) for key, entry in table.items()}
     for key in (*REQUIRED, *(f"rate{key[4:]}" for key in coefficients if key.startswith("flop."))):
         if key not in coefficients:
-            raise InputError(f"The device profile {where} lacks the coefficient {key}; add it with unit {_unit(key)}.")
+            raise InputError(f"The device profile {where} lacks the coefficient {key}; add it with unit {unit_of(key)}.")
     if coefficients["static"].value >= coefficients["power_limit"].value:
         raise InputError(f"The device profile {where} has a power_limit that static power alone reaches; raise power_limit.")
     calibration = data.get("calibration", {})
@@ -144,14 +156,17 @@ def device_from_json(data: Any, where: str) -> Device:
     return Device(data["name"], data["kind"], data["notes"], coefficients, calibration)
 
 
-def _unit(key: str) -> str | None:
+def unit_of(key: str) -> str | None:
+    """The unit of a coefficient; None for a key that no profile may hold."""
+    if key.startswith("time."):
+        return TIME_UNITS.get(key.rpartition(".")[2]) if key.count(".") >= 3 else None
     return UNITS.get(key.partition(".")[0])
 
 
 def _coefficient(key: str, entry: Any, where: str) -> Coefficient:
     fields = ("value", "unit", "low", "high", "provenance", "source")
     subject = f"The coefficient {key} of the device profile {where}"
-    if _unit(key) is None:
+    if unit_of(key) is None:
         raise InputError(f"{subject} is not known; keys start with one of {', '.join(UNITS)}.")
     if not isinstance(entry, dict) or set(entry) != set(fields):
         raise InputError(f"{subject} must have exactly the fields {', '.join(fields)}.")
@@ -162,8 +177,8 @@ def _coefficient(key: str, entry: Any, where: str) -> Coefficient:
         raise InputError(f"{subject} needs 0 <= low <= value <= high, all finite.")
     if key.partition(".")[0] in ("rate", "bandwidth", "capacity", "utilisation", "power_limit") and entry["low"] == 0:
         raise InputError(f"{subject} must be greater than zero.")
-    if entry["unit"] != _unit(key):
-        raise InputError(f"{subject} has unit {entry['unit']!r}; it must be {_unit(key)!r}.")
+    if entry["unit"] != unit_of(key):
+        raise InputError(f"{subject} has unit {entry['unit']!r}; it must be {unit_of(key)!r}.")
     if entry["provenance"] not in PROVENANCES:
         raise InputError(f"{subject} has provenance {entry['provenance']!r}; it must be one of {', '.join(PROVENANCES)}.")
     if not isinstance(entry["source"], str) or not entry["source"].strip():

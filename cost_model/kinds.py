@@ -32,7 +32,7 @@ VIEW = _words("reshape squeeze unsqueeze")
 
 MATERIALISED = _words(
     "transpose expand slice concat split stack pad tile roll flip triu tril gather embedding index gather_nd gather_elements "
-    "scatter_nd index_put"
+    "scatter_nd index_put reorder"
 )
 """Bytes are copied, nothing is computed."""
 
@@ -46,7 +46,7 @@ FREE = _words("identity shape constant constant_of_shape full arange size sym as
 """Names, sizes and fills that a runtime folds away or that cost next to nothing."""
 
 MATMUL = _words("matmul matmul_integer matmul_integer_to_float matmul_nbits")
-CONVOLUTION = frozenset(["conv"])
+CONVOLUTION = _words("conv conv_integer")
 ATTENTION = frozenset(["attention", "fused_attention"])
 RECURRENT = _words("lstm gru rnn")
 SOFTMAX = frozenset(["softmax", "log_softmax"])

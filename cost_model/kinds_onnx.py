@@ -62,6 +62,7 @@ STANDARD = {
     "DequantizeLinear": "dequantize_linear",
     "DynamicQuantizeLinear": "dynamic_quantize_linear",
     "MatMulInteger": "matmul_integer",
+    "ConvInteger": "conv_integer",
 }
 
 MICROSOFT = {
@@ -79,12 +80,27 @@ MICROSOFT = {
     "GroupQueryAttention": "attention",
     "Attention": "fused_attention",
     "MatMulIntegerToFloat": "matmul_integer_to_float",
+    "DynamicQuantizeMatMul": "matmul_integer_to_float",
     "MatMulNBits": "matmul_nbits",
     "QuantizeLinear": "quantize_linear",
     "DequantizeLinear": "dequantize_linear",
 }
 
+BLOCKED = {
+    "Conv": "conv",
+    "MaxPool": "pool_max",
+    "AveragePool": "pool_avg",
+    "GlobalAveragePool": "pool_global_avg",
+    "GlobalMaxPool": "pool_global_max",
+    "Upsample": "resize",
+    "ReorderInput": "reorder",
+    "ReorderOutput": "reorder",
+}
+"""Operators of onnxruntime's own optimiser on tensors whose channels lie in blocks of a vector register (com.microsoft.nchwc)."""
+
 STANDARD_DOMAINS = ("", "ai.onnx")
+
+_OTHER_DOMAINS = {"com.microsoft": MICROSOFT, "com.microsoft.nchwc": BLOCKED}
 
 
 def native_name(domain: str, op_type: str) -> str:
@@ -98,5 +114,5 @@ def kind_of_onnx(domain: str, op_type: str) -> str:
     Four operators depend on more than their name and are settled in `attributes_onnx.describe`: Trilu (triu or tril), an Einsum
     that is a plain matrix product, a Gather of rows of a constant table (embedding) and a Sum of one operand (identity).
     """
-    table = STANDARD if domain in STANDARD_DOMAINS else MICROSOFT if domain == "com.microsoft" else {}
+    table = STANDARD if domain in STANDARD_DOMAINS else _OTHER_DOMAINS.get(domain, {})
     return table.get(op_type) or other(native_name(domain, op_type))

@@ -96,7 +96,9 @@ def skeleton(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> tuple[on
             continue
         dims = tensor.shape.numpy()
         if math.prod(dims) <= SMALL:
-            ir.serde.serialize_tensor_into(proto.graph.initializer.add(), tensor)
+            # The copy has no folder that external data could be relative to.
+            inline = ir.Tensor(tensor.numpy(), dtype=tensor.dtype) if isinstance(tensor, ir.ExternalTensor) else tensor
+            ir.serde.serialize_tensor_into(proto.graph.initializer.add(), inline)
             proto.graph.initializer[-1].name = name
         else:
             large[name] = tensor

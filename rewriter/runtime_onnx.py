@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -31,9 +31,16 @@ def save_model(model: ir.Model, path: Path) -> None:
 
 
 @contextmanager
-def open_session(model: ir.Model | Path, *, optimize: bool = True, threads: int = 0) -> Iterator[ort.InferenceSession]:
+def open_session(
+    model: ir.Model | Path,
+    *,
+    optimize: bool = True,
+    threads: int = 0,
+    configure: Callable[[ort.SessionOptions], None] = lambda _: None,
+) -> Iterator[ort.InferenceSession]:
     """A session on the CPU provider, dropped at the end: sessions left alive disturb each other's timings (fp32 MiniLM at 1x16
-    went from 3.1 to 26 ms with nine open on two cores). InputError quotes onnxruntime where it cannot load the model."""
+    went from 3.1 to 26 ms with nine open on two cores). `configure` may change its options further. InputError quotes onnxruntime
+    where it cannot load the model."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
@@ -41,6 +48,7 @@ def open_session(model: ir.Model | Path, *, optimize: bool = True, threads: int 
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    configure(options)
     with tempfile.TemporaryDirectory(prefix="szilard-") as scratch:
         source: bytes | str
         if isinstance(model, Path):

