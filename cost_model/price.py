@@ -1,12 +1,14 @@
 """From work to joules: what an op, a fused group or a whole net costs on a device.
 
-joules = sum e_flop flops + e_byte bytes + e_link link bytes + launches e_launch + static watts x seconds. Seconds are given
-(measured, or from a table) or the roofline's; where the roofline would draw more than the power limit, it is stretched.
+joules = sum e_flop flops + e_memory bytes past the last cache + e_cache bytes between cache and core + e_link link bytes
++ launches e_launch + static watts x seconds. Every byte of an operand pays e_cache on its way to a core, and e_memory on top where it
+comes from memory. Seconds are given (measured, or from a table) or the roofline's: the longest of arithmetic and of the traffic at
+each level, and the launches; where that would draw more than the power limit, it is stretched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from . import kinds
@@ -19,6 +21,10 @@ from .io_floor import io_floors
 from .landauer import landauer_joules
 from .net import Net, Op
 from .saving import saving_interval as saving_interval
+from .tile_reuse import reread
+
+Seconds = float | Mapping[str, float]
+"""Given seconds [s]: a number that was measured, or what each coefficient contributes to it (`kernel_times`)."""
 
 UTILISATION = {
     **dict.fromkeys(kinds.MATMUL | {"einsum"}, "utilisation.matmul"),
@@ -30,31 +36,49 @@ UTILISATION = {
 
 
 def price_counts(
-    counts: Counts, device: Device, kind: str, seconds: float | None = None, label: str = "measured", name: str = ""
+    counts: Counts, device: Device, kind: str, seconds: Seconds | None = None, label: str = "measured", name: str = ""
 ) -> Cost:
     """The cost of `counts`, done by a kernel of `kind`. `label` says how given `seconds` were had; without them it is "roofline".
 
     Given seconds are taken as they are: a real run has already waited for its power. `name` is what `unpriced` shows if the counts are
     not known. The I/O floors are the compulsory bytes. Raises InputError when the profile has no coefficient for a dtype.
     """
-    near, far = split_levels(counts, device)
+    return _priced(counts, device, [(kind, counts.flops)], seconds, label, name or kind)
+
+
+def _priced(
+    counts: Counts,
+    device: Device,
+    parts: Sequence[tuple[str, Mapping[str, float]]],
+    seconds: Seconds | None,
+    label: str,
+    name: str,
+) -> Cost:
+    """The cost of `counts`, whose flops are those of `parts`: (kind, flops by dtype), each at the utilisation of its kind."""
     value = device.values
+    moved = bytes_by_level(counts, device)
     work: dict[str, float] = {}
-    for dtype, flops in counts.flops.items():
-        priced_as = device.resolve(dtype)
-        work[priced_as] = work.get(priced_as, 0.0) + flops
+    busy: dict[str, float] = {}
+    for kind, by_dtype in parts:
+        share = UTILISATION.get(kind, "utilisation.elementwise")
+        for dtype, flops in by_dtype.items():
+            unit = device.resolve(dtype)
+            work[unit] = work.get(unit, 0.0) + flops
+            bound = f"rate.{unit} {share}"
+            busy[bound] = busy.get(bound, 0.0) + flops / (value[f"rate.{unit}"] * value[share])
     terms = {
-        "arithmetic": sum(value[f"flop.{dtype}"] * flops for dtype, flops in work.items()),
-        "memory": value["byte.memory"] * far,
-        "cache": value["byte.cache"] * near,
-        "link": value["link"] * counts.link,
+        "arithmetic": sum(value[f"flop.{unit}"] * flops for unit, flops in work.items()),
+        "memory": value["byte.memory"] * moved["memory"],
+        "cache": value["byte.cache"] * moved["cache"],
+        "link": value["link"] * moved["link"],
         "launch": value["launch"] * counts.launches,
     }
-    bounds = (
-        {GIVEN: seconds}
-        if seconds is not None
-        else _roofline(work, near, far, counts.launches, sum(terms.values()), kind, device)
-    )
+    if isinstance(seconds, Mapping):
+        bounds = dict(seconds)
+    elif seconds is not None:
+        bounds = {GIVEN: seconds}
+    else:
+        bounds = _roofline(busy, moved, counts.launches, sum(terms.values()), device)
     spent = sum(bounds.values())
     terms["static"] = value["static"] * spent
     return Cost(
@@ -69,39 +93,46 @@ def price_counts(
         io_bytes=counts.bytes,
         io_bytes_core=counts.bytes,
         at_least=not counts.known,
-        unpriced=() if counts.known else (name or kind,),
+        unpriced=() if counts.known else (name,),
         flops_by_dtype=work,
-        bytes_by_level={"memory": far, "cache": near, "link": counts.link},
+        bytes_by_level=moved,
         seconds_by_bound=bounds,
     )
 
 
-def split_levels(counts: Counts, device: Device) -> tuple[float, float]:
-    """Bytes at the last cache and at memory [B]. A value that is no constant stays in the cache if it fills at most half of it: its
-    writer and its reader are neighbours. Weights come from memory, since all the others were read in between."""
-    room = device.values["capacity.cache"] / 2.0
-    near = min(float(sum(size for size in counts.activations if size <= room)), counts.bytes)
-    return near, counts.bytes - near
+def bytes_by_level(counts: Counts, device: Device) -> dict[str, float]:
+    """Bytes past the last cache ("memory"), between cache and cores ("cache") and to another device ("link") [B].
+
+    Operands that a level does not hold are read again, as often as the best tiling must (`tile_reuse`). A value that is no constant
+    never leaves the cache if it fills at most half of it: its writer and its reader are neighbours. Weights come from memory, since
+    all the others were read in between.
+    """
+    value = device.values
+    room = value["capacity.cache"] / 2.0
+    kept = min(float(sum(size for size in counts.activations if size <= room)), counts.bytes)
+    return {
+        "memory": counts.bytes - kept + reread(counts.nests, value["capacity.cache"]),
+        "cache": counts.bytes + reread(counts.nests, value["capacity.core"]),
+        "link": counts.link,
+    }
 
 
 def _roofline(
-    work: Mapping[str, float], near: float, far: float, launches: int, dynamic: float, kind: str, device: Device
+    busy: Mapping[str, float], moved: Mapping[str, float], launches: int, dynamic: float, device: Device
 ) -> dict[str, float]:
-    """Seconds by what bounds them: the longer of arithmetic and traffic, the launches, and the wait that keeps `dynamic` joules and static
-    power below the limit."""
+    """Seconds by what bounds them: the longest of arithmetic and the traffic of each level, since all overlap; the launches; and the wait
+    that keeps `dynamic` joules and static power below the limit."""
     value = device.values
-    share = UTILISATION.get(kind, "utilisation.elementwise")
-    busy = {f"rate.{dtype} {share}": flops / (value[f"rate.{dtype}"] * value[share]) for dtype, flops in work.items()}
-    moving = {"bandwidth.memory": far / value["bandwidth.memory"], "bandwidth.cache": near / value["bandwidth.cache"]}
-    bounds = busy if sum(busy.values()) > sum(moving.values()) else moving
-    bounds["launch_seconds"] = value["launch_seconds"] * launches
+    levels = [{f"bandwidth.{level}": moved[level] / value[f"bandwidth.{level}"]} for level in ("memory", "cache")]
+    longest = max([busy, *levels], key=lambda bounds: sum(bounds.values()))
+    bounds = {**longest, "launch_seconds": value["launch_seconds"] * launches}
     headroom = value["power_limit"] - value["static"]
     if dynamic > 0 and headroom > 0:
         bounds["power_limit"] = max(0.0, dynamic / headroom - sum(bounds.values()))
     return {bound: seconds for bound, seconds in bounds.items() if seconds > 0}
 
 
-def price_op(op: Op, net: Net, device: Device, seconds: float | None = None, label: str = "measured") -> Cost:
+def price_op(op: Op, net: Net, device: Device, seconds: Seconds | None = None, label: str = "measured") -> Cost:
     """The cost of one op at the shapes of `net`, with its I/O floors. See `price_counts` for `seconds` and `label`."""
     chip, core = io_floors(op, net, device)
     return replace(
@@ -111,22 +142,23 @@ def price_op(op: Op, net: Net, device: Device, seconds: float | None = None, lab
     )
 
 
-def price_group(ops: Iterable[Op], net: Net, device: Device, seconds: float | None = None, label: str = "measured") -> Cost:
-    """The cost of `ops` as one kernel: one launch, and only what crosses the edge of the group is moved. Its utilisation is that of the
-    member with the most flops. `unpriced` names the members that could not be counted."""
+def price_group(ops: Iterable[Op], net: Net, device: Device, seconds: Seconds | None = None, label: str = "measured") -> Cost:
+    """The cost of `ops` as one kernel: one launch, and only what crosses the edge of the group is moved. Each member's arithmetic reaches
+    the utilisation of its own kind. So a group never costs more than its members apart. `unpriced` names the members that could
+    not be counted."""
     members = tuple(ops)
-    parts = {op.id: count(op, net) for op in members}
-    kind = max(members, key=lambda op: sum(parts[op.id].flops.values())).kind if members else "identity"
-    cost = price_counts(count_group(members, net), device, kind, seconds, label)
+    parts = [(op, count(op, net)) for op in members]
+    kinds_of = [(op.kind, counts.flops) for op, counts in parts]
+    cost = _priced(count_group(members, net), device, kinds_of, seconds, label, "")
     floor = compulsory_bytes(members, net)
-    unpriced = tuple(op.id for op in members if not parts[op.id].known)
+    unpriced = tuple(op.id for op, counts in parts if not counts.known)
     return replace(cost, io_bytes=floor, io_bytes_core=floor, unpriced=unpriced)
 
 
 def price_net(
     net: Net,
     device: Device,
-    seconds: Mapping[str, float] | None = None,
+    seconds: Mapping[str, Seconds] | None = None,
     label: str = "measured",
     total_seconds: float | None = None,
 ) -> NetCost:

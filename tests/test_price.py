@@ -117,11 +117,27 @@ def test_each_level_pays_its_own_price(device):
 
 
 def test_values_that_fit_stay_in_the_cache_and_others_go_to_memory():
+    weights = 4.0 * (48 * 192 * 2 + 48)
     small, large = price_net(block(16), CPU).total, price_net(block(300_000), CPU).total
-    assert small.bytes_by_level["cache"] > 0
-    assert large.bytes_by_level["cache"] == 0
-    tight = CPU.with_values({"capacity.cache": 16.0})
-    assert price_net(block(16), tight).total.bytes_by_level["cache"] == 0
+    assert small.bytes_by_level["memory"] == pytest.approx(weights)
+    assert large.bytes_by_level["memory"] == large.bytes
+    tight = price_net(block(16), CPU.with_values({"capacity.cache": 16.0})).total
+    assert tight.bytes_by_level["memory"] > small.bytes
+    # Every operand passes between the cache and a core, wherever it comes from.
+    for total in (small, large, tight):
+        assert total.bytes_by_level["cache"] >= total.bytes
+
+
+def test_operands_that_a_level_does_not_hold_are_read_again():
+    def moved(cache, core):
+        net = net_of({"a": (512, 512), "b": (512, 512), "y": (512, 512)}, [("matmul", ["a", "b"], ["y"])])
+        return price_op(net.ops["op0"], net, CPU.with_values({"capacity.cache": cache, "capacity.core": core})).bytes_by_level
+
+    compulsory = 3 * 4 * 512**2
+    assert moved(8e6, 4e6) == {"memory": 0.0, "cache": compulsory, "link": 0.0}  # all three stay in half of the cache
+    assert moved(8e6, 48e3)["cache"] > 3 * compulsory
+    assert moved(1e6, 48e3)["memory"] > compulsory
+    assert moved(1e6, 48e3)["cache"] == moved(8e6, 48e3)["cache"]
 
 
 def test_unknown_ops_are_named_and_totals_say_at_least():
