@@ -72,6 +72,7 @@ def doctor(as_json: options.AsJson = False, debug: options.Debug = False) -> Non
 
 def estimate_text(result: Mapping[str, Any]) -> str:
     """Totals, joules by kind, and the dearest ops of an estimate."""
+    from ..cost_model.provenance import provenance_clause
     from .quantity import quantity
     from .report_view import unpriced_sentence
 
@@ -83,12 +84,16 @@ def estimate_text(result: Mapping[str, Any]) -> str:
         kinds[op["kind"]] += op["joules"] or 0.0
     joules, seconds = quantity(total.get("joules"), "J"), quantity(total.get("seconds"), "s")
     work = f"{quantity(total.get('flops'), 'flop')}, {quantity(total.get('bytes'), 'B')} moved"
+    if "memory_bytes" in total:
+        work += f" ({quantity(total['memory_bytes'], 'B')} past the last cache, {quantity(total['cache_bytes'], 'B')} to and from cores)"
     floor = f"{quantity(total.get('landauer_joules'), 'J')} (Landauer), {quantity(total.get('io_bytes'), 'B')} moved"
     label = total.get("label", "modelled")
     lines = [
         f"{result['model']} on {result['target']}: {least}{joules} and {seconds} per call (modelled, seconds from {label})"
     ]
-    lines += [f"work: {least}{work}; floors, which decide nothing: {floor}", ""]
+    if result.get("provenance"):
+        lines.append(f"joules: modelled; {provenance_clause(result['provenance'])}")
+    lines += [f"work: {least}{work}", f"floors, which decide nothing: {floor}", ""]
     rows = [("kind", "ops", "joules", "share")]
     whole = sum(kinds.values()) or 1.0
     for kind, value in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN_OPS]:

@@ -12,6 +12,7 @@ from ..cost_model.errors import InputError
 from ..cost_model.net import Op
 from ..cost_model.plan import Phase
 from ..cost_model.price import NetCost, price_net
+from ..cost_model.provenance import provenance_shares
 from .backend import Backend
 from .backend_onnx import OnnxBackend
 from .decode_phase import phase_net
@@ -35,7 +36,9 @@ def estimate(
     """Price `model` on `target`, per call of the workload: {"total", "ops", "at_least", "unpriced", "phases", ...} in J, s and B.
 
     "phases" has the total and the rows of each phase by itself; one with a context is priced as it decodes (see `decode_phase`).
-    Joules and seconds are modelled from the profile's coefficients (labels say so). An op that cannot be priced is kept at its
+    Joules and seconds are modelled from the profile's coefficients (labels say so); "provenance" is the share of the joules that rests on
+    prior coefficients, on measured ones and so on. "bytes" are compulsory, "memory_bytes" and "cache_bytes" what the best tiling moves
+    past the last cache, and between it and the cores. An op that cannot be priced is kept at its
     compulsory bytes and named in "unpriced", and "at_least" is True; with `strict` that is an InputError. `shapes`: see `load`.
     """
     device = load_device(target)
@@ -51,6 +54,7 @@ def estimate(
         backend = OnnxBackend(program.sample)
     rows: dict[str, dict[str, Any]] = {}
     phases: list[dict[str, Any]] = []
+    parts: list[tuple[float, Cost]] = []
     total: dict[str, float] = {}
     unpriced: dict[str, None] = {}
     label = "roofline"
@@ -60,6 +64,7 @@ def estimate(
         priced = price_net(net, device)
         label = priced.total.label
         unpriced.update(dict.fromkeys(priced.total.unpriced))
+        parts.append((phase.weight, priced.total))
         _add(total, priced.total, phase.weight)
         for name, cost in priced.ops.items():
             row = rows.setdefault(name, _row(net.ops[name], cost))
@@ -77,6 +82,7 @@ def estimate(
         "workload": [described(phase) for phase in asked.phases],
         "total": {**total, "label": label},
         "label": "modelled",
+        "provenance": provenance_shares(parts, device),
         "at_least": bool(unpriced),
         "unpriced": list(unpriced),
         "ops": ops,
@@ -108,6 +114,8 @@ def _add(row: dict[str, Any], cost: Cost, weight: float) -> None:
         ("seconds", cost.seconds),
         ("flops", cost.flops),
         ("bytes", cost.bytes),
+        ("memory_bytes", cost.bytes_by_level.get("memory", 0.0)),
+        ("cache_bytes", cost.bytes_by_level.get("cache", 0.0)),
         ("io_bytes", cost.io_bytes),
         ("landauer_joules", cost.landauer),
     ):

@@ -38,6 +38,16 @@ def test_the_dearest_ops_come_first_and_few():
     assert text.endswith("note: Fixed.")
 
 
+def test_it_says_on_what_the_joules_rest_and_what_each_level_moves():
+    result = estimate(3)
+    result["provenance"] = {"prior": 0.83, "measured": 0.17}
+    result["total"] |= {"memory_bytes": 1e6, "cache_bytes": 5e6}
+    text = estimate_text(result)
+    assert "\njoules: modelled; 83 % of them rest on prior coefficients, 17 % on measured ones\n" in text
+    assert "3.00 MB moved (1.00 MB past the last cache, 5.00 MB to and from cores)" in text
+    assert "rest on" not in estimate_text(estimate(3))
+
+
 def test_ops_without_a_price_are_named():
     text = estimate_text(estimate(3, unpriced=20))
     assert "at least 3.00 J" in text

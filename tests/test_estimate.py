@@ -1,5 +1,7 @@
 """Estimates: totals are the weighted sums of their ops, and what has no price is named, or refused when asked."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,28 @@ def test_prices_are_those_of_the_cost_model():
     row = next(op for op in found["ops"] if op["id"] == "up_matmul")
     assert (row["kind"], row["target"], row["label"]) == ("matmul", "MatMul", "roofline")
     assert row["flops"] == 2 * 15 * 48 * 96
+
+
+def test_joules_say_on_what_they_rest(tmp_path):
+    found = of((SMALL, 0.3), (LARGE, 0.7), target="cpu")
+    assert found["provenance"] == {"prior": pytest.approx(1.0)}
+    device = load_device("cpu")
+    data = device.to_json()
+    data["coefficients"]["flop.float32"]["provenance"] = "measured"
+    data["coefficients"]["byte.cache"]["provenance"] = "measured"
+    mine = tmp_path / "mine.json"
+    mine.write_text(json.dumps(data))
+    found = of((SMALL, 1.0), target=mine)
+    total = found["total"]
+    measured = device.value("flop.float32") * total["flops"] + device.value("byte.cache") * total["cache_bytes"]
+    assert found["provenance"]["measured"] == pytest.approx(measured / total["joules"])
+    assert sum(found["provenance"].values()) == pytest.approx(1.0)
+
+
+def test_each_level_moves_what_the_tiles_ask_for():
+    found = of((SMALL, 1.0), target="h200")["total"]
+    assert found["cache_bytes"] == found["bytes"]  # all of it fits a core
+    assert 0 < found["memory_bytes"] < found["bytes"]  # weights only
 
 
 def test_what_has_no_price_is_named_and_priced_at_its_bytes():
