@@ -50,7 +50,7 @@ def fit_kernels(rows: Sequence[Row], *, draws: int = 100, seed: int = 0) -> tupl
             break
         try:
             found = _fit(rows, kernels, known, draws, seed)
-            known |= {kernel: found for kernel in kernels}
+            known |= dict.fromkeys(kernels, found)
         except InputError as fault:
             refused |= dict.fromkeys(kernels, str(fault))
         left -= kernels

@@ -10,13 +10,15 @@ import numpy as np
 from .microbenchmark_graph import Chain, Microbenchmark, repeats
 
 _MS = "com.microsoft::"
-_SIZES = (16, 2_000, 20_000, 120_000, 600_000, 2_500_000, 10_000_000)
-_FEW = (16, 20_000, 600_000, 5_000_000)
+_SIZES = (32, 2_000, 20_000, 120_000, 600_000, 2_500_000, 10_000_000)
+_FEW = (32, 20_000, 600_000, 5_000_000)
 _UNARY = {
-    "Relu": _FEW, "Clip": _FEW, "HardSigmoid": _FEW, "Sigmoid": _SIZES, "Tanh": _FEW, "Erf": _FEW, "Sqrt": _FEW, "Exp": _FEW,
-    "Neg": _FEW, "Reciprocal": _FEW, "Sin": _FEW[:3], "Cos": _FEW[:3], "Gelu": _SIZES, f"{_MS}QuickGelu": _FEW, "Abs": _FEW[:3], "Log": _FEW[:3],
-    "Identity": _FEW[:3], "LeakyRelu": _FEW[:3], "Softplus": _FEW[:3], "Elu": _FEW[:3], "Floor": _FEW[:3], "HardSwish": _FEW[:3],
-}  # fmt: skip
+    **dict.fromkeys(("Sigmoid", "Gelu"), _SIZES),
+    **dict.fromkeys(
+        ("Relu", "Clip", "HardSigmoid", "Tanh", "Erf", "Sqrt", "Exp", "Neg", "Reciprocal", f"{_MS}QuickGelu"), _FEW
+    ),
+    **dict.fromkeys(("Sin", "Cos", "Abs", "Log", "LeakyRelu", "Softplus", "Elu", "Floor", "HardSwish", "Identity"), _FEW[:3]),
+}
 _BINARY = {"Add": _SIZES, "Mul": _SIZES, "Sub": _FEW, "Div": _FEW, "Max": _FEW[:3], "Min": _FEW[:3]}
 # Rows, width.
 _ROWS = ((2, 128), (16, 320), (128, 320), (1024, 320), (512, 640), (2048, 640), (64, 1024), (4096, 768), (256, 4096))
@@ -119,8 +121,8 @@ def _compared(size: int) -> Iterator[Microbenchmark]:
         made[0] = chain.node("And", made[0], other)
     yield chain.done("compare", f"greater {size}", chain.node("Not", made[0]))
     chain = Chain()
-    x, y = chain.input(64, size // 16), chain.input(size // 16)
-    made = [chain.node("LessOrEqual", x, y) for _ in range(_count((4 * size,), 6))]
+    x, y = chain.input(16, size // 16), chain.input(size // 16)
+    made = [chain.node("LessOrEqual", x, y) for _ in range(_count((size,), 6))]
     for other in made[1:]:
         made[0] = chain.node("Or", made[0], other)
     yield chain.done("compare", f"less {size}", made[0])

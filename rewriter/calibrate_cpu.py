@@ -1,0 +1,152 @@
+"""`calibrate_cpu`: a profile of this machine whose seconds come from timed kernels, in under five minutes."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from ..cost_model.device import Coefficient, Device, load_device, unit_of
+from ..cost_model.errors import InputError
+from ..cost_model.fitted_profile import calibration_record
+from ..cost_model.kernel_fit import Row, fit_kernels, kernel_of
+from ..cost_model.kernel_times import TIME
+from ..cost_model.measurement import Measurement, split_hash
+from ..cost_model.time_table import machine_fingerprint
+from ..cost_model.timing import median_interval
+from .microbenchmarks import counted, microbenchmarks, timed
+from .part_file import PartFile
+
+RUNTIME = "onnxruntime"
+PASSES = 3
+MOST_SECONDS = 240.0
+"""After this long no further pass begins, so that the fit ends within five minutes."""
+
+HELD_OUT = ("bert", "llama", "convnet", "ocr", "voice")
+"""Families of whole models that judge the profile: none of them is ever fitted on."""
+
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_WHY = "Joules stay priors"
+
+
+def calibrate_cpu(out: Path, *, passes: int = PASSES, reason: str = "", progress: Any = print) -> dict[str, Any]:
+    """Time every microbenchmark `passes` times one after the other, fit the law of each kernel, and write the profile `out`.
+
+    A run that was stopped goes on from `out`.part if machine and versions are the same. Joules keep the generic profile's priors, for the
+    `reason` that the meter gives. Returns a summary. Raises InputError where the result cannot be written or nothing could be fitted.
+    """
+    base = with_caches(load_device("cpu"))
+    machine = {**machine_fingerprint(), "device": "cpu"}
+    part = PartFile(out, machine)
+    _time(part, base, passes)
+    rows = {name: row for name, row in part.rows.items() if row["seconds"]}
+    measurements = [_measurement(name, row, reason) for name, row in rows.items()]
+    families = sorted({row.family for row in measurements})
+    progress(
+        f"split {split_hash(families, HELD_OUT)}: fitted on microbenchmarks of {len(families)} kernels, judged on {', '.join(HELD_OUT)}"
+    )
+    fits, refused = fit_kernels([Row(name, row["kernels"], statistics.median(row["seconds"])) for name, row in rows.items()])
+    if not fits:
+        raise InputError("No kernel could be fitted; run szilard calibrate again on a quiet machine.")
+    table = dict(base.coefficients)
+    for kernel, found in fits.items():
+        source = (
+            f"Measured: {found.rows} microbenchmarks of onnxruntime's {kernel} on this machine, median error of the fit "
+            f"{found.residual:.0%}, condition {found.condition:.1f}."
+        )
+        for key, estimate in found.coefficients.items():
+            if kernel_of(key) == kernel:
+                name = f"{TIME}.{RUNTIME}.{key}"
+                low, high = min(estimate.low, estimate.value), max(estimate.high, estimate.value)
+                table[name] = Coefficient(estimate.value, unit_of(name) or "", low, high, "measured", source)
+    record = calibration_record(
+        measurements, {f"seconds of {kernel}": found for kernel, found in fits.items()}, HELD_OUT,
+        datetime.now(UTC).isoformat(timespec="seconds"), machine,
+    )  # fmt: skip
+    device = replace(base, name=re.sub(r"\W+", "_", out.stem), notes=_notes(machine), coefficients=table, calibration=record)
+    write_profile(device, out)
+    part.remove()
+    residual = statistics.median(found.residual for found in fits.values())
+    return {
+        "profile": str(out), "device": device.name, "kernels": len(fits), "refused": refused, "rows": len(rows),
+        "median_error": residual, "split_hash": record["split_hash"], "joules": reason or _WHY,
+    }  # fmt: skip
+
+
+def _time(part: PartFile, base: Device, passes: int) -> None:
+    began, number = time.monotonic(), sum(1 for _ in microbenchmarks())
+    done = min((len(row["seconds"]) for row in part.rows.values()), default=0) if len(part.rows) == number else 0
+    try:
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task(
+                "timing kernels", total=passes * number, completed=sum(len(r["seconds"]) for r in part.rows.values())
+            )
+            for lap in range(done, passes):
+                if lap and time.monotonic() - began > MOST_SECONDS * lap / (lap + 1):
+                    break
+                for benchmark in microbenchmarks():
+                    row = part.rows.get(name := f"{benchmark.kernel}: {benchmark.name}") or {
+                        **counted(benchmark, base),
+                        "seconds": [],
+                    }
+                    if len(row["seconds"]) <= lap:
+                        part.put(name, {**row, "seconds": [*row["seconds"], timed(benchmark)]})
+                        bar.advance(task)
+    finally:
+        part.write()
+
+
+def _measurement(name: str, row: Mapping[str, Any], reason: str) -> Measurement:
+    seconds = statistics.median(row["seconds"])
+    low, high = median_interval(row["seconds"])
+    family = name.partition(":")[0]
+    return Measurement(
+        name, family, "op", row["work"], seconds, low, high, None, None, None, "unavailable", device="cpu", reason=reason
+    )  # fmt: skip
+
+
+def with_caches(device: Device, folder: Path = _CACHES) -> Device:
+    """The profile with the sizes of this machine's caches as the operating system reports them; unchanged where it reports none."""
+    sizes: dict[int, float] = {}
+    for cache in sorted(folder.glob("index*")):
+        try:
+            level, kind = int((cache / "level").read_text()), (cache / "type").read_text().strip()
+            size, sharing = (cache / "size").read_text().strip(), (cache / "shared_cpu_list").read_text().strip()
+        except (OSError, ValueError):
+            continue
+        if kind != "Instruction" and re.fullmatch(r"\d+[KMG]", size):
+            # A cache that each core has for itself counts once for every core at hand.
+            cores = int(machine_fingerprint()["cores"]) if re.fullmatch(r"\d+", sharing) else 1
+            sizes[level] = int(size[:-1]) * {"K": 2**10, "M": 2**20, "G": 2**30}[size[-1]] * cores
+    if 2 not in sizes:
+        return device
+    source = "The operating system reports it for this machine."
+    found = {"capacity.near": sizes[2], "capacity.cache": max(sizes.values())}
+    table = {key: Coefficient(size, "B", size, size, "datasheet", source) for key, size in found.items()}
+    return replace(device, coefficients={**device.coefficients, **table})
+
+
+def write_profile(device: Device, out: Path) -> None:
+    """The profile as JSON in one rename. Raises InputError where it cannot be written."""
+    beside = out.with_name(f"{out.name}.new")
+    try:
+        beside.write_text(json.dumps(device.to_json(), indent=1) + "\n", encoding="utf-8")
+        beside.replace(out)
+    except OSError as fault:
+        raise InputError(f"The profile {out} cannot be written: {fault.strerror or fault}.") from fault
+
+
+def _notes(machine: Mapping[str, str]) -> str:
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, onnxruntime {machine.get(RUNTIME) or machine.get('onnxruntime-gpu', '')} on the CPU. "
+        "Seconds of kernels were measured by szilard calibrate; energies are those of the generic cpu profile."
+    )
