@@ -58,8 +58,11 @@ def measure_idle(
     `Meter.energies`. Never fails for a counter: the label is then "unavailable".
     """
     counter, clock = meter.counter, meter.clock
-    if counter is None or meter.status == "unavailable":
-        return IdleStates(None, None, None, "unavailable", meter.reason)
+    if counter is None:
+        reason = (
+            meter.reason if meter.status == "unavailable" else "A recording holds no idle states; measure them on the device."
+        )
+        return IdleStates(None, None, None, "unavailable", reason)
 
     def state(load: Load) -> IdlePower:
         insist(counter.sensors())

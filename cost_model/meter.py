@@ -86,7 +86,7 @@ class Meter:
         Never fails for a counter: where it is missing, split, shared, hot, frozen, reset or not permitted, every reading is labelled
         "unavailable", with the reason. What a run raises is not caught. Raises ValueError for no runs.
         """
-        if self.counter is None or self.status == "unavailable":
+        if self.counter is None:
             return {name: EnergyReading("unavailable", self.reason) for name in runs}
         effort = Effort(half_width, least_seconds, most_seconds, warm_seconds, settle_seconds, sensor_error, idle_watts)
         try:

@@ -147,6 +147,14 @@ def test_a_state_that_comes_during_the_work_ends_it(state, words):
     assert card.now() < 5.0
 
 
+def test_a_card_that_is_shared_by_now_is_given_no_work():
+    card = SimulatedCard()
+    meter = SimulatedMeter(card)
+    card.traits = replace(card.traits, sensors=Sensors(others=(41,)))
+    assert "process 41," in meter.energy(card.load("a", SHAPE), **QUICK).reason
+    assert card.now() == 0.0
+
+
 def test_what_a_run_raises_is_not_swallowed():
     def broken():
         raise KeyError("weights")

@@ -41,3 +41,6 @@ def test_a_counter_that_fails_leaves_no_states():
     assert split.label == "unavailable"
     assert "MIG" in split.reason
     assert measure_idle(Meter("unavailable", "No counter.")).reason == "No counter."
+    recorded = measure_idle(Meter("replayed", "Joules are those recorded."))
+    assert recorded.label == "unavailable"
+    assert "recording" in recorded.reason
