@@ -1,11 +1,13 @@
 """Tests of kernels/spectral_attention/crossover.py: the refusal's sentence, and that its counts are those of the real operator."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
+from szilard.cost_model.counts import count
 from szilard.cost_model.counts_traffic import SILENT
 from szilard.cost_model.device import device_names, load_device
 from szilard.cost_model.price import price_net
@@ -111,12 +113,23 @@ def test_the_stages_are_those_of_the_onnx_body(length):
     real = price_net(net, CPU).total
     bare = replace(CPU, kind="cuda")
     assert costs(site(length), length, bare)[1] == pytest.approx(real.joules, rel=0.15)
+    products = Counter(nest for _, counts in sparse_stages(site(length), length) for nest in counts.nests)
+    assert products == Counter(nest for op in net.ops.values() for nest in count(op, net).nests)
     launches = sum(counts.launches for _, counts in sparse_stages(site(length), length))
     assert launches == pytest.approx(len(net.ops), rel=0.2)
     assert sum(op.kind not in SILENT for op in net.ops.values()) <= launches
     for kind in ("topk", "argmax", "softmax", "pad"):
         modelled = sum(found == kind for found, _ in sparse_stages(site(length), length))
         assert modelled == sum(op.kind == kind for op in net.ops.values())
+
+
+@pytest.mark.parametrize("name", device_names())
+def test_dense_attention_reads_its_keys_again_where_a_core_does_not_hold_them(name):
+    device = load_device(name)
+    vast = device.with_values({"capacity.core": 1e12, "capacity.cache": 1e12})
+    bare = vast.with_values({"capacity.cache": device.value("capacity.cache")})
+    assert costs(site(32768), 32768, device)[0] > costs(site(32768), 32768, bare)[0]
+    assert costs(site(64), 64, device)[0] == costs(site(64), 64, bare)[0]
 
 
 def test_budgets_and_leaves():

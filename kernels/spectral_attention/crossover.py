@@ -8,11 +8,13 @@ from types import MappingProxyType
 
 from ...cost_model.counts import Counts
 from ...cost_model.counts_flops import WEIGHT
+from ...cost_model.counts_nests import LEAST_PARTIAL, Nests
 from ...cost_model.counts_traffic import item_bytes
 from ...cost_model.device import Device
 from ...cost_model.net import Net
 from ...cost_model.price import price_counts
 from ...cost_model.sites import AttentionSite
+from ...cost_model.tile_reuse import Product, Scores
 
 TILE = 64
 DENSITY = 0.12
@@ -162,29 +164,46 @@ def _joules(stages: Iterable[Stage], device: Device, slower: Mapping[str, float]
 
 
 def _stage(
-    kind: str, flops: dict[str, float], read: Iterable[float], written: float, weights: float = 0.0, launches: int = 1
+    kind: str,
+    flops: dict[str, float],
+    read: Iterable[float],
+    written: float,
+    weights: float = 0.0,
+    launches: int = 1,
+    nests: Nests = (),
 ) -> Stage:
     """One operator: `read` and `written` bytes of activations, `weights` bytes of constants."""
     read = tuple(read)
-    return kind, Counts(flops, sum(read) + weights, written, (*read, written), launches=launches)
+    return kind, Counts(flops, sum(read) + weights, written, (*read, written), launches=launches, nests=nests)
+
+
+def _matmul(
+    dtype: str, batch: int, rows: int, inner: int, columns: int, read: Iterable[float], written: float, weights: float = 0.0
+) -> Stage:
+    """`batch` products [rows, inner] x [inner, columns] of a dtype."""
+    item = item_bytes(dtype) or 4.0
+    nest = Product(batch, rows, inner, columns, item, item, max(LEAST_PARTIAL, item))
+    return _stage("matmul", {f"{dtype}.tensor": 2.0 * batch * rows * inner * columns}, read, written, weights, nests=(nest,))
 
 
 def _dense(site: AttentionSite, length: int) -> tuple[list[Stage], list[Stage]]:
     """One fused kernel; and product, softmax, product."""
-    kind, matrix, item = site.dtype, f"{site.dtype}.tensor", item_bytes(site.dtype) or 4.0
+    kind, item, width = site.dtype, item_bytes(site.dtype) or 4.0, site.head_dim
     groups = site.batch * site.heads
-    rows, scores = groups * length * site.head_dim * item, float(groups) * length * length
-    product, weigh = {matrix: 2 * scores * site.head_dim}, {kind: WEIGHT["softmax"] * scores}
-    fused = _stage("attention", {matrix: 4 * scores * site.head_dim, **weigh}, [rows] * 3, rows)
-    first = _stage("matmul", product, [rows, rows], scores * item)
-    last = _stage("matmul", product, [scores * item, rows], rows)
+    rows, scores = groups * length * width * item, float(groups) * length * length
+    weigh = {kind: WEIGHT["softmax"] * scores}
+    nest = Scores(groups, length, length, width, width, item, item, max(LEAST_PARTIAL, item))
+    fused = _stage("attention", {f"{kind}.tensor": 4 * scores * width, **weigh}, [rows] * 3, rows, nests=(nest,))
+    first = _matmul(kind, groups, length, width, length, [rows, rows], scores * item)
+    last = _matmul(kind, groups, length, length, width, [scores * item, rows], rows)
     return [fused], [first, _stage("softmax", weigh, [scores * item], scores * item), last]
 
 
 def sparse_stages(site: AttentionSite, length: int, tile: int = TILE, density: float = DENSITY) -> list[Stage]:
     """Every operator of the sparse form at `length` queries and keys as (kind, counts), in the order of `onnx_body.py`."""
-    kind, matrix, item = site.dtype, f"{site.dtype}.tensor", item_bytes(site.dtype) or 4.0
-    groups, width = float(site.batch * site.heads), site.head_dim
+    kind, item = site.dtype, item_bytes(site.dtype) or 4.0
+    heads, width = site.batch * site.heads, site.head_dim
+    groups = float(heads)
     tiles, leaves = tiles_for(length, tile), leaves_for(length, tile)
     columns = min(tiles, budget_for(length, tile, density)) * tile + tiles
     rows, places, means = groups * length * width * item, groups * length * INDEX, groups * tiles * width * item
@@ -196,7 +215,7 @@ def sparse_stages(site: AttentionSite, length: int, tile: int = TILE, density: f
         return [_stage("add", {dtype: elements}, [elements * size], elements * size)] * count
 
     assign = [
-        _stage("matmul", {matrix: 2 * near * width}, [rows], near * item, weights=site.heads * leaves * width * item),
+        _matmul(kind, heads, length, width, leaves, [rows], near * item, weights=site.heads * leaves * width * item),
         *elementwise(1, near, item),
         _stage("argmax", {kind: near}, [near * item], places),
         *elementwise(2, groups * length, INDEX, "int32"),
@@ -206,22 +225,21 @@ def sparse_stages(site: AttentionSite, length: int, tile: int = TILE, density: f
     order = [_stage("gather", {}, [rows, places], rows), _stage("pad", {}, [rows], rows)]
     mean = [_stage("reduce_sum", {kind: rows / item}, [rows], means), *elementwise(1, means / item, item)]
     score = [
-        _stage("matmul", {matrix: 2 * between * width}, [means, rows], between * item),
+        _matmul(kind, heads, tiles, width, tiles * tile, [means, rows], between * item),
         *elementwise(1, between, item),
         _stage("reduce_sum", {kind: between}, [between * item], pairs * item),
-        _stage("matmul", {matrix: 2 * pairs * width}, [means, means], pairs * item),
+        _matmul(kind, heads, tiles, width, tiles, [means, means], pairs * item),
         *elementwise(9, pairs, item),
         _stage("topk", {kind: pairs * log2(max(tiles, 2))}, [pairs * item], wide / tile * (item + INDEX)),
     ]
     choose = [*elementwise(4, wide, INDEX, "int32"), *elementwise(4, wide, item)]
     tables = [_stage("concat", {}, [rows, means], table), _stage("gather", {}, [min(table, taken), wide * INDEX], taken)] * 2
-    product = {matrix: 2 * scores * width}
     attend = [
         *elementwise(1, rows / item, item),
-        _stage("matmul", product, [rows, taken], scores * item),
+        _matmul(kind, heads * tiles, tile, width, columns, [rows, taken], scores * item),
         _stage("add", {kind: scores}, [scores * item, wide * item], scores * item),
         _stage("softmax", {kind: WEIGHT["softmax"] * scores}, [scores * item], scores * item),
-        _stage("matmul", product, [scores * item, taken], rows),
+        _matmul(kind, heads * tiles, tile, columns, width, [scores * item, taken], rows),
     ]
     back = [*elementwise(3, groups * length, INDEX, "int32"), order[0]]
     small = _stage("identity", {}, [], 0.0, launches=SMALL_OPS)
