@@ -19,8 +19,9 @@ _MARKDOWN = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "
 def write_report(folder: Path, report: Mapping[str, Any], plan: Plan) -> None:
     """Write report.json, report.md and report.html into `folder`.
 
-    `report` is the report.json contract (joules [J] and seconds [s] per call of the workload, errors as relative squared error). Two
-    additions are shown where present: report["joules"]["terms"] = {"before": {term: J}, "after": {term: J}} and
+    `report` is the report.json contract (joules [J] and seconds [s] per call of the workload, errors as relative squared error). Three
+    additions are shown where present: report["joules"]["terms"] = {"before": {term: J}, "after": {term: J}},
+    report["joules"]["provenance"] = {provenance: share of the joules before} and
     report["seconds"]["predicted"] = {"before": s, "after": s}.
     """
     view = report_view(plain(report), plan)

@@ -9,6 +9,7 @@ from ..cost_model.cpu_features import products_saturate
 from ..cost_model.meter import open_meter
 from ..cost_model.plan import Plan
 from ..cost_model.program import Program
+from ..cost_model.provenance import provenance_shares
 from .optimise import Optimised, Request
 from .workload import described
 
@@ -31,6 +32,7 @@ def build_report(
     floors = [(phase.weight, shipped.before[phase.name].total) for phase in request.workload.phases]
     kinds = [site_kind for choice in shipped.choices for site_kind in [choice.kind] * len(choice.sites)]
     joules = dict(totals[shipped.backend.runtime]["joules"])
+    joules["provenance"] = provenance_shares(floors, request.device)
     meter = open_meter(request.device.kind)
     joules["unavailable"] = (
         meter.reason

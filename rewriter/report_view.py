@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..cost_model.plan import Plan
+from ..cost_model.provenance import provenance_clause
 from .quantity import change, number, quantity
 from .report_choices import choice_groups
 
@@ -142,11 +143,14 @@ def _terms(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _floors(report: Mapping[str, Any]) -> str:
-    """The floors, and why joules were not measured, in sentences."""
+    """The floors, on what modelled joules rest, and why joules were not measured, in sentences."""
     floors = report.get("floors", {})
     landauer, moved = quantity(floors.get("landauer_joules"), "J"), quantity(floors.get("io_bytes"), "B")
     missing = report.get("joules", {}).get("unavailable")
     why = f" Joules were not measured: {missing}" if missing else ""
+    rest = provenance_clause(report.get("joules", {}).get("provenance") or {})
+    if rest:
+        why += f" Joules before the rewrite are modelled; {rest}."
     floor = f"No machine can do this work below {landauer} (Landauer) or by moving fewer than {moved}"
     return f"{floor}; floors never decide anything here.{why}"
 

@@ -61,6 +61,13 @@ def test_two_runtimes_have_rows_of_their_own():
     ]
 
 
+def test_it_says_on_what_the_joules_rest():
+    joules = {**REPORT["joules"], "provenance": {"prior": 0.9, "measured": 0.1}}
+    said = "Joules before the rewrite are modelled; 90 % of them rest on prior coefficients, 10 % on measured ones."
+    assert said in report_view({**REPORT, "joules": joules}, plan())["floors"]
+    assert "rest on" not in report_view(REPORT, plan())["floors"]
+
+
 def test_why_joules_were_not_measured_is_said():
     joules = {"before": 4.0, "after": 2.5, "unavailable": "There is no counter."}
     assert "Joules were not measured: There is no counter." in report_view({**REPORT, "joules": joules}, plan())["floors"]
