@@ -1,4 +1,4 @@
-"""The interval of a saving: joules before less joules after, with the coefficients of the device drawn jointly.
+"""Intervals of prices, and of a saving: joules before less joules after, with the coefficients of the device drawn jointly.
 
 Two prices may each be uncertain by a factor of two and their difference still be sure, since both are wrong in the same direction.
 """
@@ -26,23 +26,44 @@ def saving_interval(before: Cost, after: Cost, device: Device, draws: int = DRAW
     Each coefficient is lognormal with its `low` and `high` as 5 % and 95 % quantiles, cut off there, and a draw is used for both
     sides. Roofline seconds are drawn with the coefficients that bound them; given seconds stand. The same arguments give the same numbers.
     """
-    difference = _joules(before, device, draws, seed) - _joules(after, device, draws, seed)
-    low, high = np.quantile(difference, (0.05, 0.95))
+    return _middle(_joules(before, device, draws, seed) - _joules(after, device, draws, seed))
+
+
+def joules_interval(cost: Cost, device: Device, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+    """The 5 % and 95 % quantiles of the joules of `cost` [J], with coefficients drawn as for `saving_interval`."""
+    return _middle(_joules(cost, device, draws, seed))
+
+
+def seconds_interval(cost: Cost, device: Device, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+    """The 5 % and 95 % quantiles of the seconds of `cost` [s], likewise; given seconds have no width."""
+    drawn = _drawn(device, draws, seed)
+    parts = (spent * _slower(bound, device, drawn) for bound, spent in cost.seconds_by_bound.items() if spent)
+    return _middle(sum(parts, np.zeros(draws)))
+
+
+def _middle(drawn: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(drawn, (0.05, 0.95))
     return float(low), float(high)
 
 
-def _joules(cost: Cost, device: Device, draws: int, seed: int) -> np.ndarray:
+def _drawn(device: Device, draws: int, seed: int) -> Callable[[str], np.ndarray]:
     def drawn(key: str) -> np.ndarray:
         coefficient = device.coefficients[key]
         return _lognormal(coefficient.value, coefficient.low, coefficient.high, draws, f"{seed}:{key}")
 
+    return drawn
+
+
+def _joules(cost: Cost, device: Device, draws: int, seed: int) -> np.ndarray:
+    drawn = _drawn(device, draws, seed)
     joules = cost.launches * drawn("launch")
     for dtype, flops in cost.flops_by_dtype.items():
         joules = joules + flops * drawn(f"flop.{dtype}")
     for level, size in cost.bytes_by_level.items():
         joules = joules + size * drawn("link" if level == "link" else f"byte.{level}")
     for bound, spent in cost.seconds_by_bound.items():
-        joules = joules + drawn("static") * spent * _slower(bound, device, drawn)
+        if spent:  # a coefficient that was fitted to zero has no relative spread
+            joules = joules + drawn("static") * spent * _slower(bound, device, drawn)
     return joules
 
 

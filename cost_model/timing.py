@@ -25,12 +25,17 @@ class Timing:
 
 
 def measure_interleaved(
-    callables: Mapping[str, Callable[[], object]], rounds: int = 15, min_seconds: float = 0.01, warmups: int = 2
+    callables: Mapping[str, Callable[[], object]],
+    rounds: int = 15,
+    min_seconds: float = 0.01,
+    warmups: int = 2,
+    synchronise: Callable[[], object] | None = None,
 ) -> dict[str, Timing]:
     """Seconds of each callable, all measured in turn in one run, so that a drift of the machine favours none.
 
     Each is called `warmups` times first. The order is reversed in every other round (ABBA). A sample is the mean of as many calls as
-    last `min_seconds`, so that the timer's own resolution does not show. Raises ValueError for no rounds.
+    last `min_seconds`, so that the timer's own resolution does not show; `synchronise` waits for work that these calls only queue
+    (torch.cuda.synchronize), once behind all of them. Raises ValueError for no rounds.
     """
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
@@ -38,11 +43,11 @@ def measure_interleaved(
     for name, run in callables.items():
         for _ in range(warmups):
             run()
-        repeats[name] = max(1, math.ceil(min_seconds / max(_seconds(run, 1), 1e-7)))
+        repeats[name] = max(1, math.ceil(min_seconds / max(_seconds(run, 1, synchronise), 1e-7)))
     samples: dict[str, list[float]] = {name: [] for name in callables}
     for turn in range(rounds):
         for name in list(callables) if turn % 2 == 0 else list(callables)[::-1]:
-            samples[name].append(_seconds(callables[name], repeats[name]))
+            samples[name].append(_seconds(callables[name], repeats[name], synchronise))
     return {name: timing_of(found) for name, found in samples.items()}
 
 
@@ -85,8 +90,11 @@ def ratio_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float
     return statistics.median(ratios), low, high
 
 
-def _seconds(run: Callable[[], object], repeats: int) -> float:
+def _seconds(run: Callable[[], object], repeats: int, synchronise: Callable[[], object] | None) -> float:
+    wait = synchronise or (lambda: None)
+    wait()
     began = time.perf_counter()
     for _ in range(repeats):
         run()
+    wait()
     return (time.perf_counter() - began) / repeats

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from szilard.cost_model.counts import Counts
 from szilard.cost_model.device import device_names, load_device
 from szilard.cost_model.price import price_counts
-from szilard.cost_model.saving import saving_interval
+from szilard.cost_model.saving import joules_interval, saving_interval, seconds_interval
 from szilard.cost_model.tile_reuse import Product
 
 CPU = load_device("cpu")
@@ -138,3 +138,22 @@ def test_seconds_of_a_measured_kernel_grow_with_their_coefficient():
     low, high = saving_interval(before, after, sure)
     assert low == pytest.approx(0.5 * static.value, rel=0.03)
     assert high == pytest.approx(4 * static.value, rel=0.03)
+
+
+def test_intervals_of_a_price_are_those_of_the_coefficients_that_set_it():
+    launches = price_counts(Counts(launches=1000), CPU, "add")
+    law, static = (CPU.coefficients[key] for key in ("launch_seconds", "static"))
+    low, high = seconds_interval(launches, CPU)
+    assert low == pytest.approx(1000 * law.low, rel=0.05)
+    assert high == pytest.approx(1000 * law.high, rel=0.05)
+    idle = price_counts(Counts(), CPU, "add", 2.0)
+    assert seconds_interval(idle, CPU) == pytest.approx((2.0, 2.0))
+    assert joules_interval(idle, CPU) == pytest.approx((2 * static.low, 2 * static.high), rel=0.05)
+
+
+def test_a_coefficient_that_is_zero_adds_no_width():
+    key = "time.onnxruntime.neg.call"
+    zero = replace(CPU, coefficients={**CPU.coefficients, key: replace(CPU.coefficients["launch"], value=0.0, low=0.0)})
+    one = price_counts(Counts(), zero, "neg", {key: 0.0}, "table")
+    assert seconds_interval(one, zero) == (0.0, 0.0)
+    assert joules_interval(one, zero) == (0.0, 0.0)

@@ -44,6 +44,18 @@ def test_fast_callables_are_batched_and_still_give_seconds_of_one_call(clock):
     assert clock.calls.count("s") == 3 + 4
 
 
+def test_work_that_is_only_queued_is_waited_for(clock):
+    queued = []
+
+    def synchronise():
+        clock.now += sum(queued)
+        queued.clear()
+
+    found = measure_interleaved({"card": lambda: queued.append(0.25)}, rounds=3, min_seconds=1.0, synchronise=synchronise)
+    assert found["card"].samples == (0.25,) * 3
+    assert not queued
+
+
 def test_drift_favours_neither_side(clock):
     def drifting(name):
         def run():
