@@ -24,8 +24,8 @@ def joules_by_provenance(cost: Cost, device: Device) -> dict[str, float]:
         **{level if level == "link" else f"byte.{level}": size for level, size in cost.bytes_by_level.items()},
         "launch": float(cost.launches),
     }
-    spent = [((key,), device.value(key) * work) for key, work in energies.items() if work]
-    drawn = tuple(key for (key,), _ in spent)
+    drawn = tuple(key for key, work in energies.items() if work)
+    spent: list[tuple[tuple[str, ...], float]] = [((key,), device.value(key) * energies[key]) for key in drawn]
     for bound, seconds in cost.seconds_by_bound.items():
         keys = () if bound == GIVEN else (bound, *drawn) if bound == "power_limit" else tuple(bound.split(" "))
         spent.append((("static", *keys), device.value("static") * seconds))

@@ -1,7 +1,8 @@
 """Traffic of the best tiling: the bytes that a loop nest moves beyond its compulsory ones when its operands do not fit a fast memory.
 
 Each figure belongs to a schedule that exists, the best over all integer tiles of a few classical loop orders. So traffic is never below
-an I/O lower bound, never grows with the memory, and is compulsory once the operands fit. Partial sums are held in at least 32 bits.
+an I/O lower bound, never grows with the memory, and is compulsory once the operands fit. Where not even the smallest tile fits, it is
+taken all the same.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Window:
     def _weights_stay(self, fast: float) -> float:
         spans = self._span(np.array([self.extent[0]]), np.array([self.extent[2]]))
         row = spans[1] * spans[2]
-        line = float((self.kernel[0] - 1) * row[0] + (self.kernel[1] - 1) * spans[2][0] + self.kernel[2])
+        line = float(((self.kernel[0] - 1) * row + (self.kernel[1] - 1) * spans[2] + self.kernel[2])[0])
         channels = (fast - self.inputs * line * self.input) / (self.inputs * self.taps * self.weight + self.partial)
         return self.read * float(again(self.outputs, channels))
 
@@ -106,7 +107,8 @@ class Window:
 
     def _span(self, h: Array, w: Array) -> list[Array]:
         """Input elements that a tile of h x middle x w outputs touches, by axis."""
-        return [(n - 1) * s + k for n, s, k in zip((h, self.extent[1], w), self.step, self.kernel, strict=True)]
+        tile = (h, np.full_like(h, self.extent[1]), w)
+        return [(n - 1) * s + k for n, s, k in zip(tile, self.step, self.kernel, strict=True)]
 
     def _touched(self, axis: int, tile: Array) -> Array:
         """Input elements along an axis that all tiles touch together, over those there are: windows of neighbours overlap."""
