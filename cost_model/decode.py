@@ -104,6 +104,28 @@ def mixing_op(short: Net, long: Net) -> Op | None:
     return next((op for op in mixing if any(_differing(short, long, name) for name in op.inputs if name)), None)
 
 
+def position_rows(net: Net) -> int | None:
+    """The most positions that the tables of learned positions hold: those whose rows are chosen by shapes alone, not by what the inputs
+    hold. None without such a table."""
+    tables = [op for op in net.ops.values() if op.kind in ("embedding", "gather") and net.values[op.inputs[0]].constant]
+    shapes = [net.shape(op.inputs[0]) or () for op in tables if not _reads_inputs(net, op.inputs[1])]
+    return min((shape[0] for shape in shapes if len(shape) == 2), default=None)
+
+
+def _reads_inputs(net: Net, name: str) -> bool:
+    waiting, seen = [name], {name}
+    while waiting:
+        value = waiting.pop()
+        if value in net.inputs:
+            return True
+        op = net.producer(value)
+        if op is not None and op.kind not in ("shape", "sym"):
+            new = [operand for operand in op.inputs if operand and operand not in seen]
+            waiting += new
+            seen.update(new)
+    return False
+
+
 def _cached(operand: Value, rows: Value, name: str, axis: int, positions: int) -> Value:
     """The cache in the layout of the operand it replaces, with the heads of the rows that are kept."""
     sizes = list(operand.shape or ())

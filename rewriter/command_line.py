@@ -14,11 +14,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from .command_line_calibrate import calibrate
 from .command_line_estimate import devices, doctor, estimate
 from .command_line_measure import compare, measure
 from .command_line_options import DEBUG
 from .command_line_output import remember_interrupt, report_fault
 from .command_line_rewrite import explain, rewrite
+from .command_line_serve import serve_limits
 from .command_line_validate import validate_model
 
 # typer brings its own copy of click since 0.26 and used the real one before; this is the base class of usage errors in either.
@@ -69,7 +71,9 @@ for _command in (rewrite, estimate, measure, compare, explain):
     app.command()(_command)
 app.add_typer(devices, name="devices")
 app.command()(doctor)
+app.command()(calibrate)
 app.command()(validate_model)
+app.command()(serve_limits)
 
 
 def main() -> None:

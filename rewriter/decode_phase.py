@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..cost_model import kinds
-from ..cost_model.decode import Cache, decode_net, find_caches, mixing_op
+from ..cost_model.decode import Cache, decode_net, find_caches, mixing_op, position_rows
 from ..cost_model.errors import InputError
 from ..cost_model.net import Net, Op
 from ..cost_model.plan import Phase
@@ -60,6 +60,9 @@ def decoder(program: Program, backend: Backend, graph: Any, phase: Phase) -> Dec
     mixing = mixing_op(short, long)
     if mixing is not None:
         raise InputError(f"{said}: {mixing.kind} {mixing.id} mixes positions too, and keeps a state that is not known.")
+    rows = position_rows(long)
+    if rows is not None and rows < phase.context + new:
+        raise InputError(f"{said}: its table of positions has {rows} rows.")
     wide = max(length, min(phase.context + new, LONGEST_MASK[program.runtime]))
     net = backend.view(graph, _shapes(program, phase, wide))
     seen: dict[str, int] = {}

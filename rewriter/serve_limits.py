@@ -1,0 +1,224 @@
+"""`serve_limits`: the batch at which a traced decoder costs the fewest joules a token, within memory, a latency and an arrival rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..cost_model.continuous_batching import gathered_batch, largest_arrivals, occupancy
+from ..cost_model.cost import Cost
+from ..cost_model.decode import cache_bytes
+from ..cost_model.device import Device, load_device
+from ..cost_model.errors import InputError
+from ..cost_model.net import Net
+from ..cost_model.plan import Phase, Workload
+from ..cost_model.price import price_net
+from ..cost_model.provenance import provenance_shares
+from ..cost_model.serving import (
+    OperatingPoint,
+    cheapest,
+    doubling,
+    heuristic_batch,
+    largest_batch,
+    largest_within,
+    operating_point,
+    spill_batches,
+)
+from ..cost_model.transformer import (
+    DecoderShape,
+    TrainingRun,
+    decoder_shape,
+    inference_energy,
+    printed_inference_energy,
+    printed_training_energy,
+    training_energy,
+    weight_bytes,
+)
+from .backend import Backend
+from .backend_onnx import OnnxBackend
+from .decode_phase import Decoder, decoder
+from .load import load
+from .workload import workload_for
+
+FORMAT = 1
+TOKENS = 256
+OVERHEAD = 0.1
+"""The share of memory that is neither weights nor caches unless told: what vLLM leaves by default (gpu_memory_utilization 0.9)."""
+
+NOTES = (
+    "Decode steps only: what a request's prefill costs is what `szilard estimate --shape 1xLENGTH` says.",
+    "Every step is priced at this context, and as the ops of the trace: a serving engine's own kernels are fewer and larger.",
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user wants to know, checked. `latency` [s] a token and `arrivals` [1/s] are None where they are no limit; `tokens` are those
+    of a request; `memory` and `overhead` [B] are None for the device's own and a tenth of it."""
+
+    context: int
+    latency: float | None = None
+    arrivals: float | None = None
+    tokens: int = TOKENS
+    memory: float | None = None
+    overhead: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.context < 1:
+            raise InputError(
+                f"--context {self.context} is no context; give the positions in the cache, a whole number above zero."
+            )
+        for name in ("latency", "arrivals", "tokens", "memory"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"--{name} {value:g} is no limit; give a number above zero.")
+        if self.overhead is not None and not 0 <= self.overhead < math.inf:
+            raise InputError(f"--overhead {self.overhead:g} is no amount of memory; give bytes, zero or more.")
+
+
+@dataclass
+class Prices:
+    """Operating points by batch, each priced once."""
+
+    decoder: Decoder
+    device: Device
+    shapes: Callable[[int], Mapping[str, tuple[int, ...]]]
+    known: dict[int, OperatingPoint] = field(default_factory=dict)
+    costs: dict[int, Cost] = field(default_factory=dict)
+
+    def net(self, batch: int) -> Net:
+        """The net of one step."""
+        return self.decoder.net(self.shapes(batch))
+
+    def __call__(self, batch: int) -> OperatingPoint:
+        """The point of a batch."""
+        if batch not in self.known:
+            net = self.net(batch)
+            self.costs[batch] = price_net(net, self.device).total
+            self.known[batch] = operating_point(batch, net, self.costs[batch])
+        return self.known[batch]
+
+
+def serve_limits(
+    model: Any, *, target: str | Path, asked: Asked, task: str | None = None, progress: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """The batches at which `model` can be served on `target`: {"memory", "batches", "points", "paper", "arrivals", ...} in J, s and B, all
+    modelled. Raises InputError for a model that is no causal decoder, weights that do not fit, a latency that one sequence misses, and
+    arrivals that the device cannot serve.
+    """
+    device = load_device(target)
+    memory = asked.memory or device.values.get("capacity.memory")
+    if memory is None:
+        raise InputError(f"The device profile {device.name} does not say how much memory it has; give --memory BYTES.")
+    program = load(model, task=task or ("causal-lm" if str(model).startswith("hf:") else None)).program
+    backend: Backend
+    if program.runtime == "torch":
+        from .backend_torch import TorchBackend
+
+        backend = TorchBackend(program)
+    else:
+        backend = OnnxBackend(program.sample)
+
+    def phase(batch: int) -> Phase:
+        one = Phase(f"{batch}x1@{asked.context}", {"*": (batch, 1)}, 1.0, asked.context)
+        return workload_for(program, Workload((one,))).phases[0]
+
+    prices = Prices(decoder(program, backend, program.graph, phase(1)), device, lambda batch: phase(batch).shapes)
+    caches, one = prices.decoder.caches, prices.net(1)
+    shape, weights = decoder_shape(one, caches), weight_bytes(one, caches)
+    overhead = OVERHEAD * memory if asked.overhead is None else asked.overhead
+    fits = largest_batch(memory, weights, overhead, cache_bytes(caches))
+    progress(f"pricing batches of up to {fits}")
+    limit = fits if asked.latency is None else largest_within(prices, fits, asked.latency)
+    if not limit:
+        raise InputError(
+            f"One sequence alone takes {prices(1).seconds:.3g} s a token on {device.name} (modelled), longer than --latency "
+            f"{asked.latency:g}; give a longer one, or a faster --target."
+        )
+    best = cheapest(prices, limit, spill_batches(one, device))
+    table = [prices(batch) for batch in sorted({*doubling(fits), limit, best.batch})]
+    within = [point for batch, point in sorted(prices.known.items()) if batch <= limit]
+    total = prices.costs[best.batch]
+    return {
+        "format": FORMAT,
+        "model": program.source,
+        "target": device.name,
+        "context": asked.context,
+        "label": "modelled",
+        "seconds_label": total.label,
+        "at_least": total.at_least,
+        "unpriced": list(total.unpriced),
+        "rests_on": provenance_shares([(1.0, total)], device),
+        "decoder": {**asdict(shape), "dtype": caches[0].dtype, "positions": [cache.positions for cache in caches]},
+        "memory": {
+            "capacity": memory, "weights": weights, "overhead": overhead, "cache_per_sequence": cache_bytes(caches), "largest_batch": fits,
+        },
+        "limits": {"latency": asked.latency, "largest_batch": limit},
+        "batches": [_row(point, device) for point in table],
+        "points": {
+            "fewest_joules": _row(best, device),
+            "lowest_latency": _row(prices(1), device),
+            "most_tokens": _row(max(within, key=lambda point: point.tokens_per_second), device),
+        },
+        "paper": _paper(shape, prices, best, fits, asked.context, weights),
+        "arrivals": None if asked.arrivals is None else _arrivals(asked, asked.arrivals, within, limit, prices),
+        "notes": [*program.notes, *NOTES],
+    }  # fmt: skip
+
+
+def _row(point: OperatingPoint, device: Device) -> dict[str, Any]:
+    return {
+        "batch": point.batch,
+        "seconds_per_token": point.seconds,
+        "joules_per_token": point.joules,
+        "static_joules_per_token": point.static,
+        "tokens_per_second": point.tokens_per_second,
+        "trilemma": point.trilemma,
+        "trilemma_floor": point.trilemma_floor(device),
+    }
+
+
+def _paper(
+    shape: DecoderShape, prices: Prices, best: OperatingPoint, fits: int, context: int, weights: float
+) -> dict[str, Any]:
+    """B* (Theorem 4.2) and the decompositions of eq. 11 and 13 a token: corrected and as printed."""
+    device, caches = prices.device, prices.decoder.caches
+    flop = device.values[f"flop.{device.resolve(f'{caches[0].dtype}.tensor')}"]
+    byte, link = device.values["byte.memory"], device.values["link"]
+    heuristic = heuristic_batch(shape.parameters, context, shape.head_dim)
+    taken = min(max(1, math.floor(heuristic)), fits)
+    run = TrainingRun(tokens=context, sequence=context, batch=1)
+    trained = training_energy(shape, run, flop, byte, link)
+    printed = printed_training_energy(shape, shape.parameters, 1.0, context, context, math.inf, flop, 0.0)
+    per_token = ("arithmetic", "attention")
+    return {
+        "heuristic_batch": heuristic,
+        "heuristic_point": _row(prices(taken), device),
+        "inference": {
+            "corrected": inference_energy(shape, weights, cache_bytes(caches), context, best.batch, flop, byte),
+            "printed": printed_inference_energy(shape.parameters, context, shape.head_dim, flop, byte, byte),
+        },
+        "training": {
+            "corrected": {term: trained[term] / context for term in per_token},
+            "printed": {term: printed[term] for term in per_token},
+        },
+    }
+
+
+def _arrivals(asked: Asked, arrivals: float, within: list[OperatingPoint], limit: int, prices: Prices) -> dict[str, Any]:
+    """Continuous batching of requests that arrive at random, and the batch of eq. 20."""
+    found = occupancy(within, arrivals, asked.tokens, prices.device.values["static"])
+    gathered = None
+    if asked.latency is not None:
+        longest = asked.latency * asked.tokens
+        gathered = gathered_batch(arrivals, longest, lambda batch: asked.tokens * prices(batch).seconds, limit)
+    return {
+        "requests_per_second": arrivals,
+        "tokens_per_request": asked.tokens,
+        "largest_requests_per_second": largest_arrivals(within, asked.tokens),
+        **asdict(found),
+        "eq_20_batch": gathered,
+    }
