@@ -18,8 +18,9 @@ GIVEN = "given"
 class Cost:
     """What some work costs on one device. `terms` [J] by `TERMS` add up to `joules`; `label` says how `seconds` were had.
 
-    `flops`, `bytes` and `launches` are totals, `flops_by_dtype`, `bytes_by_level` ("memory", "cache", "link") and
-    `seconds_by_bound` their parts; a bound is "given" or the coefficients that set those seconds, joined by " ". Floors:
+    `flops`, compulsory `bytes` and `launches` are totals. `bytes_by_level` says what the best tiling moves past the last cache ("memory"),
+    between that cache and the cores ("cache"; bytes from memory are in both) and to another device ("link"). `flops_by_dtype` and
+    `seconds_by_bound` add up; a bound is "given" or the coefficients that set those seconds, joined by " ". Floors:
     `landauer` [J]; `io_bytes` past the last cache and `io_bytes_core` past a core's own memory [B]. `at_least` is True when `unpriced`
     names ops (ids) that could not be counted: they are in at their compulsory bytes.
     """

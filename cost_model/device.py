@@ -31,7 +31,7 @@ UNITS = {
     "launch_seconds": "s",
     "utilisation": "1",
 }
-"""The unit of a coefficient, by the first part of its key."""
+"""The unit of a coefficient, by the first part of its key; `coefficients.FAMILIES` says what each means."""
 
 TIME_UNITS = {
     "call": "s",
