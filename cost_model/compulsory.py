@@ -98,10 +98,15 @@ def _written(op: Op, net: Net, leaving: list[str]) -> float:
 
 
 def _leaves(name: str, net: Net, members: Mapping[str, Op]) -> bool:
-    """Whether a value, or a view of it, is returned or read outside."""
-    if name in net.outputs:
-        return True
-    return any(
-        _leaves(reader.output, net, members) if reader.kind in ALIAS else reader.id not in members
-        for reader in net.consumers(name)
-    )
+    """Whether a value, or a view of it, is returned or read outside. Views may follow each other by the hundred."""
+    front = [name]
+    while front:
+        current = front.pop()
+        if current in net.outputs:
+            return True
+        for reader in net.consumers(current):
+            if reader.kind in ALIAS:
+                front.append(reader.output)
+            elif reader.id not in members:
+                return True
+    return False

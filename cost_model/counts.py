@@ -95,13 +95,18 @@ def count_group(ops: Iterable[Op], net: Net) -> Counts:
 
 
 def _leaves(name: str, net: Net, members: Container[str]) -> bool:
-    """Whether a value, or a view of it, is read outside `members` or returned."""
-    if name in net.outputs:
-        return True
-    return any(
-        reader.id not in members or (reader.kind in ALIAS and _leaves(reader.output, net, members))
-        for reader in net.consumers(name)
-    )
+    """Whether a value, or a view of it, is read outside `members` or returned. Views may follow each other by the hundred."""
+    front = [name]
+    while front:
+        current = front.pop()
+        if current in net.outputs:
+            return True
+        for reader in net.consumers(current):
+            if reader.id not in members:
+                return True
+            if reader.kind in ALIAS:
+                front.append(reader.output)
+    return False
 
 
 def _counts(

@@ -5,14 +5,10 @@ A law is linear in the work of `kernel_work`, with coefficients fitted on microb
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from . import kinds
-from .cost import NetCost
 from .device import Device
 from .kernel_work import COMPARE, COPY, REDUCE, RUN, VIEW, net_work
 from .net import Net
-from .price import price_net
 
 TIME = "time"
 _STAND_INS = (
@@ -68,21 +64,6 @@ def kernel_seconds(net: Net, device: Device, runtime: str) -> dict[str, dict[str
             if key is not None:
                 parts[key] = parts.get(key, 0.0) + amount * device.coefficients[key].value
     return found
-
-
-def price_as_run(net: Net, device: Device, runtime: str) -> NetCost:
-    """`price_net` with the seconds of measured kernels, label "table" where all ops have one, and the cost of a run in the total.
-
-    `net` must be the view of the graph that the runtime really runs (for onnxruntime: after its own optimiser).
-    """
-    priced = price_net(net, device, kernel_seconds(net, device, runtime), label="table")
-    before = run_seconds(device, runtime)
-    spent = sum(before.values())
-    total = priced.total
-    terms = {**total.terms, "static": total.terms["static"] + device.value("static") * spent}
-    bounds = {**total.seconds_by_bound, **before}
-    total = replace(total, seconds=total.seconds + spent, terms=terms, joules=sum(terms.values()), seconds_by_bound=bounds)
-    return NetCost(priced.ops, total)
 
 
 def _coefficient(law: str, feature: str, device: Device) -> str | None:

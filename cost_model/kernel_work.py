@@ -21,7 +21,7 @@ VIEW, COPY, COMPARE, REDUCE = "view", "copy", "compare", "reduce"
 _GROUPS = {
     **dict.fromkeys(SILENT, VIEW),
     **dict.fromkeys(kinds.MATERIALISED - kinds.GATHER - {"transpose", "reorder"}, COPY),
-    **dict.fromkeys(kinds.COMPARISON, COMPARE),
+    **dict.fromkeys(kinds.COMPARISON - {"isnan", "isinf"}, COMPARE),
     **dict.fromkeys(kinds.REDUCTION, REDUCE),
 }
 """Kinds that one law serves: they differ in name, not in what they move."""
@@ -63,9 +63,16 @@ def kernel_name(op: Op, net: Net) -> str:
         return "transpose.rows" if order[-1] == len(order) - 1 else "transpose.elements"
     if op.kind in kinds.POOL and "nchwc" in op.target:
         return f"{kind}.blocked"
+    if op.kind == "cast" and "float16" in (_dtype(op.inputs[0], net), _dtype(op.output, net)):
+        return "cast.float16"
     if op.kind in kinds.BINARY | kinds.TERNARY and _broadcast(op, net):
         return f"{kind}.broadcast"
     return kind
+
+
+def _dtype(name: str, net: Net) -> str | None:
+    value = net.values.get(name)
+    return value.dtype if value else None
 
 
 def _convolution(op: Op, net: Net) -> str:
@@ -115,7 +122,9 @@ def kernel_work(op: Op, net: Net, kernel: str, caches: tuple[float, float], resi
     if _BYTES in wanted:
         work["cached_byte"] = activations
     if _WEIGHTS in wanted:
-        work["cached_weight_byte" if resident else "memory_weight_byte"] = weights
+        # Each image of a convolution that unfolds its input is a product of its own, and reads the weights again.
+        images = (net.shape(op.inputs[0]) or (1,))[0] if kernel == "conv.gemm" else 1
+        work["cached_weight_byte" if resident else "memory_weight_byte"] = weights * images
     return {feature: amount for feature, amount in work.items() if amount}
 
 

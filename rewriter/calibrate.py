@@ -12,7 +12,7 @@ from ..cost_model.meter import open_meter
 
 
 def calibrate(
-    device: str, out: str | Path, *, passes: int = 3, progress: Callable[[str], None] = lambda _: None
+    device: str, out: str | Path, *, passes: int = 5, progress: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
     """Measure `device` ("cpu" or "cuda:N") and write its profile to `out`; returns a summary as plain data.
 

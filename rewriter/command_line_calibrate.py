@@ -15,7 +15,7 @@ from .command_line_output import columns, deliver, only_results_on_stdout, progr
 def calibrate(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", show_default=False, help="The profile to write (JSON).")],
     device: Annotated[str, typer.Option("--device", help='"cpu", or "cuda:0" for the first card.')] = "cpu",
-    passes: Annotated[int, typer.Option(min=1, help="How often each microbenchmark is timed.")] = 3,
+    passes: Annotated[int, typer.Option(min=1, help="How often each microbenchmark is timed.")] = 5,
     as_json: options.AsJson = False,
     debug: options.Debug = False,
 ) -> None:

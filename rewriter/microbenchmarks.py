@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 import onnx_ir as ir
 
@@ -21,7 +22,7 @@ from .microbenchmarks_dense import dense_microbenchmarks
 from .microbenchmarks_elementwise import elementwise_microbenchmarks
 from .runtime_onnx import open_session
 
-_SECONDS, _LEAST_CALLS = 0.03, 3
+_SECONDS, _LEAST_CALLS = 0.02, 3
 
 
 def microbenchmarks() -> Iterator[Microbenchmark]:
@@ -42,9 +43,11 @@ def timed(benchmark: Microbenchmark) -> float:
     return statistics.median(samples)
 
 
-def counted(benchmark: Microbenchmark, device: Device) -> dict[str, Mapping[str, float]]:
-    """{"kernels": "<kernel>.<feature>" -> amount, "work": coefficient key -> amount} of one call, counted as a model's would be."""
+def counted(benchmark: Microbenchmark, device: Device, sizes: Sequence[float]) -> dict[str, Any]:
+    """{"kernels": {str(size): {"<kernel>.<feature>": amount}}, "work": {coefficient key: amount}} of one call, counted as a model's would
+    be, for each of the `sizes` that the last cache may be believed to hold [B]."""
     shapes = {name: tuple(array.shape) for name, array in benchmark.feeds.items()}
     net = view_onnx(ir.from_proto(benchmark.model), shapes, dict(benchmark.feeds))
-    kernels = total_work(net_work(net, caches(device)))
+    near = caches(device)[0]
+    kernels = {str(size): total_work(net_work(net, (near, size))) for size in sizes}
     return {"kernels": kernels, "work": work_of(price_net(net, device).total)}

@@ -62,13 +62,10 @@ _MAPS = (
     (8, 64, 56),
 )
 _INTEGER = (
-    (1, 32, 64, 28, 1, 1),
-    (1, 96, 96, 28, 3, 96),
-    (1, 32, 32, 40, 3, 1),
-    (1, 192, 192, 14, 1, 1),
-    (4, 96, 32, 28, 1, 1),
-    (1, 256, 256, 14, 3, 256),
-)
+    (1, 32, 64, 28, 1, 1), (1, 96, 96, 28, 3, 96), (1, 32, 32, 40, 3, 1), (1, 192, 192, 14, 1, 1), (4, 96, 32, 28, 1, 1),
+    (1, 256, 256, 14, 3, 256), (1, 64, 64, 80, 1, 1), (1, 16, 64, 112, 1, 1), (4, 128, 128, 14, 3, 1), (2, 384, 384, 10, 5, 384),
+    (1, 480, 112, 14, 1, 1), (1, 64, 64, 56, 3, 64),
+)  # fmt: skip
 
 
 def convolution_microbenchmarks() -> Iterator[Microbenchmark]:
@@ -172,4 +169,5 @@ def _layouts(n: int, c: int, h: int) -> Iterator[Microbenchmark]:
     chain = Chain()
     scales = chain.constant([1, 1, 2, 2], "float32")
     options = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    yield chain.done("resize", shape, chain.node("Resize", chain.input(n, c, h, h), "", scales, **options))
+    x = chain.input(n, c, h, h)
+    yield chain.done("resize", shape, chain.summed([chain.node("Resize", x, "", scales, **options) for _ in range(3)]))

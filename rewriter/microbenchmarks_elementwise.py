@@ -42,6 +42,16 @@ _HEADS = (
     (4, 64, 3, 64),
     (16, 256, 8, 32),
 )
+# Rows of the table, width, rows that are read.
+_TABLES = (
+    (30000, 320, 16),
+    (30000, 320, 1024),
+    (50000, 640, 512),
+    (512, 320, 128),
+    (2000, 1024, 2048),
+    (30000, 768, 128),
+    (20000, 64, 64),
+)
 _CALLS = (4, 40, 160)
 _BUDGET = 4e7
 
@@ -75,7 +85,8 @@ def elementwise_microbenchmarks() -> Iterator[Microbenchmark]:
 
 
 def _count(shape: tuple[int, ...], most: int = 12) -> int:
-    return repeats(8.0 * prod(shape), _BUDGET, most=most)
+    # Of small ops more, or the cost of the run would be most of what is timed.
+    return repeats(8.0 * prod(shape), _BUDGET, most=most if prod(shape) > 4_000 else 5 * most)
 
 
 def _repeated(kernel: str, operator: str, shape: tuple[int, ...], *weights: int, **attributes: object) -> Microbenchmark:
@@ -121,6 +132,12 @@ def _compared(size: int) -> Iterator[Microbenchmark]:
         made[0] = chain.node("And", made[0], other)
     yield chain.done("compare", f"greater {size}", chain.node("Not", made[0]))
     chain = Chain()
+    x = chain.input(size)
+    made = [chain.node("IsNaN", x) for _ in range(_count((size,), 6))]
+    for other in made[1:]:
+        made[0] = chain.node("And", made[0], other)
+    yield chain.done("isnan", f"isnan {size}", made[0])
+    chain = Chain()
     x, y = chain.input(16, size // 16), chain.input(size // 16)
     made = [chain.node("LessOrEqual", x, y) for _ in range(_count((size,), 6))]
     for other in made[1:]:
@@ -157,7 +174,7 @@ def _rows(rows: int, width: int) -> Iterator[Microbenchmark]:
     chain = Chain()
     x, scale, zero = chain.input(*shape), chain.constant(np.float32(0.02)), chain.constant(np.uint8(128))
     made = [chain.node("QuantizeLinear", x, scale, zero) for _ in range(8)]
-    yield chain.done("quantize_linear", f"{shape}", *made[-1:])
+    yield chain.done("quantize_linear", f"{shape}", made[-1])
     chain = Chain()
     x = chain.input(*shape)
     for _ in range(4):
@@ -213,7 +230,7 @@ def _copies() -> Iterator[Microbenchmark]:
         x = chain.input(b * h, t, d)
         made = [chain.node("Gather", x, chain.constant(0, "int64"), axis=1) for _ in range(6)]
         yield chain.done("gather", f"{b * h}x{t}x{d} row", chain.summed(made))
-    for rows, width, count in ((30000, 320, 16), (30000, 320, 1024), (50000, 640, 512), (512, 320, 128), (2000, 1024, 2048)):
+    for rows, width, count in _TABLES:
         chain = Chain()
         index, table = chain.input(count, dtype="int64", high=rows), chain.weight(rows, width)
         yield chain.done(

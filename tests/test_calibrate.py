@@ -1,0 +1,125 @@
+"""`szilard calibrate --device cpu`: fitted on timed kernels, resumable, honest about joules; timings are made up here.
+
+Covers calibrate.py, calibrate_cpu.py, command_line_calibrate.py.
+"""
+
+import json
+from itertools import chain
+
+import pytest
+from typer.testing import CliRunner
+
+from szilard.cost_model.device import load_device
+from szilard.cost_model.errors import InputError
+from szilard.rewriter import calibrate_cpu, microbenchmarks_elementwise
+from szilard.rewriter.calibrate import calibrate
+from szilard.rewriter.calibrate_cpu import with_caches
+from szilard.rewriter.command_line import app
+from szilard.rewriter.microbenchmark_graph import Chain, Microbenchmark
+
+
+LAW = {"Slice": 1e-6}
+
+
+def unary(count: int, size: int) -> Microbenchmark:
+    graph = Chain()
+    x = graph.input(size)
+    for _ in range(count):
+        x = graph.node("Neg", x)
+    return graph.done("unary", f"Neg {size} {count}", x)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Three views and six changes of sign, timed by a law: 10 us a run, 0.5 us a view, 1 us and 0.01 ns a byte for each Neg."""
+    calls: list[str] = []
+
+    def benchmarks():
+        views = (
+            b for count in (4, 40, 160) for b in microbenchmarks_elementwise._calls(count) if b.kernel in ("reshape", "squeeze")
+        )
+        return chain(views, (unary(count, size) for count in (2, 9) for size in (16, 1000, 100_000)))
+
+    def timed(benchmark: Microbenchmark) -> float:
+        calls.append(benchmark.name)
+        nodes = benchmark.model.graph.node
+        size = sum(array.nbytes for array in benchmark.feeds.values())
+        return 1e-5 + sum(1e-6 + 2e-11 * size if node.op_type == "Neg" else LAW.get(node.op_type, 5e-7) for node in nodes)
+
+    monkeypatch.setattr(calibrate_cpu, "microbenchmarks", benchmarks)
+    monkeypatch.setattr(calibrate_cpu, "timed", timed)
+    return calls
+
+
+def test_the_profile_holds_the_laws_and_says_where_they_come_from(few, tmp_path):
+    said: list[str] = []
+    result = calibrate("cpu", tmp_path / "mine.json", passes=2, progress=said.append)
+    device = load_device(tmp_path / "mine.json")
+    law = device.coefficients["time.onnxruntime.neg.call"]
+    assert law.value == pytest.approx(1e-6, rel=0.01)
+    assert law.provenance == "measured"
+    assert "microbenchmarks" in law.source
+    assert device.value("time.onnxruntime.neg.near_byte") == pytest.approx(1e-11, rel=0.01)
+    assert device.value("time.onnxruntime.run.call") == pytest.approx(1e-5, rel=0.01)
+    assert device.name == "mine"
+    assert device.coefficients["flop.float32"].provenance == "prior", "no counter here: joules stay priors"
+    assert device.calibration["split_hash"] == result["split_hash"]
+    assert "bert" in device.calibration["held_out"]
+    assert any(result["split_hash"] in sentence for sentence in said), "the split is printed before the fit"
+    assert not (tmp_path / "mine.json.part").exists()
+
+
+def test_a_stopped_run_goes_on_where_it_was(few, tmp_path, monkeypatch):
+    whole = calibrate_cpu.timed
+
+    def stops(benchmark: Microbenchmark) -> float:
+        if len(few) == 5:
+            raise KeyboardInterrupt
+        return whole(benchmark)
+
+    monkeypatch.setattr(calibrate_cpu, "timed", stops)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate("cpu", tmp_path / "mine.json", passes=1)
+    assert not (tmp_path / "mine.json").exists()
+    first = list(few)
+    monkeypatch.setattr(calibrate_cpu, "timed", whole)
+    calibrate("cpu", tmp_path / "mine.json", passes=1)
+    assert len(few) == len(set(few)) == 12, "nothing is timed twice"
+    assert few[: len(first)] == first
+
+
+def test_devices_and_files_that_cannot_be_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no device 'gpu'"):
+        calibrate("gpu", tmp_path / "x.json")
+    with pytest.raises(InputError, match="folder that exists"):
+        calibrate("cpu", tmp_path / "missing" / "x.json")
+    with pytest.raises(InputError, match="name a JSON file"):
+        calibrate("cpu", tmp_path)
+
+
+def test_caches_are_those_that_the_system_reports(tmp_path):
+    for index, (level, kind, size, sharing) in enumerate(
+        [(1, "Data", "48K", "0"), (1, "Instruction", "32K", "0"), (2, "Unified", "1024K", "0"), (3, "Unified", "32M", "0-1")]
+    ):
+        folder = tmp_path / f"index{index}"
+        folder.mkdir()
+        for name, text in (("level", level), ("type", kind), ("size", size), ("shared_cpu_list", sharing)):
+            (folder / name).write_text(f"{text}\n", encoding="utf-8")
+    base = load_device("cpu")
+    found = with_caches(base, tmp_path)
+    cores = found.value("capacity.near") / 2**20
+    assert cores == int(cores) >= 1
+    assert found.value("capacity.cache") == 32 * 2**20
+    assert with_caches(base, tmp_path / "none") == base
+
+
+def test_the_command_prints_what_was_fitted(few, tmp_path):
+    runner = CliRunner()
+    done = runner.invoke(app, ["calibrate", "--out", str(tmp_path / "mine.json"), "--passes", "1", "--json"])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["kernels"] == 3
+    text = runner.invoke(app, ["calibrate", "--out", str(tmp_path / "mine.json"), "--passes", "1"])
+    assert "--target" in text.stdout
+    assert "joules" in text.stdout
+    shown = runner.invoke(app, ["devices", "show", str(tmp_path / "mine.json")])
+    assert "time.onnxruntime.neg.call" in shown.stdout

@@ -1,0 +1,82 @@
+"""Laws of kernels from rows in which several run: each is found behind the others, or refused with a sentence."""
+
+import numpy as np
+import pytest
+
+from szilard.cost_model.kernel_fit import Row, fit_kernels, kernel_of
+
+TRUE = {
+    "run.call": 8e-6,
+    "view.call": 5e-7,
+    "neg.call": 1e-6,
+    "neg.near_byte": 1e-11,
+    "matmul.call": 2e-6,
+    "matmul.flop": 4e-12,
+    "cast.call": 1e-6,
+}
+
+
+def row(name: str, noise: float = 0.0, **work: float) -> Row:
+    amounts = {"run.call": 1.0, **{key.replace("__", "."): value for key, value in work.items()}}
+    seconds = sum(TRUE[key] * amount for key, amount in amounts.items())
+    return Row(name, amounts, seconds * (1 + noise))
+
+
+def rows(noise: float = 0.0) -> list[Row]:
+    rng = np.random.default_rng(3)
+
+    def shaken() -> float:
+        return float(noise * rng.standard_normal())
+
+    views = [row(f"view {n}", shaken(), view__call=n) for n in (1, 4, 20, 60, 160)]
+    unary = [row(f"neg {n} {b}", shaken(), neg__call=n, neg__near_byte=b) for n in (2, 20, 60) for b in (1e3, 1e5, 1e7)]
+    # A product never comes without a change of sign.
+    mixed = [
+        row(f"matmul {n} {f}", shaken(), neg__call=n, neg__near_byte=1e3, matmul__call=n, matmul__flop=f)
+        for n in (4, 30) for f in (1e5, 1e7, 1e9)
+    ]  # fmt: skip
+    return views + mixed + unary
+
+
+def test_hidden_laws_are_found_one_behind_the_other():
+    known, refused = fit_kernels(rows())
+    assert not refused
+    for key, value in TRUE.items():
+        if key != "cast.call":
+            assert known[kernel_of(key)].coefficients[key].value == pytest.approx(value, rel=1e-6), key
+
+
+def test_with_noise_every_law_lies_in_its_interval():
+    known, _ = fit_kernels(rows(0.02))
+    for kernel in ("run", "view", "neg", "matmul"):
+        for key, found in known[kernel].coefficients.items():
+            assert found.low <= TRUE[key] <= found.high, (key, found)
+
+
+def test_kernels_that_never_run_apart_are_refused_by_name():
+    both = [row(f"both {n}", neg__call=n, cast__call=n) for n in (10, 100)]
+    known, refused = fit_kernels([*rows()[:5], *both])
+    assert set(refused) == {"neg", "cast"}
+    assert "other kernels too" in refused["cast"]
+    assert set(known) == {"run", "view"}
+
+
+def test_rows_in_which_others_take_the_time_are_no_evidence():
+    hidden = [row(f"cast behind {f}", cast__call=1, neg__call=60, neg__near_byte=f) for f in (1e7, 1e8)]
+    _, refused = fit_kernels([*rows(), *hidden])
+    assert set(refused) == {"cast"}
+    assert "most of the time" in refused["cast"]
+
+
+def test_proportional_features_are_refused_not_fitted():
+    alike = [
+        Row(f"{n}", {"run.call": 1.0, "cast.call": n, "cast.near_byte": 100.0 * n}, 1e-4 * n) for n in (10.0, 20.0, 50.0, 90.0)
+    ]
+    _, refused = fit_kernels([*rows(), *alike])
+    assert "cannot tell" in refused["cast"]
+
+
+def test_the_median_row_is_predicted_right():
+    skewed = [row(f"neg {n}", 0.3 * (n % 3 == 0), neg__call=n) for n in range(10, 60)]
+    known, _ = fit_kernels([*rows()[:5], *skewed])
+    assert known["neg"].coefficients["neg.call"].value == pytest.approx(TRUE["neg.call"], rel=0.02)
