@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .cost_model.errors import BudgetError, InputError, SzilardError
     from .cost_model.plan import Budget, Phase, Plan, Workload
+    from .rewriter.compare import compare
     from .rewriter.estimate import estimate
-    from .rewriter.measure import compare, measure
+    from .rewriter.measure import measure
     from .rewriter.rewrite import Result, rewrite
 
 __version__ = "0.1.0"
@@ -20,7 +21,7 @@ _WHERE = {
     "Result": ".rewriter.rewrite",
     "estimate": ".rewriter.estimate",
     "measure": ".rewriter.measure",
-    "compare": ".rewriter.measure",
+    "compare": ".rewriter.compare",
     "Budget": ".cost_model.plan",
     "Phase": ".cost_model.plan",
     "Plan": ".cost_model.plan",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from . import command_line_options as options
-from .command_line_output import columns, deliver, only_results_on_stdout, progress
+from .command_line_output import deliver, only_results_on_stdout, progress
 
 
 def measure(
@@ -18,15 +19,42 @@ def measure(
     workload: options.WorkloadFile = None,
     shape: options.Shapes = None,
     rounds: options.Rounds = 30,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="ORIGINAL", help="The model that this one was rewritten from: both run in turn, in one table."),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the rows there; a folder of szilard gets measurements.csv anyway."),
+    ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(help="What kind of model it is, in the rows: families are held out as a whole. Default: its name."),
+    ] = None,
     as_json: options.AsJson = False,
     debug: options.Debug = False,
 ) -> None:
-    """Seconds and joules of MODEL on this machine beside the prediction, or why joules are unavailable."""
+    """Seconds and joules of MODEL on this machine beside the prediction, whole and by class of op, or why joules are unavailable."""
     asked = options.workload_of(workload, shape)
     with only_results_on_stdout():
         from .measure import measure as run
+        from .measure_text import measure_text
+        from .measured_rows import csv_path, measured_rows, save_rows
+        from .subject import family_of
 
-        result = run(model, workload=asked, task=options.task_name(task), rounds=rounds, target=target, progress=progress)
+        result = run(
+            model,
+            workload=asked,
+            task=options.task_name(task),
+            rounds=rounds,
+            target=target,
+            against=against,
+            progress=progress,
+        )
+        path = csv_path(model, csv)
+        if path is not None:
+            save_rows(path, measured_rows(result, family or family_of(model)))
+            progress(f"wrote {path}")
     deliver(result, measure_text(result), as_json)
 
 
@@ -43,37 +71,10 @@ def compare(
     """Two models or folders in one interleaved run: the time and energy of B against A, and how far their outputs are apart."""
     asked = options.workload_of(workload, shape)
     with only_results_on_stdout():
-        from .measure import compare as run
+        from .compare import compare as run
 
         result = run(first, second, workload=asked, task=options.task_name(task), rounds=rounds, progress=progress)
     deliver(result, compare_text(result, first, second), as_json)
-
-
-def measure_text(result: Mapping[str, Any]) -> str:
-    """A table of the runs, and one sentence where joules could not be measured."""
-    from .quantity import quantity
-    from .report_view import unpriced_sentence
-
-    rows = [("workload", "seconds predicted", "from", "measured", "interval", "joules modelled", "measured")]
-    for run in result["runs"]:
-        seconds, joules = run["seconds"], run["joules"]
-        least = "at least " if joules.get("at_least") else ""
-        rows.append(
-            (
-                run["workload"],
-                ("" if seconds["predicted_from"] == "rewrite" else least) + quantity(seconds["predicted"], "s"),
-                seconds["predicted_from"],
-                quantity(seconds["measured"], "s"),
-                f"{quantity(seconds['low'], 's')} to {quantity(seconds['high'], 's')}",
-                least + quantity(joules["modelled"], "J"),
-                "unavailable" if "unavailable" in joules else quantity(joules["measured"], "J"),
-            )
-        )
-    reasons = dict.fromkeys(run["joules"]["unavailable"] for run in result["runs"] if "unavailable" in run["joules"])
-    notes = [f"joules unavailable: {reason}" for reason in reasons]
-    unpriced = dict.fromkeys(name for run in result["runs"] for name in run["joules"].get("unpriced", ()))
-    notes += [unpriced_sentence(list(unpriced))] if unpriced else []
-    return "\n".join([columns(rows, right=(1, 3, 4, 5, 6)), *notes])
 
 
 def compare_text(result: Mapping[str, Any], first: str, second: str) -> str:

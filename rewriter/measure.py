@@ -1,36 +1,35 @@
-"""What a model costs as it runs here, beside what was predicted; and two models against each other in one interleaved run."""
+"""What a model costs as it runs here, beside what was predicted: the whole of it, and op by op."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..cost_model.device import Device, load_device
-from ..cost_model.errors import InputError
-from ..cost_model.meter import Meter, open_meter
+from ..cost_model.energy_reading import EnergyReading
+from ..cost_model.errors import InputError, SzilardError
+from ..cost_model.kernel_times import has_kernel_times
+from ..cost_model.measurement import work_of
+from ..cost_model.meter import open_meter
 from ..cost_model.plan import Phase, Workload
-from ..cost_model.price import price_net
+from ..cost_model.price import with_seconds
 from ..cost_model.program import Program
-from ..cost_model.timing import Timing, measure_interleaved, median_interval, ratio_interval
-from .backend import Arrays
-from .calibration import read_calibration
-from .explain import read_plan, read_report
+from ..cost_model.saving import joules_interval
+from ..cost_model.timing import Timing, measure_interleaved, ratio_interval
+from .explain import read_report
 from .folder import is_emitted
-from .load import load
-from .output_distance import output_distance
-from .timed_model import Call, bound_call, timed_model
+from .op_table import class_rows, op_rows, op_summary
+from .prediction import Prediction, around, predict
+from .subject import Subject, names_of, open_subject, place_of, planned_workload, synchroniser
+from .timed_model import bound_call, timed_model
 from .whole import phase_feeds
 from .workload import sample_shapes, workload_for
 
 ROUNDS = 30
 METER_SECONDS = 2.0
 MOST_METER_SECONDS = 20.0
-_COMPARED_SAMPLES = 16
 Progress = Callable[[str], None]
 
 
@@ -41,95 +40,184 @@ def measure(
     task: str | None = None,
     rounds: int = ROUNDS,
     target: str | Path = "cpu",
+    against: str | None = None,
     progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
-    """Seconds [s] and joules [J] of one call for each shape of the workload: {"runs": [{"workload", "seconds", "joules"}]}.
+    """Seconds [s] and joules [J] of one call for each shape of the workload, predicted beside measured: {"target", "runs",
+    "differences", "notes"}.
 
-    Measured values are medians with an interval that holds the median with 95 %. "predicted" is the roofline of `target`, a profile of
-    this machine's processor; for a folder planned for that target and this workload it is the report's own figure: "predicted_from" is
-    "plan" with one shape, and with several, which a plan weighs into one figure, "rewrite": the seconds of the shape at that time.
-    Joules are measured only where a counter exists; else "unavailable" says why, and "modelled" prices the measured seconds. Raises
-    InputError for what cannot be used.
+    A run has "workload", "model", "config", "runtime", "work", "seconds", "joules", "ops", "classes" and "summary" (see `op_table`).
+    Measured seconds are a median with an interval that holds it with 95 %, from calls without a profiler. "from_profile" is what the
+    profile `target` predicts, with a 90 % interval by its coefficients; "predicted" the same, or, for a folder planned for that target and
+    this workload, the report's own figure: "predicted_from" is "plan" with one shape, and with several, which a plan weighs into one
+    figure, "rewrite": the seconds of the shape at that time. Joules are measured only where a counter exists; else "unavailable" says
+    why, and "modelled" prices the measured seconds.
+
+    `target` is a profile of this machine's processor, or of its card: then the model must be PyTorch's, and runs there. With `against`,
+    another model, both run in turn, and "differences" has the ratio of each shape. Raises InputError for what cannot be used.
     """
     device = load_device(target)
-    if device.kind != "cpu":
-        raise InputError(
-            f"{device.name} is not a processor's profile, and models are timed on this machine's processor; give --target a profile "
-            f"of that, or price the model with `szilard estimate --target {target}`."
-        )
-    asked = workload or _planned(spec)
-    loaded = load(spec, task=task, shapes=sample_shapes(asked))
-    program, meter = loaded.program, open_meter()
-    wanted = workload_for(program, asked or loaded.workload)
+    place = place_of(device, target)
+    specs = [spec] if against is None else [against, spec]
+    if against == spec:
+        raise InputError(f"--against names {spec} itself; name the model that it was made from.")
+    asked = workload or next(filter(None, map(planned_workload, reversed(specs))), None)
+    subjects = [open_subject(each, task, sample_shapes(asked), place) for each in specs]
+    programs = [subject.program for subject in subjects]
+    same_inputs(programs[0], programs[-1])
+    wanted = workload_for(programs[-1], asked or subjects[-1].workload)
+    workload_for(programs[0], wanted)
+    meter, synchronise = open_meter(device.kind), synchroniser(place)
     promised = _promised(spec, wanted, device)
-    runs = []
-    with timed_model(program, spec) as bind:
-        for phase in wanted.phases:
-            progress(f"timing {phase.name}")
-            call = bound_call(bind, program, phase_feeds(program, phase))
-            timing = measure_interleaved({"model": call}, rounds)["model"]
-            seconds, joules = _priced(program, phase, device, timing)
-            known = promised.get(phase.name, {})
-            watch = _metered(meter, {"model": call})
-            seconds = {**seconds, **known.get("seconds", {}), "measured": timing.median, "low": timing.low, "high": timing.high}
-            joules = {**joules, **known.get("joules", {}), **_joules(meter, watch)}
-            runs.append({"workload": phase.name, "seconds": seconds, "joules": joules})
-    return {"runs": runs}
-
-
-def compare(
-    first: str,
-    second: str,
-    *,
-    workload: Any = None,
-    task: str | None = None,
-    rounds: int = ROUNDS,
-    progress: Progress = lambda _: None,
-) -> dict[str, Any]:
-    """B against A in one interleaved run on the same inputs: {"seconds": {"a", "b", "ratio", "low", "high"}, "joules", "error", "runs"}.
-
-    "ratio" is B over A, the median over rounds of paired samples, with an interval that holds it with 95 %; several shapes are weighted as
-    the workload says, and "runs" has each. "error" is the relative squared distance of B's outputs from A's. Raises InputError where the
-    two do not read the same inputs.
-    """
-    asked = workload or _planned(first) or _planned(second)
-    loaded = [load(spec, task=task, shapes=sample_shapes(asked)) for spec in (first, second)]
-    a, b = (each.program for each in loaded)
-    _same_inputs(a, b)
-    wanted = workload_for(a, asked or loaded[0].workload or loaded[1].workload)
-    workload_for(b, wanted)
-    meter, phases = open_meter(), []
+    runs: list[dict[str, Any]] = []
+    differences: list[dict[str, Any]] = []
     with ExitStack() as stack:
-        binds = [stack.enter_context(timed_model(p, spec)) for p, spec in ((a, first), (b, second))]
+        binds = [stack.enter_context(timed_model(each.program, each.spec, place)) for each in subjects]
         for phase in wanted.phases:
-            progress(f"timing both at {phase.name}")
-            feeds = phase_feeds(a, phase)
-            calls = {"a": bound_call(binds[0], a, feeds), "b": bound_call(binds[1], b, feeds)}
-            timings = measure_interleaved(calls, rounds)
-            phases.append((phase, {name: timing.samples for name, timing in timings.items()}, _metered(meter, calls)))
-        samples = _samples(loaded) or [phase_feeds(a, phase) for phase in wanted.phases]
-        progress("comparing the outputs")
-        error = output_distance(a, b, binds, samples)
-    seconds = _paired([(phase.weight, found) for phase, found, _ in phases])
-    watched = [(phase.weight, found) for phase, _, found in phases if found]
+            feeds = phase_feeds(programs[-1], phase)
+            configs = [
+                f"{name} {each.program.runtime} {phase.name}" for name, each in zip(names_of(specs), subjects, strict=True)
+            ]
+            bound = [bound_call(bind, each.program, feeds) for bind, each in zip(binds, subjects, strict=True)]
+            calls = dict(zip(configs, bound, strict=True))
+            progress(f"timing {phase.name}")
+            timings = measure_interleaved(calls, rounds, synchronise=synchronise)
+            readings = meter.energies(
+                calls, least_seconds=METER_SECONDS, most_seconds=MOST_METER_SECONDS, synchronise=synchronise
+            )
+            pair = []
+            for subject, config in zip(subjects, configs, strict=True):
+                progress(f"timing the ops of {config}")
+                known = promised.get(phase.name, {}) if subject.spec == spec else {}
+                pair.append(_run(subject, config, phase, device, timings[config], readings[config], known))
+            runs += pair
+            if against is not None:
+                differences.append(_difference(phase, pair, timings[configs[1]], timings[configs[0]]))
     return {
-        "seconds": seconds,
-        "joules": _paired(watched) if watched else {"unavailable": meter.reason},
-        "error": error,
-        "runs": [
-            {"workload": phase.name, "weight": phase.weight, "seconds": _paired([(1.0, found)])} for phase, found, _ in phases
-        ],
+        "target": device.name,
+        "runs": runs,
+        "differences": differences,
+        "notes": _notes(device, programs[-1].runtime, runs),
     }
 
 
-def _planned(spec: str) -> Workload | None:
-    """The workload that a folder was optimised for."""
-    return read_plan(Path(spec) / "plan.json").workload if is_emitted(Path(spec)) else None
+def same_inputs(a: Program, b: Program) -> None:
+    """Raises InputError where two programs do not read inputs of the same names."""
+    if set(a.inputs) != set(b.inputs):
+        raise InputError(
+            f"The two models cannot be compared: {a.source} reads {', '.join(a.inputs)}; {b.source} reads {', '.join(b.inputs)}."
+        )
+
+
+def _run(
+    subject: Subject,
+    config: str,
+    phase: Phase,
+    device: Device,
+    timing: Timing,
+    reading: EnergyReading,
+    promised: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    runtime = subject.program.runtime
+    prediction = predict(subject.net(phase.shapes), device, runtime)
+    total = prediction.total
+    seconds = {
+        "predicted": total.seconds,
+        "predicted_from": total.label,
+        "from_profile": {
+            **_estimate(total.seconds, prediction.seconds, total.label),
+            "table_share": prediction.table_share,
+        },
+        **promised.get("seconds", {}),
+        "measured": timing.median,
+        "low": timing.low,
+        "high": timing.high,
+    }
+    joules = {
+        "predicted": total.joules,
+        "from_profile": _estimate(total.joules, prediction.joules, "modelled"),
+        **_modelled(prediction, timing),
+        "at_least": total.at_least,
+        "unpriced": list(total.unpriced),
+        **promised.get("joules", {}),
+        **_measured(reading),
+    }
+    return {
+        "workload": phase.name,
+        "model": subject.spec,
+        "config": config,
+        "runtime": runtime,
+        "work": work_of(total),
+        "seconds": seconds,
+        "joules": joules,
+        **_ops(subject, phase, prediction, timing),
+    }
+
+
+def _estimate(value: float, interval: tuple[float, float], label: str) -> dict[str, Any]:
+    return {"value": value, "low": interval[0], "high": interval[1], "label": label}
+
+
+def _modelled(prediction: Prediction, timing: Timing) -> dict[str, float]:
+    """The joules of the measured seconds."""
+    cost = with_seconds(prediction.total, prediction.device, timing.median)
+    low, high = around(joules_interval(cost, prediction.device), cost.joules)
+    return {"modelled": cost.joules, "modelled_low": low, "modelled_high": high}
+
+
+def _measured(reading: EnergyReading) -> dict[str, Any]:
+    """What the meter says: without a counter the label is "modelled", since "modelled" is then all there is."""
+    if reading.joules is None:
+        return {"measured": None, "low": None, "high": None, "label": "modelled", "unavailable": reading.reason}
+    return {
+        "measured": reading.joules,
+        "low": reading.low,
+        "high": reading.high,
+        "label": reading.label,
+        "reason": reading.reason,
+        "log": _log(reading),
+    }
+
+
+def _log(reading: EnergyReading) -> dict[str, Any]:
+    """What the sensors said at the end, and how the reading came about."""
+    log = reading.log
+    return {
+        "temperature": log.after.temperature,
+        "clock": log.after.clock,
+        "power_limit": log.after.power_limit,
+        "throttle": list(log.after.throttle),
+        "device": log.after.device,
+        "driver": log.after.driver,
+        "stopped": log.stopped,
+        "windows": len(reading.windows),
+        "cross_check": log.cross_check,
+        "flags": list(log.flags),
+    }
+
+
+def _ops(subject: Subject, phase: Phase, prediction: Prediction, timing: Timing) -> dict[str, Any]:
+    try:
+        times = subject.op_times(phase_feeds(subject.program, phase), timing.median, len(prediction.net.ops))
+    except SzilardError as fault:
+        return {"ops": [], "classes": [], "summary": {"unavailable": str(fault)}}
+    rows = op_rows(prediction, times)
+    return {"ops": rows, "classes": class_rows(prediction, times), "summary": op_summary(times, rows)}
+
+
+def _difference(phase: Phase, pair: list[dict[str, Any]], after: Timing, before: Timing) -> dict[str, Any]:
+    """The ratio that the second model of `pair` makes of the first one's seconds; "sign" is "right" or "wrong", or "not resolved" where
+    the measured interval holds 1."""
+    measured, low, high = ratio_interval(after.samples, before.samples)
+    old, new = (run["seconds"]["from_profile"]["value"] for run in pair)
+    resolved = low > 1 or high < 1
+    sign = ("right" if (new > old) == (measured > 1) else "wrong") if resolved else "not resolved"
+    return {"workload": phase.name, "predicted": new / old, "measured": measured, "low": low, "high": high, "sign": sign}
 
 
 def _promised(spec: str, workload: Workload, device: Device) -> dict[str, dict[str, dict[str, Any]]]:
     """What the report of a folder says of each shape; {} for any other model, and for a plan of another workload or target."""
-    if not is_emitted(Path(spec)) or _planned(spec) != workload:
+    if not is_emitted(Path(spec)) or planned_workload(spec) != workload:
         return {}
     report = read_report(Path(spec))
     if report.get("target") != device.name:
@@ -146,60 +234,11 @@ def _promised(spec: str, workload: Workload, device: Device) -> dict[str, dict[s
     return {name: {"seconds": {"predicted": row["after"], "predicted_from": "rewrite"}} for name, row in timed.items()}
 
 
-def _priced(program: Program, phase: Phase, device: Device, timing: Timing) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Seconds and joules from the roofline, and the joules of the measured seconds."""
-    total = price_net(_view(program, phase), device).total
-    modelled = total.joules - total.terms["static"] + device.value("static") * timing.median
-    seconds = {"predicted": total.seconds, "predicted_from": total.label}
-    joules = {"predicted": total.joules, "modelled": modelled, "at_least": total.at_least, "unpriced": list(total.unpriced)}
-    return seconds, joules
-
-
-def _view(program: Program, phase: Phase) -> Any:
-    if program.runtime == "torch":
-        from .backend_torch import TorchBackend
-
-        return TorchBackend(program).view(program.graph, phase.shapes)
-    from .backend_onnx import OnnxBackend
-
-    return OnnxBackend().view(program.graph, phase.shapes)
-
-
-def _metered(meter: Meter, calls: Mapping[str, Call]) -> dict[str, tuple[float, ...]]:
-    """Joules of one call by model, one for each window, in turn; {} where there is no counter to be trusted."""
-    readings = meter.energies(calls, least_seconds=METER_SECONDS, most_seconds=MOST_METER_SECONDS)
-    return {
-        name: tuple(window.joules_per_call for window in reading.windows)
-        for name, reading in readings.items()
-        if reading.windows
-    }
-
-
-def _joules(meter: Meter, watched: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    if not watched:
-        return {"measured": None, "low": None, "high": None, "label": "modelled", "unavailable": meter.reason}
-    low, high = median_interval(watched["model"])
-    return {"measured": statistics.median(watched["model"]), "low": low, "high": high, "label": "measured"}
-
-
-def _paired(parts: Sequence[tuple[float, Mapping[str, Sequence[float]]]]) -> dict[str, float]:
-    """Weighted samples of A and B as medians, and the ratio B / A with its interval."""
-    a, b = (np.sum([weight * np.asarray(found[name]) for weight, found in parts], axis=0).tolist() for name in ("a", "b"))
-    ratio, low, high = ratio_interval(b, a)
-    return {"a": statistics.median(a), "b": statistics.median(b), "ratio": ratio, "low": low, "high": high}
-
-
-def _same_inputs(a: Program, b: Program) -> None:
-    if set(a.inputs) != set(b.inputs):
-        raise InputError(
-            f"The two models cannot be compared: {a.source} reads {', '.join(a.inputs)}; {b.source} reads {', '.join(b.inputs)}."
-        )
-
-
-def _samples(loaded: Sequence[Any]) -> list[Arrays]:
-    """Real inputs, if either model came with some."""
-    for each in loaded:
-        data = read_calibration(each.calibration, each.program)
-        if data is not None:
-            return [dict(sample) for sample in data.held_out[:_COMPARED_SAMPLES]]
-    return []
+def _notes(device: Device, runtime: str, runs: list[dict[str, Any]]) -> list[str]:
+    if not has_kernel_times(device, runtime):
+        how = "`szilard calibrate` makes a profile that has them"
+        return [
+            f"The profile {device.name} holds no measured times of {runtime}'s kernels, so seconds are the roofline's; {how}."
+        ]
+    kinds = sorted({row["kind"] for run in runs for row in run["ops"] if row["label"] == "roofline" and row["predicted"] > 0})
+    return [f"Without a measured time in the profile {device.name}, so by the roofline: {', '.join(kinds)}."] if kinds else []

@@ -19,14 +19,15 @@ Bind = Callable[[Arrays], Call]
 
 
 @contextmanager
-def timed_model(program: Program, spec: str) -> Iterator[Bind]:
+def timed_model(program: Program, spec: str, place: str = "cpu") -> Iterator[Bind]:
     """Gives a function from input arrays to a call without arguments that returns the outputs in the order of `program.outputs`.
 
     An onnx_ir.Model runs in an onnxruntime session (of the file behind `spec` where there is one), a GraphModule under
-    torch.inference_mode. Raises InputError where the runtime cannot load the model.
+    torch.inference_mode, on `place`, where it lies already ("cuda": a call only queues its work). Raises InputError where the runtime
+    cannot load the model.
     """
     if program.runtime == "torch":
-        yield lambda feeds: _torch_call(program, feeds)
+        yield lambda feeds: _torch_call(program, feeds, place)
         return
     from .runtime_onnx import open_session
 
@@ -65,12 +66,12 @@ def named_outputs(program: Program, call: Call) -> dict[str, np.ndarray]:
     return dict(zip(program.outputs, (np.asarray(result) for result in results), strict=True))
 
 
-def _torch_call(program: Program, feeds: Arrays) -> Call:
+def _torch_call(program: Program, feeds: Arrays, place: str) -> Call:
     import torch
 
     from .runtime_torch import as_tensors
 
-    tensors = as_tensors(feeds, program.inputs)
+    tensors = [tensor.to(place) for tensor in as_tensors(feeds, program.inputs)]
 
     def call() -> Any:
         with torch.inference_mode():

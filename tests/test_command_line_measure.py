@@ -1,41 +1,61 @@
-"""The texts of a measurement and of a comparison: every figure with what it is."""
+"""`szilard measure` and its file, and the text of a comparison: every figure with what it is."""
 
-from szilard.rewriter.command_line_measure import compare_text, measure_text
+import json
 
-SECONDS = {"predicted": 0.2, "predicted_from": "roofline", "measured": 0.1, "low": 0.09, "high": 0.11}
+import pytest
+from typer.testing import CliRunner
 
+from szilard.cost_model.measurement import read_measurements
+from szilard.cost_model.plan import Budget, Phase, Plan, Workload
+from szilard.rewriter.command_line import app
+from szilard.rewriter.command_line_measure import compare_text
 
-def test_joules_without_a_counter_are_modelled():
-    reason = "There is no counter, so joules are modelled."
-    joules = {"predicted": 1.0, "modelled": 0.75, "measured": None, "low": None, "high": None, "unavailable": reason}
-    text = measure_text({"runs": [{"workload": name, "seconds": SECONDS, "joules": joules} for name in ("1x128", "8x128")]})
-    header, first, second, note = text.splitlines()
-    assert header.split()[-3:] == ["joules", "modelled", "measured"]
-    assert first.split()[1:4] == ["200", "ms", "roofline"]
-    assert "90.0 ms to 110 ms" in first
-    assert first.endswith("750 mJ  unavailable")
-    assert second.startswith("8x128")
-    assert note == f"joules unavailable: {reason}"
+from .product_models import FEATURES, products, written_models
 
 
-def test_ops_without_a_price_make_totals_a_lower_limit():
-    joules = {"predicted": 1.0, "modelled": 0.75, "measured": 0.5, "at_least": True, "unpriced": ["fft_2"]}
-    runs = [
-        {"workload": "1x128", "seconds": SECONDS, "joules": joules},
-        {"workload": "8x128", "seconds": {**SECONDS, "predicted_from": "rewrite"}, "joules": joules},
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    return written_models(tmp_path, monkeypatch)
+
+
+def szilard(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_measure_prints_one_document_and_writes_rows_where_it_is_told(models):
+    rows = models.folder / "rows.csv"
+    shapes = ("--shape", "5x33", "--shape", "3x33", "--rounds", "3")
+    found = szilard("measure", models.write("m.onnx", products()), *shapes, "--csv", str(rows), "--family", "toy", "--json")
+    assert found.exit_code == 0, found.output
+    runs = json.loads(found.stdout)["runs"]
+    assert [run["config"] for run in runs] == ["m onnxruntime 5x33", "m onnxruntime 3x33"]
+    assert [row["kind"] for row in runs[0]["ops"]] == ["matmul", "tanh"]
+    written = read_measurements(rows)
+    assert [row.config for row in written if row.scope == "model"] == ["m onnxruntime 5x33", "m onnxruntime 3x33"]
+    assert {row.family for row in written} == {"toy"}
+    assert {row.joules for row in written} == {None}
+
+
+def test_a_folder_keeps_its_rows_and_a_file_only_when_asked(models):
+    folder = models.folder / "out"
+    folder.mkdir()
+    models.write("out/model.onnx", products())
+    plan = Plan("h200", Workload((Phase("5x33", {"x": (5, FEATURES)}),)), Budget(), ())
+    (folder / "plan.json").write_text(json.dumps(plan.to_json()))
+    (folder / "report.json").write_text(json.dumps({"target": "h200", "joules": {}, "model": {"source": "a/original.onnx"}}))
+    original = models.write("original.onnx", products(2))
+    found = szilard("measure", str(folder), "--against", original, "--rounds", "3")
+    assert found.exit_code == 0, found.output
+    assert "out onnxruntime 5x33, per call, predicted for cpu" in found.stdout
+    assert "5x33: the second takes" in found.stdout
+    rows = [row for row in read_measurements(folder / "measurements.csv") if row.scope == "model"]
+    assert [(row.config, row.rewritten_from, row.family) for row in rows] == [
+        ("original onnxruntime 5x33", "", "original"),
+        ("out onnxruntime 5x33", "original onnxruntime 5x33", "original"),
     ]
-    _, first, second, note = measure_text({"runs": runs}).splitlines()
-    assert "at least 200 ms  roofline" in first
-    assert "at least 750 mJ    500 mJ" in first
-    assert "at least 200 ms" not in second
-    assert note == 'Without a price, so totals say "at least": fft_2.'
-
-
-def test_measured_joules_stand_beside_the_modelled_ones():
-    joules = {"predicted": 1.0, "modelled": 0.75, "measured": 0.5, "low": 0.4, "high": 0.6, "label": "measured"}
-    text = measure_text({"runs": [{"workload": "1x128", "seconds": SECONDS, "joules": joules}]})
-    assert text.splitlines()[1].endswith("750 mJ    500 mJ")
-    assert "unavailable" not in text
+    before = sorted(models.folder.rglob("*.csv"))
+    assert szilard("measure", original, "--rounds", "3").exit_code == 0
+    assert sorted(models.folder.rglob("*.csv")) == before
 
 
 def test_a_comparison_starts_with_the_ratio():

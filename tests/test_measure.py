@@ -1,76 +1,29 @@
-"""Measured beside predicted, labels that never claim a counter that is not there, and two models in one run."""
+"""Measured beside predicted, labels that never claim a counter that is not there, ops beside the whole, and two models in one run."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
-import onnx_ir as ir
 import pytest
+import torch
 
-from szilard.cost_model.energy_reading import EnergyReading
-from szilard.cost_model.energy_window import Window
+from szilard.cost_model.device import Coefficient, load_device, unit_of
 from szilard.cost_model.errors import InputError
-from szilard.cost_model.meter import Meter
 from szilard.cost_model.plan import Budget, Phase, Plan, Workload
-from szilard.cost_model.program import Program
 from szilard.rewriter import measure as measure_module
-from szilard.rewriter.measure import compare, measure
+from szilard.rewriter import subject
+from szilard.rewriter.measure import measure
 
-FEATURES = 33
-
-
-def model(layers: int = 1, scale: float = 1.0, name: str = "x") -> ir.Model:
-    """`layers` matrix products with tanh between them, the last one scaled."""
-    weight = np.random.default_rng(5).standard_normal((FEATURES, FEATURES)).astype(np.float32) / 6
-    x = ir.val(name, ir.DataType.FLOAT, ["rows", FEATURES])
-    nodes, value, initializers = [], x, []
-    for layer in range(layers):
-        w = ir.Value(name=f"w{layer}", const_value=ir.tensor(weight * (scale if layer == layers - 1 else 1)))
-        initializers.append(w)
-        nodes.append(ir.node("MatMul", [value, w]))
-        nodes.append(ir.node("Tanh", nodes[-1].outputs))
-        value = nodes[-1].outputs[0]
-    value.name, value.type, value.shape = "y", ir.TensorType(ir.DataType.FLOAT), ir.Shape(["rows", FEATURES])
-    graph = ir.Graph([x], [value], nodes=nodes, initializers=initializers, opset_imports={"": 20}, name="g")
-    return ir.Model(graph, ir_version=10)
+from .product_models import FEATURES, counter, products, written_models
 
 
 @pytest.fixture
 def models(tmp_path, monkeypatch):
-    """Writes models and loads them without the real loader; `calibration` is what each comes with."""
-    found = SimpleNamespace(folder=tmp_path, calibration=None)
-
-    def load(spec, task=None, shapes=None):
-        path = tmp_path / spec if str(spec).endswith(".onnx") else tmp_path / spec / "model.onnx"
-        graph = ir.load(path)
-        name = graph.graph.inputs[0].name
-        sample = {name: np.random.default_rng(1).standard_normal((2, FEATURES)).astype(np.float32)}
-        program = Program(graph, "onnxruntime", sample, (name,), ("y",), {name: {0: "rows"}}, str(spec))
-        return SimpleNamespace(program=program, calibration=found.calibration, workload=None, metric=None, notes=())
-
-    def write(name: str, graph: ir.Model) -> str:
-        ir.save(graph, tmp_path / name)
-        return str(tmp_path / name)
-
-    monkeypatch.setattr(measure_module, "load", load)
-    monkeypatch.setattr(measure_module, "open_meter", lambda: Meter("unavailable", "There is no counter."))
-    found.write = write
-    return found
-
-
-def counter(joules: float) -> Meter:
-    window = Window(joules, 1.0, 1.0, 0.0, 1.0, 0.0, None)
-    reading = EnergyReading("measured", "A counter.", joules, joules, joules, 1.0, windows=(window,) * 5)
-
-    class Fixed(Meter):
-        def energies(self, runs, **effort):
-            return dict.fromkeys(runs, reading)
-
-    return Fixed("measured", "A counter.")
+    return written_models(tmp_path, monkeypatch)
 
 
 def test_measured_seconds_stand_beside_the_prediction(models):
-    runs = measure(models.write("m.onnx", model()), workload=["3x33:1", "7x33:1"], rounds=5)["runs"]
+    runs = measure(models.write("m.onnx", products()), workload=["3x33:1", "7x33:1"], rounds=5)["runs"]
     assert [run["workload"] for run in runs] == ["3x33", "7x33"]
     for run in runs:
         seconds, joules = run["seconds"], run["joules"]
@@ -83,18 +36,119 @@ def test_measured_seconds_stand_beside_the_prediction(models):
 
 
 def test_a_counter_makes_joules_measured(models, monkeypatch):
-    monkeypatch.setattr(measure_module, "open_meter", lambda: counter(0.25))
-    (run,) = measure(models.write("m.onnx", model()), rounds=5)["runs"]
-    assert "unavailable" not in run["joules"]
-    assert (run["joules"]["label"], run["joules"]["measured"]) == ("measured", 0.25)
-    compared = compare(str(models.folder / "m.onnx"), str(models.folder / "m.onnx"), rounds=5)
-    assert compared["joules"]["ratio"] == 1.0
+    kinds = []
+    monkeypatch.setattr(measure_module, "open_meter", lambda kind: kinds.append(kind) or counter(0.25))
+    (run,) = measure(models.write("m.onnx", products()), rounds=5)["runs"]
+    joules = run["joules"]
+    assert "unavailable" not in joules
+    assert (joules["label"], joules["measured"]) == ("measured", 0.25)
+    assert (joules["low"], joules["high"]) == (0.225, pytest.approx(0.275))
+    assert joules["log"]["temperature"] == 41.0
+    assert (joules["log"]["throttle"], joules["log"]["driver"]) == (["power cap"], "550.1")
+    assert kinds == ["cpu"]
+
+
+def test_what_the_profile_predicts_has_an_interval_and_every_op_a_row(models):
+    (run,) = measure(models.write("m.onnx", products(3)), workload=["9x33"], rounds=5)["runs"]
+    for quantity in ("seconds", "joules"):
+        promise = run[quantity]["from_profile"]
+        assert promise["low"] < promise["value"] < promise["high"]
+        assert promise["value"] == run[quantity]["predicted"]
+    joules = run["joules"]
+    assert joules["modelled_low"] < joules["modelled"] < joules["modelled_high"]
+    watts = (joules["modelled"] - joules["predicted"]) / (run["seconds"]["measured"] - run["seconds"]["predicted"])
+    assert watts == pytest.approx(load_device("cpu").value("static"))
+    assert sorted(row["kind"] for row in run["ops"]) == ["matmul"] * 3 + ["tanh"] * 3
+    assert {row["kind"]: row["ops"] for row in run["classes"]} == {"matmul": 3, "tanh": 3}
+    assert run["summary"]["ops"] == 6
+    assert run["summary"]["predicted"] == pytest.approx(run["seconds"]["predicted"])
+    assert run["work"]["flop.float32"] > 3 * 2 * 9 * FEATURES**2
+    assert (run["config"], run["runtime"]) == ("m onnxruntime 9x33", "onnxruntime")
+
+
+def test_the_roofline_is_said_to_be_one_and_so_is_what_has_no_law(models, tmp_path):
+    path = models.write("m.onnx", products(1))
+    found = measure(path, rounds=3)
+    assert found["notes"] == [
+        "The profile cpu holds no measured times of onnxruntime's kernels, so seconds are the roofline's; `szilard calibrate` makes a "
+        "profile that has them."
+    ]
+    key = "time.onnxruntime.matmul.call"
+    law = Coefficient(1e-5, str(unit_of(key)), 1e-5, 2e-5, "measured", "A test.")
+    cpu = load_device("cpu")
+    profile = tmp_path / "mine.json"
+    profile.write_text(json.dumps(replace(cpu, name="mine", coefficients={**cpu.coefficients, key: law}).to_json()))
+    found = measure(path, rounds=3, target=profile)
+    assert found["notes"] == ["Without a measured time in the profile mine, so by the roofline: tanh."]
+    (run,) = found["runs"]
+    assert {row["kind"]: row["label"] for row in run["ops"]} == {"matmul": "table", "tanh": "roofline"}
+    assert 0 < run["seconds"]["from_profile"]["table_share"] < 1
+
+
+def test_two_models_run_in_turn_and_the_sign_of_their_difference_is_judged(models):
+    small, large = models.write("small.onnx", products(1)), models.write("large.onnx", products(40))
+    found = measure(large, workload=["64x33"], rounds=9, against=small)
+    assert [run["config"] for run in found["runs"]] == ["small onnxruntime 64x33", "large onnxruntime 64x33"]
+    (difference,) = found["differences"]
+    assert difference["predicted"] > 10
+    assert difference["measured"] > 1.5
+    assert difference["low"] <= difference["measured"] <= difference["high"]
+    with pytest.raises(InputError, match=r"names .*small\.onnx itself"):
+        measure(small, against=small)
+    with pytest.raises(InputError, match=r"reads z; .* reads x"):
+        measure(small, against=models.write("other.onnx", products(name="z")))
+
+
+@pytest.mark.parametrize(
+    ("after", "predicted", "sign"),
+    [((2.0, 2.1, 2.2), 3.0, "right"), ((2.0, 2.1, 2.2), 0.5, "wrong"), ((0.9, 1.0, 1.1), 0.5, "not resolved")],
+)
+def test_a_sign_counts_only_where_the_measured_interval_leaves_out_one(after, predicted, sign):
+    pair = [{"seconds": {"from_profile": {"value": value}}} for value in (1.0, predicted)]
+    timings = [SimpleNamespace(samples=samples) for samples in (after, (1.0, 1.0, 1.0))]
+    assert measure_module._difference(Phase("1x1", {}), pair, *timings)["sign"] == sign
+
+
+def test_a_model_whose_ops_cannot_be_timed_is_measured_as_a_whole(models, monkeypatch):
+    def refuse(*_):
+        raise InputError("The ops cannot be timed.")
+
+    monkeypatch.setattr(subject.Subject, "op_times", refuse)
+    (run,) = measure(models.write("m.onnx", products()), rounds=3)["runs"]
+    assert run["seconds"]["measured"] > 0
+    assert (run["ops"], run["classes"], run["summary"]) == ([], [], {"unavailable": "The ops cannot be timed."})
+
+
+def test_a_torch_model_runs_on_the_card_that_the_profile_is_of(monkeypatch, tmp_path):
+    (tmp_path / "two_layers.py").write_text(
+        "import torch\ndef factory():\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU()).eval(), (torch.ones(2, 3),)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    waited, kinds, places = [], [], []
+
+    def on_device(graph, place):
+        places.append(place)
+        return graph
+
+    # The processor stands in for the card.
+    monkeypatch.setattr(subject, "CARD", "cpu")
+    monkeypatch.setattr("szilard.rewriter.on_device.on_device", on_device)
+    monkeypatch.setattr(measure_module, "place_of", lambda device, target: "cpu")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waited.append(len(waited)))
+    monkeypatch.setattr(measure_module, "open_meter", lambda kind: kinds.append(kind) or counter(0.5))
+    (run,) = measure("two_layers:factory", target="h200", rounds=3)["runs"]
+    assert (places, kinds) == (["cpu"], ["cuda"])
+    assert len(waited) > 3, "samples of the clock end when the card is done"
+    assert run["runtime"] == "torch"
+    assert run["joules"]["measured"] == 0.5
+    assert {row["kind"] for row in run["ops"]} == {"matmul", "relu"}
 
 
 def test_a_folder_is_held_against_its_own_plan(models):
     folder = models.folder / "out"
     folder.mkdir()
-    models.write("out/model.onnx", model())
+    models.write("out/model.onnx", products())
     plan = Plan("cpu", Workload((Phase("5x33", {"x": (5, FEATURES)}),)), Budget(), ())
     (folder / "plan.json").write_text(json.dumps(plan.to_json()))
     report = {"target": "cpu", "seconds": {"after": 9.0, "predicted": {"after": 7.5}}, "joules": {"after": 3.5}}
@@ -115,7 +169,7 @@ def test_a_folder_is_held_against_its_own_plan(models):
 def test_several_shapes_are_held_against_the_seconds_of_the_rewrite(models):
     folder = models.folder / "out"
     folder.mkdir()
-    models.write("out/model.onnx", model())
+    models.write("out/model.onnx", products())
     phases = Phase("5x33", {"x": (5, FEATURES)}), Phase("7x33", {"x": (7, FEATURES)})
     (folder / "plan.json").write_text(json.dumps(Plan("cpu", Workload(phases), Budget(), ()).to_json()))
     timed = {"5x33": {"before": 4.0, "after": 2.0}, "7x33": {"before": 8.0, "after": 6.0}}
@@ -134,44 +188,4 @@ def test_several_shapes_are_held_against_the_seconds_of_the_rewrite(models):
 
 def test_a_profile_of_another_kind_of_device_is_refused(models):
     with pytest.raises(InputError, match="h200 is not a processor's profile"):
-        measure(models.write("m.onnx", model()), rounds=5, target="h200")
-
-
-def test_the_slower_model_has_the_ratio(models):
-    small, large = models.write("small.onnx", model(1)), models.write("large.onnx", model(40))
-    found = compare(small, large, workload=["64x33"], rounds=9)["seconds"]
-    assert found["ratio"] > 1.5
-    assert found["low"] <= found["ratio"] <= found["high"]
-    assert compare(large, small, workload=["64x33"], rounds=9)["seconds"]["ratio"] < 0.7
-
-
-def test_shapes_are_weighted(models, monkeypatch):
-    taken = iter([{"a": (1.0, 1.0), "b": (3.0, 3.0)}, {"a": (5.0, 5.0), "b": (3.0, 3.0)}])
-    monkeypatch.setattr(
-        measure_module,
-        "measure_interleaved",
-        lambda calls, rounds: {n: SimpleNamespace(samples=s) for n, s in next(taken).items()},
-    )
-    path = models.write("m.onnx", model())
-    found = compare(path, path, workload=["3x33:3", "7x33:1"], rounds=5)
-    assert (found["seconds"]["a"], found["seconds"]["b"], found["seconds"]["ratio"]) == (2.0, 3.0, 1.5)
-    assert [run["seconds"]["ratio"] for run in found["runs"]] == [3.0, 0.6]
-
-
-def test_equal_models_are_not_apart(models):
-    path = models.write("m.onnx", model())
-    found = compare(path, path, rounds=5)
-    assert found["error"] == {"relative_squared": 0.0, "cosine": pytest.approx(1.0), "samples": 1}
-    assert found["joules"] == {"unavailable": "There is no counter."}
-
-
-def test_calibration_samples_are_the_inputs_compared_on(models):
-    models.calibration = {"x": np.random.default_rng(0).standard_normal((10, 4, FEATURES)).astype(np.float32)}
-    found = compare(models.write("a.onnx", model()), models.write("b.onnx", model(scale=1.05)), rounds=5)
-    assert found["error"]["samples"] == 5
-    assert 1e-5 < found["error"]["relative_squared"] < 0.01
-
-
-def test_models_with_other_inputs_are_refused(models):
-    with pytest.raises(InputError, match=r"reads x; .* reads z"):
-        compare(models.write("a.onnx", model()), models.write("b.onnx", model(name="z")), rounds=5)
+        measure(models.write("m.onnx", products()), rounds=5, target="h200")
