@@ -12,6 +12,7 @@ from .net import Net
 
 TIME = "time"
 _STAND_INS = (
+    (frozenset(["cast"]), "cast.float32-int64"),
     (kinds.UNARY, "neg"),
     (kinds.BINARY | kinds.TERNARY, "add"),
     (kinds.NORM, "layer_norm"),

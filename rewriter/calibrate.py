@@ -24,8 +24,7 @@ def calibrate(
     if device == "cpu":
         from .calibrate_cpu import calibrate_cpu
 
-        meter = open_meter("cpu")
-        return calibrate_cpu(target, passes=passes, reason=meter.reason, progress=progress)
+        return calibrate_cpu(target, open_meter("cpu"), passes=passes, progress=progress)
     if not re.fullmatch(r"cuda:\d+", device):
         raise InputError(f'There is no device {device!r} to calibrate; give "cpu", or "cuda:0" for the first card.')
     from .calibrate_cuda import calibrate_cuda

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from rich.progress import Progress
 from ..cost_model.device import Coefficient, Device, load_device, unit_of
 from ..cost_model.errors import InputError
 from ..cost_model.fit import Fit
-from ..cost_model.fitted_profile import calibration_record
+from ..cost_model.fitted_profile import calibration_record, profile_with_fit
 from ..cost_model.kernel_fit import Row, fit_kernels, kernel_of
 from ..cost_model.kernel_times import TIME
 from ..cost_model.measurement import Measurement, split_hash
+from ..cost_model.meter import Meter
 from ..cost_model.time_table import machine_fingerprint
 from ..cost_model.timing import median_interval
+from .calibrate_cpu_joules import fit_joules, joule_rows
 from .microbenchmarks import counted, microbenchmarks, timed
 from .part_file import PartFile
 from .profile_file import write_profile
@@ -39,33 +42,64 @@ _SHARES = (1.0, 0.5, 0.25)
 """Of the last cache that the system reports, this much may be ours: other machines on the same chip share it."""
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-_WHY = "Joules stay priors"
 
 
-def calibrate_cpu(out: Path, *, passes: int = PASSES, reason: str = "", progress: Any = print) -> dict[str, Any]:
-    """Time every microbenchmark `passes` times one after the other, fit the law of each kernel, and write the profile `out`.
+def calibrate_cpu(out: Path, meter: Meter, *, passes: int = PASSES, progress: Callable[[str], None] = print) -> dict[str, Any]:
+    """Time every microbenchmark up to `passes` times, fit the law of each kernel, and write the profile `out`; returns a summary.
 
-    A run that was stopped goes on from `out`.part if machine and versions are the same. Joules keep the generic profile's priors, for the
-    `reason` that the meter gives. Returns a summary. Raises InputError where the result cannot be written or nothing could be fitted.
+    A run that was stopped goes on from `out`.part if machine and versions are the same. Joules are fitted where `meter` reads a
+    counter; else they keep the generic profile's priors, and the summary says why. Raises InputError where the result cannot be written,
+    or nothing could be fitted.
     """
     base = with_caches(load_device("cpu"))
-    machine = {**machine_fingerprint(), "device": "cpu"}
-    part = PartFile(out, machine)
+    fingerprint = machine_fingerprint()
+    machine = {**fingerprint, "device": fingerprint["cpu"]}
+    part = PartFile(out, {**machine, "szilard": metadata.version("szilard")})
     _time(part, base, passes)
     rows = {name: row for name, row in part.rows.items() if row["seconds"]}
-    measurements = [_measurement(name, row, reason) for name, row in rows.items()]
-    families = sorted({row.family for row in measurements})
-    progress(
-        f"split {split_hash(families, HELD_OUT)}: fitted on microbenchmarks of {len(families)} kernels, judged on {', '.join(HELD_OUT)}"
-    )
-    size, fits, refused = _best_fit(rows)
-    if not fits:
+    measurements = [_measurement(name, row, machine["device"], meter.reason) for name, row in rows.items()]
+    families = {row.family for row in measurements}
+    progress(f"split {split_hash(families, HELD_OUT)}: fitted on microbenchmarks, judged on {', '.join(HELD_OUT)}")
+    size, laws, refused = _best_fit(rows)
+    if not laws:
         raise InputError("No kernel could be fitted; run szilard calibrate again on a quiet machine.")
+    device = with_laws(base, size, laws)
+    fits = {f"seconds of {kernel}": found for kernel, found in laws.items()}
+    joules = [] if meter.counter is None else joule_rows(meter, microbenchmarks(), rows, machine["device"])
+    reason = meter.reason
+    if joules:
+        try:
+            fits["joules"] = found = fit_joules(joules, base)
+        except InputError as fault:
+            joules, reason = [], f"left as priors: {fault}"
+        else:
+            source = f"{joules[0].label.capitalize()}: {len(joules)} microbenchmarks; {meter.reason}"
+            device = profile_with_fit(device, found, source, joules[0].label)
+            reason = f"fitted on {len(joules)} readings, condition {found.condition:.1f}; {meter.reason}"
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    record = calibration_record([*measurements, *joules], fits, HELD_OUT, now, machine)
+    name = re.sub(r"\W+", "_", out.stem)
+    write_profile(replace(device, name=name, notes=_notes(machine, bool(joules)), calibration=record), out)
+    part.remove()
+    return {
+        "profile": str(out),
+        "device": name,
+        "kernels": len(laws),
+        "refused": refused,
+        "rows": len(rows),
+        "median_error": statistics.median(found.residual for found in laws.values()),
+        "split_hash": record["split_hash"],
+        "joules": reason,
+    }
+
+
+def with_laws(base: Device, size: float, laws: Mapping[str, Fit]) -> Device:
+    """`base` with the fitted coefficients of time and the size of the last cache [B] with which they fit."""
     table = dict(base.coefficients)
     if size != base.value("capacity.cache"):
         source = f"Measured: of {table['capacity.cache'].value:.3g} B that the system reports, the share with which kernels fit best."
         table["capacity.cache"] = Coefficient(size, "B", size / 2, size * 2, "measured", source)
-    for kernel, found in fits.items():
+    for kernel, found in laws.items():
         source = (
             f"Measured: {found.rows} microbenchmarks of onnxruntime's {kernel} on this machine, median error of the fit "
             f"{found.residual:.0%}, condition {found.condition:.1f}."
@@ -75,18 +109,7 @@ def calibrate_cpu(out: Path, *, passes: int = PASSES, reason: str = "", progress
                 name = f"{TIME}.{RUNTIME}.{key}"
                 low, high = min(estimate.low, estimate.value), max(estimate.high, estimate.value)
                 table[name] = Coefficient(estimate.value, unit_of(name) or "", low, high, "measured", source)
-    record = calibration_record(
-        measurements, {f"seconds of {kernel}": found for kernel, found in fits.items()}, HELD_OUT,
-        datetime.now(UTC).isoformat(timespec="seconds"), machine,
-    )  # fmt: skip
-    device = replace(base, name=re.sub(r"\W+", "_", out.stem), notes=_notes(machine), coefficients=table, calibration=record)
-    write_profile(device, out)
-    part.remove()
-    residual = statistics.median(found.residual for found in fits.values())
-    return {
-        "profile": str(out), "device": device.name, "kernels": len(fits), "refused": refused, "rows": len(rows),
-        "median_error": residual, "split_hash": record["split_hash"], "joules": reason or _WHY,
-    }  # fmt: skip
+    return replace(base, coefficients=table)
 
 
 def _best_fit(rows: Mapping[str, Any]) -> tuple[float, dict[str, Fit], dict[str, str]]:
@@ -123,12 +146,12 @@ def _time(part: PartFile, base: Device, passes: int) -> None:
         part.write()
 
 
-def _measurement(name: str, row: Mapping[str, Any], reason: str) -> Measurement:
+def _measurement(name: str, row: Mapping[str, Any], device: str, reason: str) -> Measurement:
     seconds = statistics.median(row["seconds"])
     low, high = median_interval(row["seconds"])
     family = name.partition(":")[0]
     return Measurement(
-        name, family, "op", row["work"], seconds, low, high, None, None, None, "unavailable", device="cpu", reason=reason
+        name, family, "op", row["work"], seconds, low, high, None, None, None, "unavailable", device=device, reason=reason
     )  # fmt: skip
 
 
@@ -153,8 +176,10 @@ def with_caches(device: Device, folder: Path = _CACHES) -> Device:
     return replace(device, coefficients={**device.coefficients, **table})
 
 
-def _notes(machine: Mapping[str, str]) -> str:
+def _notes(machine: Mapping[str, str], counted: bool) -> str:
+    version = machine.get(RUNTIME) or machine.get("onnxruntime-gpu", "")
+    energies = "Energies were fitted on its counter." if counted else "Energies are those of the generic cpu profile."
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, onnxruntime {machine.get(RUNTIME) or machine.get('onnxruntime-gpu', '')} on the CPU. "
-        "Seconds of kernels were measured by szilard calibrate; energies are those of the generic cpu profile."
+        f"{machine['cpu']}, {machine['cores']} cores, onnxruntime {version} on the CPU. "
+        f"Seconds of kernels were measured by szilard calibrate. {energies}"
     )

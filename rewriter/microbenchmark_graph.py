@@ -93,8 +93,8 @@ class Chain:
         return total
 
     def done(self, kernel: str, name: str, output: str) -> Microbenchmark:
-        """The finished graph. Of a large `output` only the first element leaves it: a tensor that does gets fresh memory on every run, whose
-        pages the system must clear, which no op inside a model pays for."""
+        """The finished graph. Of a large `output` only the first element leaves it: a tensor that leaves gets fresh memory on every run,
+        whose pages the system must clear, which no op inside a model pays for."""
         if sum(array.nbytes for array in self.feeds.values()) > _SMALL:
             flat = self.node("Reshape", output, self.constant([-1], "int64"))
             output = self.node("Slice", flat, self.constant([0], "int64"), self.constant([1], "int64"))

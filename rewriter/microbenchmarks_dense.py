@@ -60,10 +60,9 @@ def dense_microbenchmarks() -> Iterator[Microbenchmark]:
     for t, b, i, h in _RECURRENT:
         yield _recurrent(t, b, i, h)
     for m, k, n in _QUANTISED:
-        yield _static(m, k, n)
-        yield _dynamic(m, k, n)
+        for dtype in ("int8", "uint8"):
+            yield from (make(m, k, n, dtype) for make in (_static, _dynamic, _integer))
         yield from (_few_bits(m, k, n, bits, level) for bits, level in ((4, 4), (8, 4), (4, 0), (8, 0)))
-        yield _integer(m, k, n)
 
 
 def _product(m: int, k: int, n: int, pairs: int) -> Microbenchmark:
@@ -106,35 +105,37 @@ def _scale(chain: Chain, size: int) -> str:
     return chain.constant(np.full(size, 0.01, np.float32))
 
 
-def _static(m: int, k: int, n: int) -> Microbenchmark:
+def _static(m: int, k: int, n: int, dtype: str) -> Microbenchmark:
     chain = Chain()
     x, scale, zero = chain.input(m, k), chain.constant(np.float32(0.02)), chain.constant(np.uint8(128))
     pairs = repeats(4.0 * m * k * n + 40.0 * k * n, 3e9, most=8)
     for a, b in [(k, n), (n, k)] * pairs:
         small = chain.node("QuantizeLinear", x, scale, zero)
-        zeros = chain.constant(np.zeros(b, np.int8))
+        zeros = chain.constant(np.zeros(b, dtype))
         x = chain.node(
-            f"{_MS}MatMulIntegerToFloat", small, chain.weight(a, b, dtype="int8"), scale, _scale(chain, b), zero, zeros
+            f"{_MS}MatMulIntegerToFloat", small, chain.weight(a, b, dtype=dtype), scale, _scale(chain, b), zero, zeros
         )
-    return chain.done("matmul_integer.static", f"{m}x{k}x{n} {pairs}", x)
+    return chain.done("matmul_integer.static", f"{m}x{k}x{n} {pairs} {dtype}", x)
 
 
-def _dynamic(m: int, k: int, n: int) -> Microbenchmark:
+def _dynamic(m: int, k: int, n: int, dtype: str) -> Microbenchmark:
     chain = Chain()
     x = chain.input(m, k)
     pairs = repeats(4.0 * m * k * n + 40.0 * k * n, 3e9, most=8)
     for a, b in [(k, n), (n, k)] * pairs:
-        zeros = chain.constant(np.zeros(b, np.int8))
-        x = chain.node(f"{_MS}DynamicQuantizeMatMul", x, chain.weight(a, b, dtype="int8"), _scale(chain, b), zeros)
-    return chain.done("matmul_integer.dynamic", f"{m}x{k}x{n} {pairs}", x)
+        zeros = chain.constant(np.zeros(b, dtype))
+        x = chain.node(f"{_MS}DynamicQuantizeMatMul", x, chain.weight(a, b, dtype=dtype), _scale(chain, b), zeros)
+    return chain.done("matmul_integer.dynamic", f"{m}x{k}x{n} {pairs} {dtype}", x)
 
 
-def _integer(m: int, k: int, n: int) -> Microbenchmark:
+def _integer(m: int, k: int, n: int, dtype: str) -> Microbenchmark:
     chain = Chain()
     x, zero = chain.input(m, k, dtype="uint8", high=255), chain.constant(np.uint8(128))
     count = repeats(2.0 * m * k * n + 20.0 * k * n, 3e9, most=8)
-    outputs = [chain.node("MatMulInteger", x, chain.weight(k, n, dtype="int8"), zero) for _ in range(count)]
-    return chain.done("matmul_integer", f"{m}x{k}x{n} {count}", chain.summed([chain.node("Cast", y, to=1) for y in outputs]))
+    outputs = [chain.node("MatMulInteger", x, chain.weight(k, n, dtype=dtype), zero) for _ in range(count)]
+    return chain.done(
+        "matmul_integer", f"{m}x{k}x{n} {count} {dtype}", chain.summed([chain.node("Cast", y, to=1) for y in outputs])
+    )
 
 
 def _few_bits(m: int, k: int, n: int, bits: int, level: int) -> Microbenchmark:

@@ -52,6 +52,7 @@ _TABLES = (
     (30000, 768, 128),
     (20000, 64, 64),
 )
+_CASTS = (("float32", "float16"), ("float32", "int64"), ("bool", "float32"), ("int32", "float32"))
 _CALLS = (4, 40, 160)
 _BUDGET = 4e7
 
@@ -74,7 +75,7 @@ def elementwise_microbenchmarks() -> Iterator[Microbenchmark]:
     for size in _FEW:
         yield _pow(size)
         yield from _compared(size)
-        yield from (_cast(a, b, size) for a, b in (("float32", "float16"), ("float32", "int64"), ("bool", "float32")))
+        yield from (_cast(a, b, size) for a, b in _CASTS)
     for rows, width in _ROWS:
         yield from _rows(rows, width)
     for heads, rows, width in _SCORES:
@@ -154,9 +155,9 @@ def _pow(size: int) -> Microbenchmark:
 
 
 def _cast(a: str, b: str, size: int) -> Microbenchmark:
-    chain, codes = Chain(), {"float32": 1, "float16": 10, "int64": 7, "bool": 9}
+    chain, codes = Chain(), {"float32": 1, "int32": 6, "int64": 7, "bool": 9, "float16": 10}
     x = chain.input(size, dtype=a)
-    for _ in range(_count((size,), 6)):
+    for _ in range(_count((size,), 8)):
         x = chain.node("Cast", chain.node("Cast", x, to=codes[b]), to=codes[a])
     return chain.done("cast", f"{a} {b} {size}", x)
 

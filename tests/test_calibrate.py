@@ -1,22 +1,26 @@
 """`szilard calibrate --device cpu`: fitted on timed kernels, resumable, honest about joules; timings are made up here.
 
-Covers calibrate.py, calibrate_cpu.py, command_line_calibrate.py.
+Covers calibrate.py, calibrate_cpu.py, calibrate_cpu_joules.py, command_line_calibrate.py.
 """
 
 import json
 from itertools import chain
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from szilard.cost_model.device import load_device
 from szilard.cost_model.errors import InputError
-from szilard.rewriter import calibrate_cpu, microbenchmarks_elementwise
+from szilard.cost_model.measurement import Measurement
+from szilard.cost_model.simulated_card import CardTraits, SimulatedCard
+from szilard.cost_model.simulated_meter import SimulatedMeter
+from szilard.rewriter import calibrate_cpu, calibrate_cpu_joules, microbenchmarks_elementwise
 from szilard.rewriter.calibrate import calibrate
 from szilard.rewriter.calibrate_cpu import with_caches
 from szilard.rewriter.command_line import app
 from szilard.rewriter.microbenchmark_graph import Chain, Microbenchmark
-
+from szilard.rewriter.microbenchmarks import counted, microbenchmarks
 
 LAW = {"Slice": 1e-6}
 
@@ -123,3 +127,43 @@ def test_the_command_prints_what_was_fitted(few, tmp_path):
     assert "joules" in text.stdout
     shown = runner.invoke(app, ["devices", "show", str(tmp_path / "mine.json")])
     assert "time.onnxruntime.neg.call" in shown.stdout
+
+
+def test_joules_that_the_readings_cannot_tell_apart_stay_priors_and_seconds_are_kept(few, tmp_path, monkeypatch):
+    card = SimulatedCard(CardTraits(seed=1))
+
+    def on_card(session: object, benchmark: Microbenchmark):
+        return card.load(benchmark.name, [(1e-3, 50.0)])
+
+    monkeypatch.setattr(calibrate_cpu_joules, "_call", on_card)
+    monkeypatch.setattr(calibrate_cpu_joules, "KERNELS", ("unary", "reshape"))
+    result = calibrate_cpu.calibrate_cpu(tmp_path / "mine.json", SimulatedMeter(card), passes=1, progress=lambda _: None)
+    assert "left as priors" in result["joules"]
+    assert "cannot tell" in result["joules"]
+    device = load_device(tmp_path / "mine.json")
+    assert device.coefficients["static"].provenance == "prior"
+    assert device.coefficients["time.onnxruntime.neg.call"].provenance == "measured"
+
+
+@pytest.mark.long
+def test_the_shipped_readings_tell_joules_apart():
+    """On a card that draws what hidden coefficients say, in seconds of the roofline at varied occupancy."""
+    base, random = load_device("cpu"), np.random.default_rng(5)
+    hidden = {key: value * random.uniform(0.6, 1.6) for key, value in base.values.items()}
+    names = [f"{b.kernel}: {b.name}" for b in microbenchmarks() if b.kernel in calibrate_cpu_joules.KERNELS]
+    chosen, rows = set(calibrate_cpu_joules._spread(names)), []
+    for benchmark in microbenchmarks():
+        if (name := f"{benchmark.kernel}: {benchmark.name}") in chosen:
+            work = counted(benchmark, base, [8e6])["work"]
+            busy = work.get("launch", 0) * 2e-6 + sum(amount for key, amount in work.items() if key != "launch") / 2e11
+            seconds = random.uniform(1, 2) * (1e-5 + busy)
+            truth = hidden["static"] * seconds + sum(hidden[key] * amount for key, amount in work.items())
+            joules = truth * (1 + 0.01 * random.standard_normal())
+            rows.append(
+                Measurement(name, benchmark.kernel, "op", work, seconds, seconds, seconds, joules, joules, joules, "modelled")
+            )
+    found = calibrate_cpu_joules.fit_joules(rows, base)
+    assert len(rows) == len(chosen) == 28
+    assert found.condition < 30
+    for key in ("flop.float32", "byte.memory", "static"):
+        assert found.coefficients[key].low <= hidden[key] <= found.coefficients[key].high, key

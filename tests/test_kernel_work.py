@@ -115,14 +115,16 @@ def test_every_feature_has_a_unit():
 
 
 _SAME = (
-    *("matmul", "matmul.activations", "attention", "lstm", "matmul_integer", "softmax", "layer_norm", "rms_norm", "gelu.bias"),
+    *("matmul", "matmul.activations", "attention", "lstm", "softmax", "layer_norm", "rms_norm", "gelu.bias"),
     *("conv.pointwise", "conv.direct", "conv.depthwise", "conv.image", "conv.gemm", "conv.transposed"),
     *("reorder", "embedding", "gather", "reduce"),
 )
 NAMED = {
     **{kernel: {kernel} for kernel in _SAME},
+    "matmul_integer": {"matmul_integer"},
     "matmul_integer.static": {"matmul_integer_to_float.static"},
     "matmul_integer.dynamic": {"matmul_integer_to_float.dynamic"},
+    "cast": {"cast"},
 }
 """The kernels that benchmarks of these names must run."""
 
@@ -130,7 +132,10 @@ NAMED = {
 def check(benchmark: Microbenchmark) -> None:
     row = counted(benchmark, load_device("cpu"), [8e6])
     kernels = {key.rpartition(".")[0] for key in row["kernels"]["8000000.0"]}
-    assert NAMED.get(benchmark.kernel, set()) <= kernels, (benchmark.name, kernels)
+    refined = {kernel.removesuffix(".signed").removesuffix(".unsigned") for kernel in kernels} | {
+        k.partition(".")[0] for k in kernels
+    }
+    assert NAMED.get(benchmark.kernel, set()) <= refined, (benchmark.name, kernels)
     assert all(amount > 0 for amount in row["work"].values())
     assert not any(kernel.startswith("other:") for kernel in kernels), kernels
 
@@ -153,6 +158,23 @@ def test_all_microbenchmarks_run_the_kernel_that_they_are_named_for():
         names.add((benchmark.kernel, benchmark.name))
         if benchmark.model.ByteSize() < 20e6:  # the largest differ in how often they repeat what smaller ones do
             check(benchmark)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_unsigned_weights_have_laws_of_their_own(dtype):
+    chain = Chain()
+    x, weight, zero = chain.input(3, 8, dtype="uint8", high=255), chain.weight(8, 4, dtype=dtype), chain.constant(128, "uint8")
+    kernel, found = only(chain.done("", "", chain.node("MatMulInteger", x, weight, zero)))
+    assert kernel == f"matmul_integer.{'unsigned' if dtype == 'uint8' else 'signed'}"
+    assert found["flop"] == 2 * 3 * 8 * 4
+    assert found["cached_weight_byte"] == 8 * 4 + 1, "the zero point is a constant too"
+
+
+def test_a_cast_is_named_by_both_dtypes_in_either_direction():
+    chain = Chain()
+    x = chain.input(4)
+    found = work(chain.done("", "", chain.node("Cast", chain.node("Cast", x, to=10), to=1)))
+    assert [kernel for kernel, _ in found.values()] == ["cast.float16-float32"] * 2
 
 
 def test_an_op_has_one_kernel_whatever_its_operands_are_called():
