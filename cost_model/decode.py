@@ -104,11 +104,12 @@ def mixing_op(short: Net, long: Net) -> Op | None:
     return next((op for op in mixing if any(_differing(short, long, name) for name in op.inputs if name)), None)
 
 
-def position_rows(net: Net) -> int | None:
-    """The most positions that the tables of learned positions hold: those whose rows are chosen by shapes alone, not by what the inputs
-    hold. None without such a table."""
-    tables = [op for op in net.ops.values() if op.kind in ("embedding", "gather") and net.values[op.inputs[0]].constant]
-    shapes = [net.shape(op.inputs[0]) or () for op in tables if not _reads_inputs(net, op.inputs[1])]
+def position_rows(short: Net, long: Net) -> int | None:
+    """The most positions that the tables of learned positions hold: a row for each position, chosen by shapes alone and not by what the
+    inputs hold. None without such a table. One for distances has an index for each pair of positions, and no end."""
+    tables = [op for op in long.ops.values() if op.kind in ("embedding", "gather") and long.values[op.inputs[0]].constant]
+    learned = [op for op in tables if len(_differing(short, long, op.inputs[1])) == 1 and not _reads_inputs(long, op.inputs[1])]
+    shapes = [long.shape(op.inputs[0]) or () for op in learned]
     return min((shape[0] for shape in shapes if len(shape) == 2), default=None)
 
 
@@ -181,7 +182,7 @@ def _narrowest(net: Net, name: str) -> str:
 
 
 def _products(net: Net, name: str) -> list[tuple[Op, int]]:
-    """(op, operand) of the products that read a value, down through everything else."""
+    """(op, operand) of the products that read a value, down through moves and scales."""
     found: dict[tuple[str, int], Op] = {}
     waiting, seen = [name], {name}
     while waiting:
@@ -189,7 +190,7 @@ def _products(net: Net, name: str) -> list[tuple[Op, int]]:
         for op in net.consumers(value):
             if op.kind in PRODUCTS:
                 found.update({(op.id, place): op for place, operand in enumerate(op.inputs) if operand == value})
-            else:
+            elif op.kind in _WAY | {"mul", "div"}:
                 new = [output for output in op.outputs if output and output not in seen]
                 waiting += new
                 seen.update(new)

@@ -12,6 +12,7 @@ from . import command_line_options as options
 from .command_line_output import columns, deliver, only_results_on_stdout, progress
 
 _SHOWN_OPS = 12
+_PHASES = ("phase", "of the calls", "joules", "seconds", "work", "moved")
 devices = typer.Typer(help="The device profiles, and where each number comes from.", rich_markup_mode=None)
 
 
@@ -94,6 +95,9 @@ def estimate_text(result: Mapping[str, Any]) -> str:
     if result.get("provenance"):
         lines.append(f"joules: modelled; {provenance_clause(result['provenance'])}")
     lines += [f"work: {least}{work}", f"floors, which decide nothing: {floor}", ""]
+    phases = result.get("phases", ())
+    if len(phases) > 1:
+        lines += [columns([_PHASES, *map(_phase, phases)], right=range(1, 6)), ""]
     rows = [("kind", "ops", "joules", "share")]
     whole = sum(kinds.values()) or 1.0
     for kind, value in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN_OPS]:
@@ -108,6 +112,17 @@ def estimate_text(result: Mapping[str, Any]) -> str:
         lines += ["", unpriced_sentence(result["unpriced"], _SHOWN_OPS)]
     lines += [f"note: {note}" for note in result.get("notes", ())]
     return "\n".join(lines)
+
+
+def _phase(phase: Mapping[str, Any]) -> tuple[str, ...]:
+    """One phase by itself, per call of it, and how often it runs."""
+    from .quantity import quantity
+
+    total = phase["total"]
+    least = "at least " if phase["at_least"] else ""
+    units = (("joules", "J"), ("seconds", "s"), ("flops", "flop"), ("bytes", "B"))
+    cells = (quantity(total[key], unit) for key, unit in units)
+    return phase["name"], f"{100 * phase['weight']:.3g} %", *(f"{least}{cell}" for cell in cells)
 
 
 def _profile(device: Any) -> dict[str, Any]:

@@ -51,14 +51,16 @@ Debug = Annotated[
 Target = Annotated[str, typer.Option(help="A device profile: a name that `szilard devices` lists, or a JSON file.")]
 TaskOption = Annotated[Task | None, typer.Option("--task", help="What the model is for: the inputs to make and the metric.")]
 WorkloadFile = Annotated[
-    Path | None, typer.Option("--workload", metavar="FILE", help='JSON list of {"name", "shapes": {input: [dims]}, "weight"}.')
+    Path | None,
+    typer.Option("--workload", metavar="FILE", help='JSON list of {"name", "shapes": {input: [dims]}, "weight", "context"}.'),
 ]
 Shapes = Annotated[
     list[str] | None,
     typer.Option(
         "--shape",
         metavar="NAME=1x128:WEIGHT",
-        help="A shape to optimise for; repeat it, put commas between inputs of one shape.",
+        help="A shape to optimise for; repeat it, put commas between inputs of one shape. 8x1@2048 decodes one new token of 8 "
+        "sequences with 2048 in the cache.",
     ),
 ]
 Rounds = Annotated[int, typer.Option(min=3, help="How many times each model is timed.")]

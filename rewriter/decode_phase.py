@@ -60,7 +60,7 @@ def decoder(program: Program, backend: Backend, graph: Any, phase: Phase) -> Dec
     mixing = mixing_op(short, long)
     if mixing is not None:
         raise InputError(f"{said}: {mixing.kind} {mixing.id} mixes positions too, and keeps a state that is not known.")
-    rows = position_rows(long)
+    rows = position_rows(short, long)
     if rows is not None and rows < phase.context + new:
         raise InputError(f"{said}: its table of positions has {rows} rows.")
     wide = max(length, min(phase.context + new, LONGEST_MASK[program.runtime]))

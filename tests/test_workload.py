@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from szilard.cost_model.errors import InputError
+from szilard.cost_model.plan import Budget, Plan
 from szilard.cost_model.program import Program
-from szilard.rewriter.workload import parse_shape, parse_shapes, read_workload, sample_shapes, spread, workload_for
+from szilard.rewriter.workload import (
+    described,
+    parse_shape,
+    parse_shapes,
+    read_workload,
+    sample_shapes,
+    spread,
+    workload_for,
+)
 
 
 def test_several_inputs_and_a_weight():
@@ -106,10 +115,14 @@ def test_a_shape_that_does_not_fit_the_model(text, words):
 
 def test_a_workload_file(tmp_path):
     path = tmp_path / "w.json"
-    path.write_text(json.dumps([{"name": "prefill", "shapes": {"ids": [1, 2048]}, "weight": 3}, {"shapes": {"ids": [8, 1]}}]))
+    entries = [{"name": "prefill", "shapes": {"ids": [1, 2048]}, "weight": 3}, {"shapes": {"ids": [8, 1]}, "context": 2048}]
+    path.write_text(json.dumps(entries))
     prefill, decode = read_workload(path).phases
     assert (prefill.name, prefill.weight, prefill.shapes) == ("prefill", 0.75, {"ids": (1, 2048)})
-    assert (decode.name, decode.weight) == ("8x1", 0.25)
+    assert (decode.name, decode.weight) == ("8x1@2048", 0.25)
+    assert (prefill.context, decode.context) == (0, 2048)
+    assert described(decode) == {**entries[1], "name": "8x1@2048", "weight": 0.25}
+    assert "context" not in described(prefill)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +136,12 @@ def test_a_workload_file(tmp_path):
         ('[{"shapes": {"a": [true]}}]', "Entry 0"),
         ('[{"shapes": {"a": [1]}, "weight": "much"}]', "weight"),
         ('[{"shapes": {"a": [1]}, "wieght": 1}]', "wieght"),
+        (
+            '[{"shapes": {"a": [1]}, "context": -1}]',
+            "Entry 0 of the workload file .* has context -1; a context is a whole number",
+        ),
+        ('[{"shapes": {"a": [1]}, "context": "long"}]', "has context 'long'"),
+        ('[{"shapes": {"a": [1]}, "context": true}]', "has context True"),
     ],
 )
 def test_workload_files_that_cannot_be_used(tmp_path, text, words):
@@ -135,3 +154,55 @@ def test_workload_files_that_cannot_be_used(tmp_path, text, words):
 def test_a_missing_workload_file(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_workload(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "shapes", "weight"),
+    [
+        ("ids=8x1@2048:0.7", "8x1@2048", {"ids": (8, 1)}, 0.7),
+        ("8x1@33", "8x1@33", {"*": (8, 1)}, 1.0),
+        ("ids=4x3,mask=4x3@7:1e-2", "4x3@7", {"ids": (4, 3), "mask": (4, 3)}, 0.01),
+    ],
+)
+def test_a_context_follows_an_at(text, name, shapes, weight):
+    phase = parse_shape(text)
+    assert (phase.name, phase.shapes, phase.weight, phase.context) == (name, shapes, weight, int(name.partition("@")[2]))
+
+
+@pytest.mark.parametrize("text", ["8x1@0", "8x1@", "8x1@-5", "8x1@1e3", "8x1@two:0.5", "8x1@05"])
+def test_a_context_that_is_none_is_named(text):
+    with pytest.raises(InputError, match=r"has context .*; a context is a whole number above zero"):
+        parse_shape(text)
+
+
+@pytest.mark.parametrize("text", ["a=1@2,b=3", "1x@5", "8x1@5@6:x"])
+def test_a_context_in_the_wrong_place_is_refused(text):
+    with pytest.raises(InputError, match="--shape"):
+        parse_shape(text)
+
+
+def test_phases_keep_their_context_all_the_way():
+    workload = workload_for(TEXT, ["ids=8x1@2048:3", "ids=8x1@64:1", "1x9"])
+    assert [(p.name, p.context, p.weight) for p in workload.phases] == [
+        ("8x1@2048", 2048, 0.6),
+        ("8x1@64", 64, 0.2),
+        ("1x9", 0, 0.2),
+    ]
+    assert workload.phases[0].shapes["mask"] == (8, 1)
+    same = parse_shapes(["a=8x1,b=2@5", "a=8x1,c=2@5"])
+    assert [p.name for p in same.phases] == ["a=8x1,b=2@5", "a=8x1,c=2@5"]
+    assert sample_shapes(["8x1@2048", "1x9"]) == {"*": (1, 9)}
+    assert sample_shapes(["8x1@2048"]) is None
+
+
+def test_a_plan_keeps_contexts_and_reads_plans_that_have_none():
+    plan = Plan("cpu", workload_for(TEXT, ["ids=8x1@2048", "1x9"]), Budget(), ())
+    data = json.loads(json.dumps(plan.to_json()))
+    assert Plan.from_json(data) == plan
+    for phase in data["workload"]["phases"]:
+        del phase["context"]
+    assert [phase.context for phase in Plan.from_json(data).workload.phases] == [0, 0]
+    for wrong, words in ((-1, "context -1"), ("many", "expected fields")):
+        data["workload"]["phases"][0]["context"] = wrong
+        with pytest.raises(InputError, match=words):
+            Plan.from_json(data)
