@@ -37,8 +37,11 @@ def joules_interval(cost: Cost, device: Device, draws: int = DRAWS, seed: int = 
 def seconds_interval(cost: Cost, device: Device, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
     """The 5 % and 95 % quantiles of the seconds of `cost` [s], likewise; given seconds have no width."""
     drawn = _drawn(device, draws, seed)
-    parts = (spent * _slower(bound, device, drawn) for bound, spent in cost.seconds_by_bound.items() if spent)
-    return _middle(sum(parts, np.zeros(draws)))
+    seconds = np.zeros(draws)
+    for bound, spent in cost.seconds_by_bound.items():
+        if spent:
+            seconds = seconds + spent * _slower(bound, device, drawn)
+    return _middle(seconds)
 
 
 def _middle(drawn: np.ndarray) -> tuple[float, float]:

@@ -67,6 +67,9 @@ def measure(
     same_inputs(programs[0], programs[-1])
     wanted = workload_for(programs[-1], asked or subjects[-1].workload)
     workload_for(programs[0], wanted)
+    names = [phase.name for phase in wanted.phases]
+    if len(set(names)) < len(names):
+        raise InputError(f"Two shapes of the workload are called {max(names, key=names.count)}; give each a name of its own.")
     meter, synchronise = open_meter(device.kind), synchroniser(place)
     promised = _promised(spec, wanted, device)
     runs: list[dict[str, Any]] = []

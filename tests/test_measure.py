@@ -66,6 +66,12 @@ def test_what_the_profile_predicts_has_an_interval_and_every_op_a_row(models):
     assert (run["config"], run["runtime"]) == ("m onnxruntime 9x33", "onnxruntime")
 
 
+def test_shapes_of_one_name_cannot_be_told_apart(models):
+    phases = tuple(Phase("same", {"x": (rows, FEATURES)}) for rows in (3, 5))
+    with pytest.raises(InputError, match="Two shapes of the workload are called same"):
+        measure(models.write("m.onnx", products()), workload=Workload(phases))
+
+
 def test_the_roofline_is_said_to_be_one_and_so_is_what_has_no_law(models, tmp_path):
     path = models.write("m.onnx", products(1))
     found = measure(path, rounds=3)

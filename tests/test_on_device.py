@@ -37,6 +37,15 @@ def test_everything_is_made_on_the_device():
     assert {str(node.kwargs["device"]) for node in graph.graph.nodes if node.kwargs.get("device")} == {"cpu"}
 
 
+def test_a_view_becomes_a_reshape_since_kernels_of_the_device_may_lay_out_otherwise():
+    graph = torch.fx.Graph()
+    view = graph.call_function(torch.ops.aten.view.default, (graph.placeholder("x"), [6]))
+    graph.output(view)
+    moved = on_device(GraphModule({}, graph), "cpu")
+    turned = torch.arange(6.0).reshape(2, 3).T
+    assert moved(turned).tolist() == [0, 3, 1, 4, 2, 5]
+
+
 def test_the_same_device_gives_the_same_result():
     graph, x = traced(), torch.randn(2, 6, 8)
     with torch.inference_mode():
