@@ -1,0 +1,175 @@
+"""The three stages on a simulated card, from end to end with few and small models; files, labels and promises."""
+
+import json
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+from rich.console import Console
+
+from szilard.benchmarks import gpu_energy, gpu_kernels, gpu_models, gpu_networks
+from szilard.benchmarks.gpu_simulated import SimulatedBench
+from szilard.cost_model.device import load_device
+from szilard.cost_model.errors import InputError
+from szilard.cost_model.measurement import read_measurements
+from szilard.cost_model.price import price_net
+from szilard.rewriter.calibrate_cuda import HELD_OUT
+
+PRIOR = load_device("h200")
+STAGES = ((8, 1), (16, 1))
+
+
+def small_cases():
+    """A small network at two batches, in float32 and float16, and a layer with int8 weights."""
+    few = partial(gpu_networks.ConvNet, STAGES)
+    for batch in (4, 64):
+        yield from gpu_models.pair("convnet", f"tiny {batch}", few, images(batch), torch.float16)
+    yield from list(gpu_kernels.kernel_cases())[:2]
+
+
+def images(batch):
+    return lambda device, dtype: {"pixels": gpu_networks.pixels(batch, 64, device, dtype)}
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    """(what the stages found, their folder, what they printed)."""
+    folder, cases = tmp_path_factory.mktemp("gpu"), list(small_cases())
+    with open(folder / "log.txt", "w") as file:
+        bench, console = SimulatedBench(PRIOR, 1), Console(file=file, width=200)
+        found = gpu_energy.run(gpu_energy.STAGES, bench, PRIOR, folder, [*cases, *gpu_energy.repeats(cases)], console)
+    return found, folder, (folder / "log.txt").read_text()
+
+
+def test_models_that_were_never_fitted_on_are_predicted_and_the_promises_kept(stages):
+    found, _, printed = stages
+    promises = found["validate"]["promises"]
+    assert len(promises) == 5
+    assert all(one["kept"] for one in promises.values())
+    assert {one["label"] for one in promises.values()} == {"modelled"}
+    assert printed.index("split ") < printed.index("rows; joules") < printed.index("kept ")
+    for table in found["validate"]["verdict"]["tables"]:
+        assert table["label"] == "modelled"
+    assert found["validate"]["verdict"]["split"]["fit"] == sorted(found["validate"]["verdict"]["split"]["fit"])
+    assert not set(found["validate"]["verdict"]["split"]["fit"]) & {"convnet", "quantized_linear"}
+
+
+def test_sensors_are_told_as_the_simulated_card_has_them(stages):
+    parts = stages[0]["sensors"]["parts"]
+    idle = parts["idle"]
+    assert idle["deep"]["watts"] < idle["context"]["watts"] < idle["active"]["watts"]
+    assert parts["ticks at work"]["period [s]"] == pytest.approx(0.1, rel=0.02)
+    assert parts["square wave"]["verdict"] == "full"
+    random, zeros = parts["products of random numbers and zeros"].values()
+    assert zeros["watts"] < 0.85 * random["watts"]
+    assert parts["copy in memory"]["neg float32 49999872 x12"]["B/s past the cache"] > 1e12
+
+
+def test_every_file_says_that_nothing_was_measured(stages):
+    _, folder, _ = stages
+    files = sorted(path.name for path in folder.iterdir() if path.name != "log.txt")
+    assert files == [
+        "gpu-energy-simulated-models.csv",
+        "gpu-energy-simulated-profile.json",
+        "gpu-energy-simulated-profile.measurements.csv",
+        "gpu-energy-simulated-sensors.json",
+        "gpu-energy-simulated-verdict.json",
+    ]
+    for name in files[0], files[2]:
+        assert {row.label for row in read_measurements(folder / name)} == {"modelled"}
+    labels = [
+        value
+        for name in files
+        if name.endswith(".json")
+        for key, value in leaves(json.loads((folder / name).read_text()))
+        if key in ("label", "provenance", "status")
+    ]
+    assert "modelled" in labels
+    assert "measured" not in labels
+
+
+def leaves(data, key=""):
+    if isinstance(data, dict):
+        for name, value in data.items():
+            yield from leaves(value, name)
+    elif isinstance(data, list):
+        for value in data:
+            yield from leaves(value, key)
+    else:
+        yield key, data
+
+
+def test_a_repeated_sensor_stage_measures_nothing_again(stages):
+    found, folder, _ = stages
+    bench = SimulatedBench(PRIOR, 1)
+    again = gpu_energy.run(["sensors"], bench, PRIOR, folder, [], Console(quiet=True))
+    assert bench.card.now() == 0.0
+    assert again["sensors"] == json.loads((folder / "gpu-energy-simulated-sensors.json").read_text())
+    assert again["sensors"]["parts"].keys() == found["sensors"]["parts"].keys()
+
+
+def test_validation_without_a_profile_says_what_to_run_first(tmp_path):
+    with pytest.raises(InputError, match="--stage calibrate"):
+        gpu_energy.run(["validate"], SimulatedBench(PRIOR, 1), PRIOR, tmp_path, [], Console(quiet=True))
+
+
+def test_repeats_are_the_same_configs_again():
+    cases = list(small_cases())
+    again = gpu_energy.repeats(cases)
+    assert [case.config for case in again] == [case.config for case in cases[:: gpu_energy.REPEATED]]
+    assert not {case.key for case in again} & {case.key for case in cases}
+
+
+def test_a_network_runs_as_it_is_priced():
+    sizes = {"hidden_size": 192, "num_attention_heads": 3, "num_key_value_heads": 3, "vocab_size": 64}
+    make = partial(gpu_networks.Decoder, num_hidden_layers=1, **sizes)
+
+    def step(device, dtype):
+        token = torch.randint(64, (2, 1), device=device)
+        return {"input_ids": token, "keys": caches(device, dtype), "values": caches(device, dtype)}
+
+    def caches(device, dtype):
+        return torch.randn(1, 2, 3, 16, 64, device=device, dtype=dtype)
+
+    on_meta, here = (gpu_models.Traced(make, step, torch.float32) for _ in range(2))
+    run = here.build("cpu")
+    assert tuple(run().shape) == (2, 1, 64)
+    seen, predicted = (price_net(each.view(), PRIOR).total for each in (here, on_meta))
+    assert seen.flops_by_dtype == predicted.flops_by_dtype
+    assert seen.bytes == pytest.approx(predicted.bytes, rel=0.01)
+    assert any(op.kind == "attention" for op in here.view().ops.values())
+
+
+def test_sparse_attention_and_int8_weights_are_counted_whole():
+    found = {case.config: case for case in gpu_kernels.kernel_cases()}
+    sparse, dense = found["attention 1024 spectral"].cost(PRIOR), found["attention 1024 dense"].cost(PRIOR)
+    assert not sparse.unpriced
+    assert sparse.launches > 20 * dense.launches
+    quantised, plain = found["linear 1 int8 weights"].cost(PRIOR), found["linear 1 bfloat16"].cost(PRIOR)
+    assert quantised.bytes == pytest.approx(plain.bytes / 2, rel=0.01)
+
+
+def test_all_cases_of_the_validation_have_names_of_their_own():
+    cases = [*gpu_kernels.kernel_cases(), *gpu_models.model_cases()]
+    assert len({case.key for case in cases}) == len(cases) == 34
+    assert {case.family for case in cases} == set(HELD_OUT)
+    names = {case.config for case in cases}
+    assert sum(bool(case.rewritten_from) for case in cases) == 17
+    assert all(case.rewritten_from in names for case in cases if case.rewritten_from)
+
+
+def test_a_machine_without_a_card_is_told_so(monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="no CUDA card"):
+        gpu_energy.main(["--out", str(tmp_path)])
+
+
+@pytest.mark.long
+def test_the_script_needs_no_package_that_a_bare_machine_with_torch_lacks():
+    lacking = ("platformdirs", "plotly", "zeus", "onnxruntime")
+    code = f"import sys; sys.modules.update(dict.fromkeys({lacking!r})); import szilard.benchmarks.gpu_energy as g; "
+    code += "import szilard.benchmarks.gpu_models, szilard.benchmarks.gpu_kernels, szilard.rewriter.cuda_bench"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
