@@ -35,6 +35,7 @@ from ..rewriter.onnx_as_run import as_onnxruntime_runs
 from ..rewriter.op_times import runs_for
 from ..rewriter.op_times_onnx import onnx_op_seconds
 from ..rewriter.prediction import predict
+from ..rewriter.quiet_machine import quiet_machine
 from ..rewriter.runtime_onnx import open_session
 from ..rewriter.validate_model import validate_model
 from .cpu_zoo import SUBJECTS, rewritten
@@ -86,13 +87,17 @@ def median_seconds(session: InferenceSession, feeds: Feeds, seconds: float = 0.2
 
 
 def measure(found: list[Case], rounds: int, say: Any) -> dict[str, list[float]]:
-    """Config -> seconds, one for each round. Rounds go there and back, so that a drift of the machine favours none; one session alive."""
+    """Config -> seconds, one for each round. Rounds go there and back, so that a drift of the machine favours none; a machine that a
+    probe shows to be disturbed is waited for; one session of a model is alive at a time."""
     samples: dict[str, list[float]] = {case.config: [] for case in found}
-    for turn in range(rounds):
-        for case in found if turn % 2 == 0 else found[::-1]:
-            with open_session(case.file) as session:
-                samples[case.config].append(median_seconds(session, case.feeds))
-        say(f"round {turn + 1} of {rounds}")
+    with quiet_machine() as quiet:
+        for turn in range(rounds):
+            for case in found if turn % 2 == 0 else found[::-1]:
+                with open_session(case.file) as session:
+                    session.run(None, dict(case.feeds))
+                    quiet.wait()
+                    samples[case.config].append(median_seconds(session, case.feeds))
+            say(f"round {turn + 1} of {rounds}, {quiet.waited:.0f} s waited for a quiet machine")
     return samples
 
 

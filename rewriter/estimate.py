@@ -9,17 +9,21 @@ from typing import Any
 from ..cost_model.cost import Cost
 from ..cost_model.device import load_device
 from ..cost_model.errors import InputError
+from ..cost_model.kernel_times import has_kernel_times
 from ..cost_model.net import Op
 from ..cost_model.plan import Phase
-from ..cost_model.price import NetCost, price_net
 from ..cost_model.provenance import provenance_shares
 from .backend import Backend
 from .backend_onnx import OnnxBackend
 from .decode_phase import phase_net
 from .load import load
+from .prediction import Prediction, predict
 from .workload import described, sample_shapes, workload_for
 
 FORMAT = 1
+AS_RUN = (
+    "The profile knows the kernels of this machine's onnxruntime, so the ops are those that its optimiser makes of the model."
+)
 
 
 def estimate(
@@ -52,6 +56,16 @@ def estimate(
         backend = TorchBackend(program)
     else:
         backend = OnnxBackend(program.sample)
+    graph, notes = program.graph, [*program.notes, *loaded.notes]
+    if (
+        program.runtime == "onnxruntime"
+        and has_kernel_times(device, program.runtime)
+        and not any(p.context for p in asked.phases)
+    ):
+        from .onnx_as_run import as_onnxruntime_runs
+
+        graph = as_onnxruntime_runs(program.graph)
+        notes.append(AS_RUN)
     rows: dict[str, dict[str, Any]] = {}
     phases: list[dict[str, Any]] = []
     parts: list[tuple[float, Cost]] = []
@@ -60,8 +74,8 @@ def estimate(
     label = "roofline"
     for phase in asked.phases:
         progress(f"pricing {phase.name}")
-        net = phase_net(program, backend, program.graph, phase)
-        priced = price_net(net, device)
+        priced = predict(phase_net(program, backend, graph, phase), device, program.runtime)
+        net = priced.net
         label = priced.total.label
         unpriced.update(dict.fromkeys(priced.total.unpriced))
         parts.append((phase.weight, priced.total))
@@ -87,11 +101,11 @@ def estimate(
         "unpriced": list(unpriced),
         "ops": ops,
         "phases": phases,
-        "notes": [*program.notes, *loaded.notes],
+        "notes": notes,
     }
 
 
-def _phase(phase: Phase, priced: NetCost) -> dict[str, Any]:
+def _phase(phase: Phase, priced: Prediction) -> dict[str, Any]:
     """One phase by itself, per call of it."""
     found = {"name": phase.name, "context": phase.context, "weight": phase.weight, "at_least": priced.total.at_least}
     total: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,6 +14,7 @@ from onnx import helper, numpy_helper
 
 OPSET = 20
 _SMALL = 100_000
+_NOISE = 1_000_003
 DOMAINS = ("com.microsoft", "com.microsoft.nchwc")
 
 
@@ -56,7 +58,9 @@ class Chain:
     def _draw(self, shape: Sequence[int], dtype: str, high: int) -> np.ndarray:
         # Each draw starts elsewhere: onnxruntime packs equal weights once, and they would all be read from the cache.
         self.drawn += 1
-        noise = np.resize(np.roll(_noise(), 7919 * self.drawn), shape)
+        start, size = 7919 * self.drawn % _NOISE, math.prod(shape)
+        noise = _noise()[start : start + size] if start + size <= _NOISE else np.resize(np.roll(_noise(), -start), size)
+        noise = noise.reshape(shape)
         if dtype == "bool":
             return noise > 0
         if dtype.startswith(("int", "uint")):
@@ -114,7 +118,7 @@ def repeats(work: float, budget: float, most: int) -> int:
 @cache
 def _noise() -> np.ndarray:
     """A million normal numbers, repeated where more are needed: drawing each weight afresh took a third of a calibration's time."""
-    return np.random.default_rng(0).standard_normal(1_000_003).astype(np.float32)
+    return np.random.default_rng(0).standard_normal(_NOISE).astype(np.float32)
 
 
 def _element(dtype: np.dtype) -> int:
