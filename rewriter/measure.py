@@ -22,9 +22,9 @@ from .explain import read_report
 from .folder import is_emitted
 from .op_table import class_rows, op_rows, op_summary
 from .prediction import Prediction, around, predict
-from .subject import Subject, names_of, open_subject, place_of, planned_workload, synchroniser
+from .subject import Subject, machine_of, names_of, open_subject, place_of, planned_workload, synchroniser
 from .timed_model import bound_call, timed_model
-from .whole import phase_feeds
+from .whole import phase_feeds, require_runs
 from .workload import sample_shapes, workload_for
 
 ROUNDS = 30
@@ -43,8 +43,8 @@ def measure(
     against: str | None = None,
     progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
-    """Seconds [s] and joules [J] of one call for each shape of the workload, predicted beside measured: {"target", "runs",
-    "differences", "notes"}.
+    """Seconds [s] and joules [J] of one call for each shape of the workload, predicted beside measured: {"target", "machine",
+    "runs", "differences", "notes"}.
 
     A run has "workload", "model", "config", "runtime", "work", "seconds", "joules", "ops", "classes" and "summary" (see `op_table`).
     Measured seconds are a median with an interval that holds it with 95 %, from calls without a profiler. "from_profile" is what the
@@ -67,6 +67,7 @@ def measure(
     same_inputs(programs[0], programs[-1])
     wanted = workload_for(programs[-1], asked or subjects[-1].workload)
     workload_for(programs[0], wanted)
+    require_runs(programs[-1], *wanted.phases)
     names = [phase.name for phase in wanted.phases]
     if len(set(names)) < len(names):
         raise InputError(f"Two shapes of the workload are called {max(names, key=names.count)}; give each a name of its own.")
@@ -98,6 +99,7 @@ def measure(
                 differences.append(_difference(phase, pair, timings[configs[1]], timings[configs[0]]))
     return {
         "target": device.name,
+        "machine": machine_of(place),
         "runs": runs,
         "differences": differences,
         "notes": _notes(device, programs[-1].runtime, runs),

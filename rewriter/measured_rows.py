@@ -29,7 +29,8 @@ def measured_rows(result: Mapping[str, Any], family: str) -> tuple[Measurement, 
         machine = {
             **{name: log.get(name) for name in ("temperature", "clock", "power_limit")},
             "throttle": ", ".join(log.get("throttle", ())),
-            **{name: log.get(name, "") for name in ("device", "driver")},
+            "device": log.get("device") or result["machine"],
+            "driver": log.get("driver", ""),
         }
         rows.append(
             Measurement(

@@ -13,6 +13,7 @@ from ..cost_model.errors import InputError, SzilardError
 from ..cost_model.net import Net
 from ..cost_model.plan import Workload
 from ..cost_model.program import Program
+from ..cost_model.time_table import machine_fingerprint
 from .backend import Arrays
 from .explain import read_plan, read_report
 from .folder import is_emitted
@@ -109,6 +110,15 @@ def synchroniser(place: str) -> Callable[[], object] | None:
     import torch
 
     return torch.cuda.synchronize
+
+
+def machine_of(place: str) -> str:
+    """The name of the processor or of the card that runs what lies on `place`."""
+    if place == CARD:
+        import torch
+
+        return torch.cuda.get_device_name()
+    return machine_fingerprint()["cpu"]
 
 
 def planned_workload(spec: str) -> Workload | None:

@@ -143,7 +143,10 @@ def test_a_torch_model_runs_on_the_card_that_the_profile_is_of(monkeypatch, tmp_
     monkeypatch.setattr(measure_module, "place_of", lambda device, target: "cpu")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: waited.append(len(waited)))
     monkeypatch.setattr(measure_module, "open_meter", lambda kind: kinds.append(kind) or counter(0.5))
-    (run,) = measure("two_layers:factory", target="h200", rounds=3)["runs"]
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A card")
+    found = measure("two_layers:factory", target="h200", rounds=3)
+    assert found["machine"] == "A card"
+    (run,) = found["runs"]
     assert (places, kinds) == (["cpu"], ["cuda"])
     assert len(waited) > 3, "samples of the clock end when the card is done"
     assert run["runtime"] == "torch"
