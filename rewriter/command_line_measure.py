@@ -25,7 +25,7 @@ def measure(
     ] = None,
     csv: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the rows there; a folder of szilard gets measurements.csv anyway."),
+        typer.Option(metavar="FILE", help="Where the rows go. Default: measurements.csv in a folder that szilard wrote."),
     ] = None,
     family: Annotated[
         str | None,
