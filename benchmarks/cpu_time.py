@@ -1,6 +1,6 @@
 """Predicted seconds beside measured ones on this CPU: whole models at several batches, the signs of rewrites, and single ops.
 
-python -P -m szilard.benchmarks.cpu_time --device my_cpu.json [--rounds 7] [--cache DIR]
+python -P -m szilard.benchmarks.cpu_time --device my_cpu.json [--rounds 7] [--cache DIR] [--samples FILE]
 
 The profile comes from `szilard calibrate --device cpu --out my_cpu.json`, which sees microbenchmarks only. Writes cpu-time.csv
 (measurements, as `szilard validate-model` reads them) and cpu-time.json below benchmarks/results/, and prints the verdict.
@@ -171,10 +171,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cache", type=Path, default=user_cache_path("szilard") / "models")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--samples", type=Path, help="cpu-time.json of an earlier run: judge the profile by the seconds measured then"
+    )
     arguments = parser.parse_args()
     console, device = Console(width=150), load_device(arguments.device)
     meter, found = open_meter("cpu"), list(cases(arguments.cache))
-    samples = measure(found, arguments.rounds, console.print)
+    earlier = json.loads(arguments.samples.read_text())["samples"] if arguments.samples else None
+    samples = earlier or measure(found, arguments.rounds, console.print)
     rows: list[Measurement] = []
     for case in found:
         rows += rows_of(case, samples[case.config], device, meter.reason)
@@ -183,7 +187,12 @@ def main() -> None:
     write_measurements(arguments.out / "cpu-time.csv", rows)
     console.print(table(rows))
     verdict = validate_model(arguments.out / "cpu-time.csv", arguments.device)
-    kept = {"device": device.name, "machine": device.calibration.get("machine"), "rounds": arguments.rounds, "verdict": verdict}
+    kept = {
+        "device": device.name,
+        "machine": device.calibration.get("machine"),
+        "rounds": len(next(iter(samples.values()))),
+        "verdict": verdict,
+    }
     (arguments.out / "cpu-time.json").write_text(json.dumps({**kept, "samples": samples}, indent=1) + "\n")
     console.print(validation_text(verdict))
 

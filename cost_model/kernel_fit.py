@@ -20,6 +20,11 @@ LARGEST_CONDITION = 100.0
 joules does no harm to a prediction; the intervals show it."""
 
 
+CALL = Estimate(1e-6, 1e-7, 1e-5)
+"""What to dispatch one op is believed to cost before any is timed [s]: without it, a kernel that was only timed on large operands could
+be given any cost of a call, and small ops of a model any time."""
+
+
 @dataclass(frozen=True)
 class Row:
     """`work` ("<kernel>.<feature>" -> amount) of one timed call, and its `seconds`."""
@@ -80,7 +85,8 @@ def _fit(rows: Sequence[Row], kernels: set[str], known: Mapping[str, Fit], draws
             observed.append(row.seconds - others)
     if not design:
         raise InputError(f"{' and '.join(sorted(kernels))}: in every microbenchmark other kernels take most of the time.")
-    found = fit(design, observed, draws=draws, seed=seed, largest_condition=LARGEST_CONDITION)
+    calls = {f"{kernel}.call": CALL for kernel in kernels - {RUN}}
+    found = fit(design, observed, calls, draws=draws, seed=seed, largest_condition=LARGEST_CONDITION)
     return _centred(found, [seconds / found.predict(work) for work, seconds in zip(design, observed, strict=True)])
 
 

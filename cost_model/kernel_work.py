@@ -21,7 +21,7 @@ VIEW, COPY, COMPARE, REDUCE = "view", "copy", "compare", "reduce"
 _GROUPS = {
     **dict.fromkeys(SILENT, VIEW),
     **dict.fromkeys(kinds.MATERIALISED - kinds.GATHER - {"transpose", "reorder"}, COPY),
-    **dict.fromkeys(kinds.COMPARISON - {"isnan", "isinf"}, COMPARE),
+    **dict.fromkeys(kinds.COMPARISON, COMPARE),
     **dict.fromkeys(kinds.REDUCTION, REDUCE),
 }
 """Kinds that one law serves: they differ in name, not in what they move."""

@@ -24,8 +24,8 @@ from ..cost_model.kernel_times import TIME
 from ..cost_model.measurement import Measurement, split_hash
 from ..cost_model.meter import Meter
 from ..cost_model.time_table import machine_fingerprint
-from ..cost_model.timing import median_interval
 from .calibrate_cpu_joules import fit_joules, joule_rows
+from .microbenchmark_graph import Microbenchmark
 from .microbenchmarks import counted, microbenchmarks, timed
 from .part_file import PartFile
 from .profile_file import write_profile
@@ -39,6 +39,7 @@ MOST_SECONDS = 240.0
 HELD_OUT = ("bert", "llama", "convnet", "ocr", "voice")
 """Families of whole models that judge the profile: none of them is ever fitted on."""
 
+_DISPATCH = "Prior: dispatching an op takes about a microsecond; the microbenchmarks of this kernel did not say more."
 _PATIENCE = 0.5
 _SHARES = (1.0, 0.5, 0.25)
 """Of the last cache that the system reports, this much may be ours: other machines on the same chip share it."""
@@ -57,8 +58,7 @@ def calibrate_cpu(out: Path, meter: Meter, *, passes: int = PASSES, progress: Ca
     fingerprint = machine_fingerprint()
     machine = {**fingerprint, "device": fingerprint["cpu"]}
     part = PartFile(out, {**machine, "szilard": metadata.version("szilard")})
-    _time(part, base, passes)
-    rows = {name: row for name, row in part.rows.items() if row["seconds"]}
+    rows = _time(part, base, passes)
     measurements = [_measurement(name, row, machine["device"], meter.reason) for name, row in rows.items()]
     families = {row.family for row in measurements}
     progress(f"split {split_hash(families, HELD_OUT)}: fitted on microbenchmarks, judged on {', '.join(HELD_OUT)}")
@@ -110,7 +110,8 @@ def with_laws(base: Device, size: float, laws: Mapping[str, Fit]) -> Device:
             if kernel_of(key) == kernel:
                 name = f"{TIME}.{RUNTIME}.{key}"
                 low, high = min(estimate.low, estimate.value), max(estimate.high, estimate.value)
-                table[name] = Coefficient(estimate.value, unit_of(name) or "", low, high, "measured", source)
+                told = ("prior", _DISPATCH) if key in found.at_prior else ("measured", source)
+                table[name] = Coefficient(estimate.value, unit_of(name) or "", low, high, *told)
     return replace(base, coefficients=table)
 
 
@@ -126,34 +127,45 @@ def _best_fit(rows: Mapping[str, Any]) -> tuple[float, dict[str, Fit], dict[str,
     return -size, fits, refused
 
 
-def _time(part: PartFile, base: Device, passes: int) -> None:
+def _time(part: PartFile, base: Device, passes: int) -> dict[str, Any]:
+    """The row of each microbenchmark by name: its work, and the seconds of each lap."""
     sizes = [share * base.value("capacity.cache") for share in _SHARES]
-    began, number = time.monotonic(), sum(1 for _ in microbenchmarks())
-    complete = len(part.rows) == number
-    first = min((len(row["seconds"]) for row in part.rows.values()), default=0) if complete else 0
+    began, names = time.monotonic(), [named(benchmark) for benchmark in microbenchmarks()]
+    spent = 0.0
+    laps = {name: len(part.rows[name]["seconds"]) if name in part.rows else 0 for name in names}
     try:
         with Progress(console=Console(stderr=True)) as bar, quiet_machine(_PATIENCE) as quiet:
-            done = sum(len(row["seconds"]) for row in part.rows.values())
-            task = bar.add_task("timing kernels", total=passes * number, completed=done)
-            for lap in range(first, passes):
-                if lap and time.monotonic() - began > MOST_SECONDS * lap / (lap + 1):
+            task = bar.add_task("timing kernels", total=passes * len(names), completed=sum(laps.values()))
+            for lap in range(min(laps.values()), passes):
+                if time.monotonic() - began + spent > MOST_SECONDS:
                     break
+                before, counting = time.monotonic(), 0.0
                 for benchmark in microbenchmarks():
-                    name = f"{benchmark.kernel}: {benchmark.name}"
-                    row = part.rows.get(name) or {**counted(benchmark, base, sizes), "seconds": []}
+                    name = named(benchmark)
+                    row = part.rows.get(name)
+                    if row is None:
+                        start = time.monotonic()
+                        row = {**counted(benchmark, base, sizes), "seconds": []}
+                        counting += time.monotonic() - start
                     if len(row["seconds"]) <= lap:
                         # A disturbed machine is waited for, as long as the waits leave time for the laps.
-                        if quiet.waited < MOST_SECONDS / 4:
+                        if quiet.waited < MOST_SECONDS / 8:
                             quiet.wait()
                         part.put(name, {**row, "seconds": [*row["seconds"], timed(benchmark)]})
                         bar.advance(task)
+                spent = time.monotonic() - before - counting
     finally:
         part.write()
+    return {name: part.rows[name] for name in names}
+
+
+def named(benchmark: Microbenchmark) -> str:
+    """The name of a row: the kernel and the shapes."""
+    return f"{benchmark.kernel}: {benchmark.name}"
 
 
 def _measurement(name: str, row: Mapping[str, Any], device: str, reason: str) -> Measurement:
-    seconds = statistics.median(row["seconds"])
-    low, high = median_interval(row["seconds"])
+    seconds, low, high = statistics.median(row["seconds"]), min(row["seconds"]), max(row["seconds"])
     family = name.partition(":")[0]
     return Measurement(
         name, family, "op", row["work"], seconds, low, high, None, None, None, "unavailable", device=device, reason=reason

@@ -133,12 +133,6 @@ def _compared(size: int) -> Iterator[Microbenchmark]:
         made[0] = chain.node("And", made[0], other)
     yield chain.done("compare", f"greater {size}", chain.node("Not", made[0]))
     chain = Chain()
-    x = chain.input(size)
-    made = [chain.node("IsNaN", x) for _ in range(_count((size,), 6))]
-    for other in made[1:]:
-        made[0] = chain.node("And", made[0], other)
-    yield chain.done("isnan", f"isnan {size}", made[0])
-    chain = Chain()
     x, y = chain.input(16, size // 16), chain.input(size // 16)
     made = [chain.node("LessOrEqual", x, y) for _ in range(_count((size,), 6))]
     for other in made[1:]:
