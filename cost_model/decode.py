@@ -163,7 +163,20 @@ def _cache(short: Net, long: Net, site: AttentionSite, seen: int) -> Cache | Mis
         return _refused(site, f"has scores in a layout {_UNFOLLOWED}")
     widths = [int(prod(long.shape(name) or ()) // (batch * positions)) for name in rows]
     dtype = long.values[rows[0]].dtype or site.dtype
-    return Cache(site.id, *rows, *widths, seen, heads, head_dim, dtype, tuple(reads), grown)
+    key, value = rows
+    return Cache(
+        site=site.id,
+        key=key,
+        value=value,
+        key_width=widths[0],
+        value_width=widths[1],
+        positions=seen,
+        heads=heads,
+        head_dim=head_dim,
+        dtype=dtype,
+        reads=tuple(reads),
+        grown=grown,
+    )
 
 
 def _refused(site: AttentionSite, why: str) -> Miss:

@@ -68,7 +68,7 @@ def serve_limits_text(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *(f"note: {note}" for note in result["notes"])])
 
 
-def _cells(row: Mapping[str, Any], least: str) -> tuple[str, ...]:
+def _cells(row: Mapping[str, Any], least: str) -> tuple[str, str, str, str, str, str, str]:
     return (
         str(row["batch"]),
         quantity(row["seconds_per_token"], "s"),

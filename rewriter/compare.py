@@ -18,7 +18,7 @@ from .measure import METER_SECONDS, MOST_METER_SECONDS, ROUNDS, Progress, same_i
 from .output_distance import output_distance
 from .subject import planned_workload
 from .timed_model import Call, bound_call, timed_model
-from .whole import phase_feeds
+from .whole import phase_feeds, require_runs
 from .workload import sample_shapes, workload_for
 
 _COMPARED_SAMPLES = 16
@@ -45,6 +45,7 @@ def compare(
     same_inputs(a, b)
     wanted = workload_for(a, asked or loaded[0].workload or loaded[1].workload)
     workload_for(b, wanted)
+    require_runs(b, *wanted.phases)
     meter, phases = open_meter(), []
     with ExitStack() as stack:
         binds = [stack.enter_context(timed_model(p, spec)) for p, spec in ((a, first), (b, second))]

@@ -19,15 +19,20 @@ Measured = Mapping[str, Mapping[str, Any]]
 
 
 def phase_feeds(program: Program, phase: Phase) -> dict[str, np.ndarray]:
-    """The sample's own values, repeated or cut to the shapes of a phase: valid indices and masks whatever the length.
-
-    Raises InputError for a phase with a context: the model was traced without a cache, so that no run of it is a decode step."""
-    if phase.context:
-        raise InputError(
-            f"The phase {phase.name} decodes with {phase.context} positions in a cache that {program.source} was traced without, so it can "
-            "be priced (szilard estimate) but not run; give a --shape without @ to run the model."
-        )
+    """The sample's own values, repeated or cut to the shapes of a phase: valid indices and masks whatever the length. InputError as
+    `require_runs`."""
+    require_runs(program, phase)
     return {name: np.resize(program.sample[name], phase.shapes[name]) for name in program.inputs}
+
+
+def require_runs(program: Program, *phases: Phase) -> None:
+    """Raises InputError for a phase with a context: the model was traced without a cache, so that no run of it is a decode step."""
+    for phase in phases:
+        if phase.context:
+            raise InputError(
+                f"The phase {phase.name} decodes with {phase.context} positions in a cache that {program.source} was traced without, so it "
+                "can be priced (szilard estimate) but not run; give a --shape without @ to run the model."
+            )
 
 
 def measured_seconds(each: Optimised, request: Request) -> dict[str, dict[str, Any]]:

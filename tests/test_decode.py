@@ -115,7 +115,9 @@ def attention_net(length: int, keys: int = 0, packed: bool = False):
     x, memory = build.input("x", 2, length, 8), build.input("memory", 2, keys or length, 8)
     q = build.transpose(build.reshape(x, 2, length, 2, 4), 0, 2, 1, 3)
     k = build.transpose(build.reshape(memory if keys else x, 2, keys or length, 2, 4), 0, 2, 1, 3)
-    y = build.op("attention", q, k, k if packed else build.op("relu", k), shape=(2, 2, length, 4), is_causal=True, layout="BHND")
+    y = build.op(
+        "attention", q, k, k if packed else build.op("relu", k), shape=(2, 2, length, 4), is_causal=True, layout="BHND"
+    )
     return build.net(y)
 
 
@@ -140,7 +142,9 @@ def test_an_op_that_mixes_positions_is_named():
         build = NetBuilder()
         x = build.input("x", 1, 8, length)
         y = build.op("conv", x, build.weight("w", 8, 8, 3), shape=(1, 8, length), strides=[1])
-        return build.net(build.op("conv", build.input("image", 1, 3, 4, 4), build.weight("v", 2, 3, 1, 1), shape=(1, 2, 4, 4)), y)
+        return build.net(
+            build.op("conv", build.input("image", 1, 3, 4, 4), build.weight("v", 2, 3, 1, 1), shape=(1, 2, 4, 4)), y
+        )
 
     op = mixing_op(net(1), net(5))
     assert op is not None

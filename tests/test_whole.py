@@ -1,10 +1,14 @@
 """The last gate: a rewrite that made the whole model slower is taken back, unless it surely did not or a user locked it."""
 
+import numpy as np
 import pytest
 
 import szilard
+from szilard.cost_model.errors import InputError
+from szilard.cost_model.plan import Phase
+from szilard.cost_model.program import Program
 from szilard.rewriter import rewrite as front
-from szilard.rewriter.whole import phase_feeds
+from szilard.rewriter.whole import phase_feeds, require_runs
 
 from .tiny_models import block_model, samples, set_clock
 
@@ -37,10 +41,13 @@ def test_a_locked_plan_is_obeyed_even_if_slower(monkeypatch):
 
 
 def test_feeds_repeat_the_sample():
-    import numpy as np
-
-    from szilard.cost_model.plan import Phase
-    from szilard.cost_model.program import Program
-
     program = Program(None, "onnxruntime", {"ids": np.arange(6).reshape(2, 3)}, ("ids",), ("y",), {}, "test")
     assert phase_feeds(program, Phase("2x4", {"ids": (2, 4)}))["ids"].tolist() == [[0, 1, 2, 3], [4, 5, 0, 1]]
+
+
+def test_a_phase_with_a_context_is_not_run_at_all():
+    program = Program(None, "torch", {"ids": np.zeros((1, 3), np.int64)}, ("ids",), ("y",), {}, "m")
+    prefill, decode = Phase("1x3", {"ids": (1, 3)}), Phase("8x1@33", {"ids": (8, 1)}, 1.0, 33)
+    require_runs(program, prefill)
+    with pytest.raises(InputError, match=r"^The phase 8x1@33 decodes with 33 positions in a cache that m was traced without"):
+        require_runs(program, prefill, decode)

@@ -93,7 +93,9 @@ def empty_cache(batch: int) -> Cache:
 @cache
 def traced(spelling: str) -> Program:
     """The program of a spelling, traced without a cache."""
-    return trace_module(TinyDecoder(spelling).eval(), {"input_ids": torch.arange(22).reshape(2, 11) % VOCABULARY}, source=spelling)
+    return trace_module(
+        TinyDecoder(spelling).eval(), {"input_ids": torch.arange(22).reshape(2, 11) % VOCABULARY}, source=spelling
+    )
 
 
 def counted_step(batch: int, context: int, new: int = 1) -> tuple[float, float]:
