@@ -86,9 +86,12 @@ def median_seconds(session: InferenceSession, feeds: Feeds, seconds: float = 0.2
     return statistics.median(samples)
 
 
-def measure(found: list[Case], rounds: int, say: Any) -> dict[str, list[float]]:
-    """Config -> seconds, one for each round. Rounds go there and back, so that a drift of the machine favours none; a machine that a
-    probe shows to be disturbed is waited for; one session of a model is alive at a time."""
+def measure(found: list[Case], rounds: int, say: Any) -> tuple[dict[str, list[float]], float]:
+    """(config -> seconds, one for each round; what the probe took meanwhile [s]).
+
+    Rounds go there and back, so that a drift of the machine favours none; a machine that a probe shows to be disturbed is waited for; one
+    session of a model is alive at a time.
+    """
     samples: dict[str, list[float]] = {case.config: [] for case in found}
     with quiet_machine() as quiet:
         for turn in range(rounds):
@@ -98,7 +101,7 @@ def measure(found: list[Case], rounds: int, say: Any) -> dict[str, list[float]]:
                     quiet.wait()
                     samples[case.config].append(median_seconds(session, case.feeds))
             say(f"round {turn + 1} of {rounds}, {quiet.waited:.0f} s waited for a quiet machine")
-    return samples
+    return samples, quiet.seconds
 
 
 def rows_of(case: Case, samples: list[float], device: Device, reason: str) -> list[Measurement]:
@@ -164,6 +167,19 @@ def table(rows: list[Measurement]) -> Table:
     return shown
 
 
+def scaled_text(rows: list[Measurement], speed: float) -> str:
+    """How far whole models are from what was predicted, as it is and with the machine's speed at the time."""
+    lines = [f"a probe took {speed:.2f} times as long as when the profile was made"]
+    for words, factor in (("as predicted", 1.0), ("predicted times that", speed)):
+        errors = [
+            abs(factor * row.predicted_seconds / row.seconds - 1)
+            for row in rows
+            if row.scope == "model" and not row.rewritten_from and row.predicted_seconds is not None
+        ]
+        lines.append(f"originals, {words}: median error {statistics.median(errors):.1%}, worst {max(errors):.1%}")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure, predict, write, judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -177,8 +193,10 @@ def main() -> None:
     arguments = parser.parse_args()
     console, device = Console(width=150), load_device(arguments.device)
     meter, found = open_meter("cpu"), list(cases(arguments.cache))
-    earlier = json.loads(arguments.samples.read_text())["samples"] if arguments.samples else None
-    samples = earlier or measure(found, arguments.rounds, console.print)
+    earlier = json.loads(arguments.samples.read_text()) if arguments.samples else None
+    samples, probe = (
+        (earlier["samples"], earlier["probe_seconds"]) if earlier else measure(found, arguments.rounds, console.print)
+    )
     rows: list[Measurement] = []
     for case in found:
         rows += rows_of(case, samples[case.config], device, meter.reason)
@@ -193,6 +211,10 @@ def main() -> None:
         "rounds": len(next(iter(samples.values()))),
         "verdict": verdict,
     }
+    # A shared machine is not as fast today as when it was calibrated; the probe says by how much.
+    speed = probe / device.calibration["probe_seconds"]
+    console.print(scaled_text(rows, speed))
+    kept |= {"probe_seconds": probe, "slower_than_at_calibration": speed}
     (arguments.out / "cpu-time.json").write_text(json.dumps({**kept, "samples": samples}, indent=1) + "\n")
     console.print(validation_text(verdict))
 

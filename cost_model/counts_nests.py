@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
+from math import ceil, prod
 
 from . import kinds
 from .counts_traffic import item_bytes, traffic, value_bytes
@@ -35,7 +35,8 @@ def _item(net: Net, name: str) -> float:
 
 
 def _partial(op: Op, net: Net) -> float:
-    return max(LEAST_PARTIAL, _item(net, op.output))
+    # An output that nobody reads has no name; a recurrence may leave out its first.
+    return max(LEAST_PARTIAL, _item(net, next(filter(None, op.outputs), op.inputs[0])))
 
 
 def _matmul(op: Op, net: Net) -> Nests:
@@ -54,13 +55,18 @@ def _matmul(op: Op, net: Net) -> Nests:
 
 
 def _matmul_nbits(op: Op, net: Net) -> Nests:
-    """The packed weights stream by as they are stored."""
+    """The packed weights stream by as they are stored; a kernel that says how many rows it takes at a time (`row_tile`) needs all of them
+    again for the next ones."""
     a, columns = shape_of(net, operand(op, 0)), shape_of(net, op.output)[-1]
     packed = value_bytes(operand(op, 1), net)
     if packed is None:
         raise Unknown("the size of packed weights")
     weight = packed / (a[-1] * columns)
-    return (Product(1, prod(a[:-1]), a[-1], columns, _item(net, op.inputs[0]), weight, _partial(op, net)),)
+    rows = prod(a[:-1])
+    at_once = min(rows, int(op.attributes.get("row_tile") or rows))
+    tiles = ceil(rows / at_once)
+    product = Product(tiles, at_once, a[-1], columns, _item(net, op.inputs[0]), weight, _partial(op, net))
+    return (product, Steps(packed, tiles))
 
 
 def _conv(op: Op, net: Net) -> Nests:

@@ -41,8 +41,9 @@ TIME_UNITS = {
 }
 """The unit of a coefficient of time, "time.<runtime>.<kernel>.<feature>", by its feature.
 
-A call is one start of the kernel; flops are those of matrix products, vector flops the others. A byte is near when all activations of its op
-fit "capacity.near", cached when they fit "capacity.cache", else it is one of memory; a weight is cached when all weights of the model fit.
+A call is one start of the kernel; flops are those of matrix products, vector flops the others. A byte is near when all activations of
+its op fit "capacity.near", cached when they fit "capacity.cache", else it is one of memory; a weight is cached when all weights of the
+model fit.
 """
 
 REQUIRED = (

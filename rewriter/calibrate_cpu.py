@@ -58,7 +58,7 @@ def calibrate_cpu(out: Path, meter: Meter, *, passes: int = PASSES, progress: Ca
     fingerprint = machine_fingerprint()
     machine = {**fingerprint, "device": fingerprint["cpu"]}
     part = PartFile(out, {**machine, "szilard": metadata.version("szilard")})
-    rows = _time(part, base, passes)
+    rows, probe = _time(part, base, passes)
     measurements = [_measurement(name, row, machine["device"], meter.reason) for name, row in rows.items()]
     families = {row.family for row in measurements}
     progress(f"split {split_hash(families, HELD_OUT)}: fitted on microbenchmarks, judged on {', '.join(HELD_OUT)}")
@@ -80,6 +80,7 @@ def calibrate_cpu(out: Path, meter: Meter, *, passes: int = PASSES, progress: Ca
             reason = f"fitted on {len(joules)} readings, condition {found.condition:.1f}; {meter.reason}"
     now = datetime.now(UTC).isoformat(timespec="seconds")
     record = calibration_record([*measurements, *joules], fits, HELD_OUT, now, machine)
+    record["probe_seconds"] = probe
     name = re.sub(r"\W+", "_", out.stem)
     write_profile(replace(device, name=name, notes=_notes(machine, bool(joules)), calibration=record), out)
     part.remove()
@@ -127,8 +128,8 @@ def _best_fit(rows: Mapping[str, Any]) -> tuple[float, dict[str, Fit], dict[str,
     return -size, fits, refused
 
 
-def _time(part: PartFile, base: Device, passes: int) -> dict[str, Any]:
-    """The row of each microbenchmark by name: its work, and the seconds of each lap."""
+def _time(part: PartFile, base: Device, passes: int) -> tuple[dict[str, Any], float]:
+    """(the row of each microbenchmark by name: its work, and the seconds of each lap; what the probe took meanwhile [s])."""
     sizes = [share * base.value("capacity.cache") for share in _SHARES]
     began, names = time.monotonic(), [named(benchmark) for benchmark in microbenchmarks()]
     spent = 0.0
@@ -156,7 +157,7 @@ def _time(part: PartFile, base: Device, passes: int) -> dict[str, Any]:
                 spent = time.monotonic() - before - counting
     finally:
         part.write()
-    return {name: part.rows[name] for name in names}
+    return {name: part.rows[name] for name in names}, quiet.seconds
 
 
 def named(benchmark: Microbenchmark) -> str:

@@ -28,6 +28,7 @@ class QuietMachine:
         self._probe, self._clock, self._sleep = probe, clock, sleep
         self.patience, self.waited = patience, 0.0
         self.fastest = float("inf")
+        self.taken: list[float] = []
         began = clock()
         while clock() - began < _BASELINE:
             self._disturbed()
@@ -40,7 +41,13 @@ class QuietMachine:
             self._sleep(_PAUSE)
             quiet = not self._disturbed()
         self.waited += self._clock() - began
+        self.taken.append(self._latest)
         return quiet
+
+    @property
+    def seconds(self) -> float:
+        """The median of what the probe took when `wait` returned: how fast the machine was at what was timed then [s]."""
+        return statistics.median(self.taken) if self.taken else self.fastest
 
     def _disturbed(self) -> bool:
         samples = []
@@ -48,9 +55,9 @@ class QuietMachine:
             began = self._clock()
             self._probe()
             samples.append(self._clock() - began)
-        taken = statistics.median(samples)
-        self.fastest = min(self.fastest, taken)
-        return taken > SLOWER * self.fastest
+        self._latest = statistics.median(samples)
+        self.fastest = min(self.fastest, self._latest)
+        return self._latest > SLOWER * self.fastest
 
 
 @contextmanager

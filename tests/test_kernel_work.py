@@ -1,4 +1,5 @@
-"""Which kernel an op runs as, and what its time is linear in; microbenchmarks must run the kernel that they are named for."""
+"""Which kernel an op runs as, and what its time is linear in; microbenchmarks (of microbenchmarks_dense.py, microbenchmarks_conv.py and
+microbenchmarks_elementwise.py) must run the kernel that they are named for."""
 
 import onnx_ir as ir
 import pytest
