@@ -35,8 +35,9 @@ from .gpu_sensors import IdleBench, sensors
 
 RESULTS = Path(__file__).parent / "results"
 STAGES = ("sensors", "calibrate", "validate")
-EFFORT = Effort(half_width=0.01, least_seconds=0.6, most_seconds=8.0, warm_seconds=0.5, settle_seconds=0.5)
+EFFORT = Effort(half_width=0.01, least_seconds=0.4, most_seconds=8.0, warm_seconds=0.5, settle_seconds=0.5)
 REPEATED = 7
+ENERGIES = ("flop", "byte", "launch", "static")
 MOST_MAPE, GOAL_MAPE = 0.08, 0.05
 MOST_HALF_WIDTH, MOST_COEFFICIENT_HALF_WIDTH = 0.02, 0.1
 
@@ -79,33 +80,33 @@ def validate_stage(
     kept = promises(verdict, rows, read_measurements(files.profile.with_suffix(".measurements.csv")), profile)
     for name, one in kept.items():
         console.print(f"{'kept  ' if one['kept'] else 'BROKEN'} {name}: {one['value']} ({one['label']})", highlight=False)
+    verdict["measurements"] = files.models.name
     return {"device": bench.device, "label": bench.meter.status, "refused": refused, "promises": kept, "verdict": verdict}
 
 
 def promises(
     verdict: dict[str, Any], rows: Sequence[Measurement], calibrated: Sequence[Measurement], profile: Device
 ) -> dict[str, dict[str, Any]]:
-    """What must hold of whole models, each with its value, whether it does, and how the joules were had; {} without joules."""
+    """What must hold of whole models, each with its value, whether it does, and how the joules were had; {} where none were had."""
     tables = [t for t in verdict["tables"] if (t["quantity"], t["scope"]) == ("joules", "model") and t["judged"]]
-    if not tables:
+    fitted = profile.calibration["fits"].get("joules")
+    if not tables or not fitted:
         return {}
     table = tables[0]
-    judged = {one["method"]: one for one in table["judged"]}
+    judged = {found["method"]: found for found in table["judged"]}
     mape = judged[ON_MEASURED]["errors"]["mape"]
     widths = [
         (row.joules_high - row.joules_low) / 2 / row.joules
         for row in (*rows, *calibrated)
         if row.joules and row.joules_high is not None and row.joules_low is not None
     ]
-    at_prior = profile.calibration["fits"]["joules"]["at_prior"]
-    fitted = [
-        (one.high - one.low) / 2 / one.value
-        for key, one in profile.coefficients.items()
-        if key.partition(".")[0] in ("flop", "byte", "launch", "static") and key not in at_prior and one.value
-        if one.provenance in ("measured", "modelled")
+    halves = [
+        (found.high - found.low) / 2 / found.value
+        for key, found in profile.coefficients.items()
+        if key.partition(".")[0] in ENERGIES and found.provenance in ("measured", "modelled") and found.value
     ]
     beaten = [name for name in NAMES if name in judged and judged[name]["beaten"]]
-    width, coefficient = statistics.median(widths), statistics.median(fitted)
+    width, coefficient = statistics.median(widths), statistics.median(halves)
 
     def one(value: str, kept: bool) -> dict[str, Any]:
         return {"value": value, "kept": kept, "label": table["label"]}
