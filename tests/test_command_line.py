@@ -52,31 +52,26 @@ def library(monkeypatch):
 
     profile = {"value": 0.2, "low": 0.1, "high": 0.4, "label": "roofline", "table_share": 0.0}
     seconds = {
-        "predicted": 0.2, "predicted_from": "roofline", "from_profile": profile, "measured": 0.1, "low": 0.09, "high": 0.11,
-    }  # fmt: skip
-    joules = {
-        "predicted": 1.0,
-        "from_profile": {"value": 1.0, "low": 0.5, "high": 2.0, "label": "modelled"},
-        "modelled": 0.7,
-        "modelled_low": 0.4,
-        "modelled_high": 1.2,
-        "measured": None,
-        "low": None,
-        "high": None,
-        "label": "modelled",
-        "unavailable": "There is no counter.",
+        "predicted": 0.2,
+        "predicted_from": "roofline",
+        "from_profile": profile,
+        "measured": 0.1,
+        "low": 0.09,
+        "high": 0.11,
     }
+    joules = {
+        "predicted": 1.0, "from_profile": {"value": 1.0, "low": 0.5, "high": 2.0, "label": "modelled"}, "modelled": 0.7,
+        "modelled_low": 0.4, "modelled_high": 1.2, "measured": None, "low": None, "high": None, "label": "modelled",
+        "unavailable": "There is no counter.",
+    }  # fmt: skip
     one = {
         "workload": "1x128", "model": "m", "config": "m onnxruntime 1x128", "runtime": "onnxruntime", "work": {},
         "seconds": seconds, "joules": joules, "ops": [], "classes": [], "summary": {"unavailable": "no profiler"},
     }  # fmt: skip
     measure = stand_in("measure", "measure", {"target": "cpu", "runs": [one], "differences": [], "notes": []})
     ratio = {"a": 0.2, "b": 0.1, "ratio": 0.5, "low": 0.48, "high": 0.52}
-    compared = {
-        "seconds": ratio,
-        "joules": {"unavailable": "There is no counter."},
-        "error": {"relative_squared": 0.01, "cosine": 0.995},
-    }
+    error = {"relative_squared": 0.01, "cosine": 0.995}
+    compared = {"seconds": ratio, "joules": {"unavailable": "There is no counter."}, "error": error}
     op = {"id": "matmul_1", "kind": "matmul", "joules": 1.5, "seconds": 0.1, "share": 0.75}
     odd = {**op, "id": "odd", "kind": "other:Odd", "joules": 0.5, "share": 0.25}
     estimate = {
