@@ -216,7 +216,7 @@ def main() -> None:
     console.print(scaled_text(rows, speed))
     kept |= {"probe_seconds": probe, "slower_than_at_calibration": speed}
     (arguments.out / "cpu-time.json").write_text(json.dumps({**kept, "samples": samples}, indent=1) + "\n")
-    console.print(validation_text(verdict))
+    console.print(validation_text(verdict), markup=False)
 
 
 if __name__ == "__main__":
