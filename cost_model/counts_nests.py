@@ -66,7 +66,7 @@ def _matmul_nbits(op: Op, net: Net) -> Nests:
     at_once = min(rows, int(op.attributes.get("row_tile") or rows))
     tiles = ceil(rows / at_once)
     product = Product(tiles, at_once, a[-1], columns, _item(net, op.inputs[0]), weight, _partial(op, net))
-    return (product, Steps(packed, tiles))
+    return (product, Steps(packed, tiles)) if tiles > 1 else (product,)
 
 
 def _conv(op: Op, net: Net) -> Nests:

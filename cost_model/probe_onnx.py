@@ -95,8 +95,8 @@ def measure_shapes(
     results = run(probe, weights, inputs) or []
     found = []
     for name, sizes, one in zip(names, results[::2], results[1::2], strict=False):
-        kind = onnx.helper.np_dtype_to_tensor_dtype(one.dtype)
-        found.append(onnx.helper.make_tensor_value_info(name, kind, [int(size) for size in sizes]))
+        dtype = onnx.helper.np_dtype_to_tensor_dtype(one.dtype)
+        found.append(onnx.helper.make_tensor_value_info(name, dtype, [int(size) for size in sizes]))
     return found
 
 

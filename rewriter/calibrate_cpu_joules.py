@@ -21,7 +21,13 @@ KERNELS = ("matmul", "matmul_integer.dynamic", "binary", "softmax", "reshape", "
 """Those that lean on different terms: arithmetic in two dtypes, bytes inside and outside the caches, calls."""
 
 EACH = 5
-EFFORT = {"half_width": 0.02, "least_seconds": 0.3, "most_seconds": 2.5, "warm_seconds": 0.3, "settle_seconds": 0.1}
+EFFORT: dict[str, Any] = {
+    "half_width": 0.02,
+    "least_seconds": 0.3,
+    "most_seconds": 2.5,
+    "warm_seconds": 0.3,
+    "settle_seconds": 0.1,
+}
 """Five windows of a counter that ticks every millisecond or so: some three seconds for each of the microbenchmarks."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from .microbenchmark_graph import Chain, Microbenchmark, repeats
 
@@ -96,7 +97,7 @@ def convolution_microbenchmarks() -> Iterator[Microbenchmark]:
         yield from _layouts(n, c, h)
 
 
-def _window(k: int, stride: int = 1, groups: int = 1) -> dict[str, object]:
+def _window(k: int, stride: int = 1, groups: int = 1) -> dict[str, Any]:
     return {"kernel_shape": [k, k], "strides": [stride, stride], "pads": [k // 2] * 4, "group": groups}
 
 
@@ -135,7 +136,7 @@ def _unfolded(n: int, a: int, b: int, length: int, k: int) -> Microbenchmark:
     x = chain.input(n, a, length)
     pairs = repeats(4.0 * n * a * b * length * k, 3e8, most=6)
     for c, d in [(a, b), (b, a)] * pairs:
-        options = {"kernel_shape": [k], "strides": [1], "pads": [k // 2, k // 2], "activation": "Relu"}
+        options: dict[str, Any] = {"kernel_shape": [k], "strides": [1], "pads": [k // 2, k // 2], "activation": "Relu"}
         x = chain.node(f"{_MS}FusedConv", x, chain.weight(d, c, k), chain.weight(d), **options)
     return chain.done("conv.gemm", f"{n}x{a}x{b}x{length} k{k} {pairs}", x)
 
@@ -163,11 +164,11 @@ def _layouts(n: int, c: int, h: int) -> Iterator[Microbenchmark]:
             x = chain.input(n, c, h, h)
             name = f"{_BLOCKED}{operator}" if blocked else operator
             x = chain.node(f"{_BLOCKED}ReorderInput", x) if blocked else x
-            options = {"kernel_shape": [kernel, kernel], "pads": [kernel // 2] * 4} if kernel else {}
+            options: dict[str, Any] = {"kernel_shape": [kernel, kernel], "pads": [kernel // 2] * 4} if kernel else {}
             last = chain.summed([chain.node(name, x, **options) for _ in range(3)])
             yield chain.done("pool", f"{operator}{kernel} {shape} {'blocked' if blocked else ''}", last)
     chain = Chain()
     scales = chain.constant([1, 1, 2, 2], "float32")
-    options = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    nearest: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     x = chain.input(n, c, h, h)
-    yield chain.done("resize", shape, chain.summed([chain.node("Resize", x, "", scales, **options) for _ in range(3)]))
+    yield chain.done("resize", shape, chain.summed([chain.node("Resize", x, "", scales, **nearest) for _ in range(3)]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def _count(shape: tuple[int, ...], most: int = 12) -> int:
     return repeats(8.0 * prod(shape), _BUDGET, most=most if prod(shape) > 4_000 else 5 * most)
 
 
-def _repeated(kernel: str, operator: str, shape: tuple[int, ...], *weights: int, **attributes: object) -> Microbenchmark:
+def _repeated(kernel: str, operator: str, shape: tuple[int, ...], *weights: int, **attributes: Any) -> Microbenchmark:
     chain = Chain()
     x, count = chain.input(*shape), _count(shape)
     for _ in range(count):
