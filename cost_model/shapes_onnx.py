@@ -58,8 +58,7 @@ def infer(model: ir.Model, shapes: Mapping[str, tuple[int, ...]], sample: Mappin
         if step is None:
             break
         flat, taken = _infer(step[0]), taken | step[1]
-    known = facts_of(flat.graph)
-    missing = [name for node in flat.graph.node for name in node.output if name and None in known.get(name, (None, None))]
+    known, missing = facts_of(flat.graph), _unknown(flat.graph)
     if missing:
         measured = measure_shapes(flat, weights, _inputs(model, concrete, sample) if inputs is None else inputs, missing)
         known |= {info.name: _facts(info) for info in measured}
@@ -132,11 +131,24 @@ def _dtype_name_of(element: int) -> str | None:
     return dtype_name(ir.DataType(element))
 
 
+def _unknown(graph: onnx.GraphProto) -> list[str]:
+    """The outputs of nodes whose shape or dtype the graph does not say."""
+    known = facts_of(graph)
+    return [name for node in graph.node for name in node.output if name and None in known.get(name, (None, None))]
+
+
 def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
-    try:
-        return onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
-    except onnx.shape_inference.InferenceError:  # it gives up on the whole graph; the run then finds every shape
-        return proto
+    """`proto` with value infos. Data is propagated only where shapes alone leave something open: it goes through large tensors number by
+    number (0.6 s for eight products of 600,000 numbers, against 0.2 ms)."""
+    found = proto
+    for data_prop in (False, True):
+        try:
+            found = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=data_prop)
+        except onnx.shape_inference.InferenceError:  # it gives up on the whole graph; the run then finds every shape
+            return proto
+        if not _unknown(found.graph):
+            break
+    return found
 
 
 def _inputs(
