@@ -47,7 +47,8 @@ class Chain:
     def weight(self, *shape: int, dtype: str = "float32", scale: float = 0.05, high: int = 100) -> str:
         """A random constant."""
         array = self._draw(shape, dtype, high)
-        return self.constant((array * np.float32(scale)).astype(dtype) if dtype.startswith("float") else array)
+        scaled = (array * np.float32(scale)).astype(dtype, copy=False) if dtype.startswith("float") else array
+        return self.constant(scaled)
 
     def constant(self, array: Any, dtype: str | None = None) -> str:
         """A constant of given values."""
@@ -59,13 +60,10 @@ class Chain:
         # Each draw starts elsewhere: onnxruntime packs equal weights once, and they would all be read from the cache.
         self.drawn += 1
         start, size = 7919 * self.drawn % _NOISE, math.prod(shape)
-        noise = _noise()[start : start + size] if start + size <= _NOISE else np.resize(np.roll(_noise(), -start), size)
-        noise = noise.reshape(shape)
-        if dtype == "bool":
-            return noise > 0
-        if dtype.startswith(("int", "uint")):
-            return (np.abs(noise) * 1e6 % high).astype(dtype)
-        return noise.astype(dtype)
+        whole = _integers(high) if dtype.startswith(("int", "uint")) else _noise()
+        drawn = whole[start : start + size] if start + size <= _NOISE else np.resize(np.roll(whole, -start), size)
+        drawn = drawn.reshape(shape)
+        return drawn > 0 if dtype == "bool" else drawn.astype(dtype, copy=False)
 
     def node(self, operator: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
         """Appends a node; "domain::Operator" for one that is not standard. Returns the name of its output, or a list of names."""
@@ -119,6 +117,12 @@ def repeats(work: float, budget: float, most: int) -> int:
 def _noise() -> np.ndarray:
     """A million normal numbers, repeated where more are needed: drawing each weight afresh took a third of a calibration's time."""
     return np.random.default_rng(0).standard_normal(_NOISE).astype(np.float32)
+
+
+@cache
+def _integers(high: int) -> np.ndarray:
+    """As many integers in [0, high)."""
+    return np.random.default_rng(1).integers(0, high, _NOISE, np.int32)
 
 
 def _element(dtype: np.dtype) -> int:
