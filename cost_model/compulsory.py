@@ -19,17 +19,22 @@ def compulsory_bytes(ops: Iterable[Op], net: Net) -> float:
     """Least bytes that `ops`, run as one, move past any fast memory [B]: what comes from outside and is needed, and what is needed outside,
     once each. A value that is made and used inside may never leave the fast memory. Values without shape or dtype count zero."""
     members = {op.id: op for op in ops}
-    if len(members) > 1:  # whether an op is needed is known once its readers are
-        members = {name: op for name, op in net.ops.items() if name in members}
+    alone = len(members) == 1
     needed: set[str] = set()
+    known: dict[str, bool] = {}
     reads: dict[str, float] = {}
     written = 0.0
-    for op in reversed(members.values()):
-        leaving = [name for name in op.outputs if name and _leaves(name, net, members)]
-        if not leaving and not needed.intersection(op.outputs):
+    # Whether an op is needed is known once its readers are.
+    for op in members.values() if alone else reversed(net.in_order(members)):
+        silent = op.kind in SILENT
+        if silent and alone:
+            return 0.0
+        leaving = [name for name in op.outputs if name and _leaves(name, net, members, known)]
+        if not leaving and needed.isdisjoint(op.outputs):
             continue
-        needed.update(op.inputs, (root(name, net) for name in op.inputs))
-        if op.kind in SILENT:
+        if not alone:
+            needed.update(op.inputs, (root(name, net) for name in op.inputs))
+        if silent:
             continue
         written += _written(op, net, leaving)
         for name, size in needed_reads(op, net).items():
@@ -97,16 +102,20 @@ def _written(op: Op, net: Net, leaving: list[str]) -> float:
     return size
 
 
-def _leaves(name: str, net: Net, members: Mapping[str, Op]) -> bool:
-    """Whether a value, or a view of it, is returned or read outside. Views may follow each other by the hundred."""
+def _leaves(name: str, net: Net, members: Mapping[str, Op], known: dict[str, bool]) -> bool:
+    """Whether a value, or a view of it, is returned or read outside. `known` are answers for the same members, and learns more: views
+    may follow each other by the hundred."""
     front = [name]
-    while front:
+    passed: list[str] = []
+    found = False
+    while front and not found:
         current = front.pop()
-        if current in net.outputs:
-            return True
-        for reader in net.consumers(current):
-            if reader.kind in ALIAS:
-                front.append(reader.output)
-            elif reader.id not in members:
-                return True
-    return False
+        if current in known:
+            found = known[current]
+            continue
+        passed.append(current)
+        readers = net.consumers(current)
+        found = net.returns(current) or any(reader.kind not in ALIAS and reader.id not in members for reader in readers)
+        front += [reader.output for reader in readers if reader.kind in ALIAS]
+    known.update((name, found) for name in ([name] if found else passed))
+    return found

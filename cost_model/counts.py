@@ -99,7 +99,7 @@ def _leaves(name: str, net: Net, members: Container[str]) -> bool:
     front = [name]
     while front:
         current = front.pop()
-        if current in net.outputs:
+        if net.returns(current):
             return True
         for reader in net.consumers(current):
             if reader.id not in members:

@@ -56,10 +56,18 @@ def value_bytes(name: str, net: Net) -> float | None:
 
 def root(name: str, net: Net, within: Container[str] | None = None) -> str:
     """The value whose bytes `name` stands for: back through views and identities (only those with an id in `within`, if it is given)."""
-    op = net.producer(name)
-    while op is not None and op.kind in ALIAS and op.inputs and op.inputs[0] and (within is None or op.id in within):
+    passed: list[str] = []
+    while (op := net.producer(name)) is not None and op.kind in ALIAS and op.inputs and op.inputs[0]:
+        if within is not None:
+            if op.id not in within:
+                break
+        elif ("root", name) in net.memo:
+            name = net.memo["root", name]
+            break
+        passed.append(name)
         name = op.inputs[0]
-        op = net.producer(name)
+    if within is None:  # views that follow each other are walked once
+        net.memo.update((("root", view), name) for view in passed)
     return name
 
 
@@ -68,14 +76,22 @@ def traffic(op: Op, net: Net) -> Traffic:
     the net does not return is not written.
 
     Gathers read as many elements of their data as they write; slices and splits only what they keep; a convolution
-    whose stride exceeds its kernel skips rows and columns.
+    whose stride exceeds its kernel skips rows and columns. Worked out once for each op of a net: counts and floors both ask.
     """
     if op.kind in SILENT:
         return Traffic({}, {}, True)
+    key = ("traffic", op.id)
+    asked: tuple[Op, Traffic] | None = net.memo.get(key)
+    if asked is None or asked[0] is not op:
+        asked = net.memo[key] = (op, _traffic(op, net))
+    return asked[1]
+
+
+def _traffic(op: Op, net: Net) -> Traffic:
     known = True
     writes: dict[str, float] = {}
     for name in op.outputs:
-        if name and (net.consumers(name) or name in net.outputs):
+        if name and (net.consumers(name) or net.returns(name)):
             size = value_bytes(name, net)
             known = known and size is not None
             writes[name] = size or 0.0

@@ -6,7 +6,7 @@ name; what differs between the two IRs is hidden behind `Op.kind`, a word of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -81,6 +81,19 @@ class Net:
         return {name: tuple(ops.values()) for name, ops in found.items()}
 
     @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.ops)}
+
+    @cached_property
+    def _returned(self) -> frozenset[str]:
+        return frozenset(self.outputs)
+
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """What functions of the net have worked out, each under keys of its own: nothing changes a net, so it stays true."""
+        return {}
+
+    @cached_property
     def captured(self) -> tuple[str, ...]:
         """Names that a nested net reads from the net around it."""
         own = set(self.inputs) | {name for op in self.ops.values() for name in op.outputs}
@@ -111,6 +124,15 @@ class Net:
     def consumers(self, value: str) -> tuple[Op, ...]:
         """The ops that read `value`, in topological order. A graph output that nobody reads gives ()."""
         return self._consumers.get(value, ())
+
+    def returns(self, value: str) -> bool:
+        """Whether `value` is an output of the net."""
+        return value in self._returned
+
+    def in_order(self, ids: Collection[str]) -> list[Op]:
+        """The ops with these ids in topological order, without a walk through the others; ids of no op are left out."""
+        places = self._places
+        return [self.ops[name] for name in sorted((name for name in ids if name in places), key=places.__getitem__)]
 
     def shape(self, value: str) -> tuple[int, ...] | None:
         found = self.values.get(value)

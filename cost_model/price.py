@@ -43,7 +43,7 @@ def price_counts(
     Given seconds are taken as they are: a real run has already waited for its power. `name` is what `unpriced` shows if the counts are
     not known. The I/O floors are the compulsory bytes. Raises InputError when the profile has no coefficient for a dtype.
     """
-    return _priced(counts, device, [(kind, counts.flops)], seconds, label, name or kind)
+    return _priced(counts, device, [(kind, counts.flops)], seconds, label, name or kind, (counts.bytes, counts.bytes))
 
 
 def _priced(
@@ -53,8 +53,10 @@ def _priced(
     seconds: Seconds | None,
     label: str,
     name: str,
+    floors: tuple[float, float],
 ) -> Cost:
-    """The cost of `counts`, whose flops are those of `parts`: (kind, flops by dtype), each at the utilisation of its kind."""
+    """The cost of `counts`, whose flops are those of `parts`: (kind, flops by dtype), each at the utilisation of its kind. `floors` are
+    the I/O floors of the chip and of a core [B]."""
     value = device.values
     moved = bytes_by_level(counts, device)
     work: dict[str, float] = {}
@@ -90,8 +92,8 @@ def _priced(
         terms=terms,
         label="roofline" if seconds is None else label,
         landauer=landauer_joules(8.0 * counts.written),
-        io_bytes=counts.bytes,
-        io_bytes_core=counts.bytes,
+        io_bytes=floors[0],
+        io_bytes_core=floors[1],
         at_least=not counts.known,
         unpriced=() if counts.known else (name,),
         flops_by_dtype=work,
@@ -134,12 +136,8 @@ def _roofline(
 
 def price_op(op: Op, net: Net, device: Device, seconds: Seconds | None = None, label: str = "measured") -> Cost:
     """The cost of one op at the shapes of `net`, with its I/O floors. See `price_counts` for `seconds` and `label`."""
-    chip, core = io_floors(op, net, device)
-    return replace(
-        price_counts(count(op, net), device, op.kind, seconds, label, op.id),
-        io_bytes=chip,
-        io_bytes_core=core,
-    )
+    counts = count(op, net)
+    return _priced(counts, device, [(op.kind, counts.flops)], seconds, label, op.id, io_floors(op, net, device))
 
 
 def price_group(ops: Iterable[Op], net: Net, device: Device, seconds: Seconds | None = None, label: str = "measured") -> Cost:
@@ -149,10 +147,9 @@ def price_group(ops: Iterable[Op], net: Net, device: Device, seconds: Seconds | 
     members = tuple(ops)
     parts = [(op, count(op, net)) for op in members]
     kinds_of = [(op.kind, counts.flops) for op, counts in parts]
-    cost = _priced(count_group(members, net), device, kinds_of, seconds, label, "")
     floor = compulsory_bytes(members, net)
-    unpriced = tuple(op.id for op, counts in parts if not counts.known)
-    return replace(cost, io_bytes=floor, io_bytes_core=floor, unpriced=unpriced)
+    cost = _priced(count_group(members, net), device, kinds_of, seconds, label, "", (floor, floor))
+    return replace(cost, unpriced=tuple(op.id for op, counts in parts if not counts.known))
 
 
 def price_net(

@@ -1,12 +1,14 @@
 """Compulsory bytes are what the pebble game needs: never more than its least, and all of it where the fast memory is large."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from szilard.cost_model.compulsory import compulsory_bytes
 from szilard.cost_model.counts_traffic import ALIAS
 from szilard.cost_model.device import load_device
+from szilard.cost_model.net import Net
 from szilard.cost_model.price import price_group, price_net, price_op
 
 from .element_graphs import MOST_NODES, element_graph, random_net
@@ -77,6 +79,73 @@ def test_a_value_read_outside_is_written_though_it_is_used_inside():
     net = net_of(dict.fromkeys("xhyz", (5,)), lines)
     assert compulsory_bytes([net.ops["op0"], net.ops["op1"]], net) == 3 * 5 * WORD
     assert compulsory_bytes([net.ops["op1"], net.ops["op0"]], net) == 3 * 5 * WORD
+
+
+class CountedNet(Net):
+    """A net that counts how often it is asked about a value."""
+
+    asked = 0
+
+    def producer(self, value):
+        self.asked += 1
+        return super().producer(value)
+
+    def consumers(self, value):
+        self.asked += 1
+        return super().consumers(value)
+
+
+CHAINS = {"views": ("reshape",), "ops": ("exp",), "mixed": ("exp", "reshape", "reshape", "dropout")}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_the_work_grows_with_the_net_and_not_with_its_square(chain):
+    asked = []
+    for length in (200, 400):
+        lines = [(CHAINS[chain][i % len(CHAINS[chain])], [f"v{i}"], [f"v{i + 1}"]) for i in range(length)]
+        net = net_of({f"v{i}": (3,) for i in range(length + 1)}, lines)
+        counted = CountedNet(net.ops, net.values, net.inputs, net.outputs)
+        assert price_net(counted, CPU).total.io_bytes == (0 if chain == "views" else 2 * 3 * WORD)
+        asked.append(counted.asked)
+    assert asked[1] < 2.1 * asked[0]
+
+
+class WalkedOps(dict):
+    """Ops that count how often all of them are gone through."""
+
+    walks = 0
+
+    def _walk(self):
+        self.walks += 1
+        return super()
+
+    def __iter__(self):
+        return self._walk().__iter__()
+
+    def items(self):
+        return self._walk().items()
+
+    def values(self):
+        return self._walk().values()
+
+
+def test_groups_of_a_large_net_do_not_walk_it_each():
+    lines = [("exp", [f"v{i}"], [f"v{i + 1}"]) for i in range(300)]
+    net = net_of({f"v{i}": (3,) for i in range(301)}, lines)
+    ops = WalkedOps(net.ops)
+    walked = CountedNet(ops, net.values, net.inputs, net.outputs)
+    assert [op.id for op in walked.in_order({"op9", "op7", "none", "op8"})] == ["op7", "op8", "op9"]
+    for first in range(1, 290):
+        assert compulsory_bytes([ops[f"op{first + i}"] for i in (1, 0, 2)], walked) == 2 * 3 * WORD
+    assert ops.walks <= 3  # producers, consumers and places
+    assert walked.asked < 20 * 290
+
+
+def test_an_op_that_is_not_the_nets_own_is_priced_as_it_is():
+    """What was worked out for the op of that id is not taken for another."""
+    net = net_of({"x": (5,), "z": (50,), "y": (5,)}, [("exp", ["x"], ["y"])])
+    assert compulsory_bytes([net.ops["op0"]], net) == 10 * WORD
+    assert compulsory_bytes([replace(net.ops["op0"], inputs=("z",))], net) == 55 * WORD
 
 
 def test_where_values_decide_only_what_every_case_needs_is_counted():
