@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..cost_model.cost import Cost
-from ..cost_model.device import load_device
+from ..cost_model.collection import collection_paused
+from ..cost_model.cost import LABELS, Cost
+from ..cost_model.device import Device, load_device
 from ..cost_model.errors import InputError
 from ..cost_model.kernel_times import has_kernel_times
 from ..cost_model.net import Op
@@ -66,43 +67,64 @@ def estimate(
 
         graph = as_onnxruntime_runs(program.graph)
         notes.append(AS_RUN)
-    rows: dict[str, dict[str, Any]] = {}
-    phases: list[dict[str, Any]] = []
-    parts: list[tuple[float, Cost]] = []
-    total: dict[str, float] = {}
-    unpriced: dict[str, None] = {}
-    label = "roofline"
-    for phase in asked.phases:
+
+    def priced(phase: Phase) -> Prediction:
         progress(f"pricing {phase.name}")
-        priced = predict(phase_net(program, backend, graph, phase), device, program.runtime)
-        net = priced.net
-        label = priced.total.label
-        unpriced.update(dict.fromkeys(priced.total.unpriced))
-        parts.append((phase.weight, priced.total))
-        _add(total, priced.total, phase.weight)
-        for name, cost in priced.ops.items():
-            row = rows.setdefault(name, _row(net.ops[name], cost))
-            _add(row, cost, phase.weight)
-        phases.append(_phase(phase, priced))
+        return predict(phase_net(program, backend, graph, phase), device, program.runtime)
+
+    with collection_paused():
+        found = _summed(asked.phases, priced, device)
+    unpriced = found["unpriced"]
     if strict and unpriced:
-        named = ", ".join(list(unpriced)[:5]) + (" ..." if len(unpriced) > 5 else "")
+        named = ", ".join(unpriced[:5]) + (" ..." if len(unpriced) > 5 else "")
         raise InputError(f"{len(unpriced)} operators have no price ({named}); drop --strict to see a lower limit.")
-    whole = total.get("joules", 0.0)
-    ops = [{**row, "share": row.get("joules", 0.0) / whole if whole else 0.0} for row in rows.values()]
     return {
         "format": FORMAT,
         "model": program.source,
         "target": device.name,
         "workload": [described(phase) for phase in asked.phases],
+        **found,
+        "notes": notes,
+    }
+
+
+def _summed(phases: Sequence[Phase], priced: Callable[[Phase], Prediction], device: Device) -> dict[str, Any]:
+    """Phases priced one after the other, and their sum by weight: what the result says of joules. The label of a sum is that of its least
+    certain part."""
+    rows: dict[str, dict[str, Any]] = {}
+    apart: list[dict[str, Any]] = []
+    parts: list[tuple[float, Cost]] = []
+    total: dict[str, Any] = {}
+    unpriced: dict[str, None] = {}
+    label = LABELS[0]
+    for phase in phases:
+        found = priced(phase)
+        label = _worse(label, found.total.label)
+        unpriced.update(dict.fromkeys(found.total.unpriced))
+        parts.append((phase.weight, found.total))
+        _add(total, found.total, phase.weight)
+        for name, cost in found.ops.items():
+            row = rows.get(name)
+            if row is None:
+                row = rows[name] = _row(found.net.ops[name], cost)
+            row["label"] = _worse(row["label"], cost.label)
+            _add(row, cost, phase.weight)
+        apart.append(_phase(phase, found))
+    whole = total.get("joules", 0.0)
+    return {
         "total": {**total, "label": label},
         "label": "modelled",
         "provenance": provenance_shares(parts, device),
         "at_least": bool(unpriced),
         "unpriced": list(unpriced),
-        "ops": ops,
-        "phases": phases,
-        "notes": notes,
+        "ops": [{**row, "share": row["joules"] / whole if whole else 0.0} for row in rows.values()],
+        "phases": apart,
     }
+
+
+def _worse(one: str, other: str) -> str:
+    """The less certain of two labels of seconds."""
+    return max(one, other, key=LABELS.index)
 
 
 def _phase(phase: Phase, priced: Prediction) -> dict[str, Any]:

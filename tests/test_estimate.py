@@ -1,6 +1,8 @@
 """Estimates: totals are the weighted sums of their ops, and what has no price is named, or refused when asked."""
 
 import json
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from szilard.cost_model.plan import Phase, Workload
 from szilard.cost_model.price import price_net
 from szilard.rewriter.backend_onnx import OnnxBackend
 from szilard.rewriter.estimate import estimate
+from szilard.rewriter.prediction import predict
 
 from .onnx_texts import model, normal
 from .tiny_models import Block, block_model
@@ -61,6 +64,22 @@ def test_prices_are_those_of_the_cost_model():
     row = next(op for op in found["ops"] if op["id"] == "up_matmul")
     assert (row["kind"], row["target"], row["label"]) == ("matmul", "MatMul", "roofline")
     assert row["flops"] == 2 * 15 * 48 * 96
+
+
+@pytest.mark.parametrize("labels", [("roofline", "table"), ("table", "roofline")])
+def test_a_sum_has_the_label_of_its_least_certain_phase(monkeypatch, labels):
+    left = list(labels)
+
+    def predicted(*words):
+        found, label = predict(*words), left.pop(0)
+        ops = {name: replace(cost, label=label) for name, cost in found.ops.items()}
+        return replace(found, ops=ops, total=replace(found.total, label=label))
+
+    monkeypatch.setattr(sys.modules[estimate.__module__], "predict", predicted)
+    found = of((SMALL, 1.0), (LARGE, 1.0))
+    assert found["total"]["label"] == "roofline"
+    assert [phase["total"]["label"] for phase in found["phases"]] == list(labels)
+    assert {op["label"] for op in found["ops"]} == {"roofline"}
 
 
 def test_joules_say_on_what_they_rest(tmp_path):
