@@ -1,17 +1,18 @@
 """Predicted seconds beside measured ones on this CPU: whole models at several batches, the signs of rewrites, and single ops.
 
-python -P -m szilard.benchmarks.cpu_time --device my_cpu.json [--rounds 7] [--cache DIR] [--samples FILE]
+python -P -m szilard.benchmarks.cpu_time --device my_cpu.json [--rounds 9] [--cache DIR]
 
 The profile comes from `szilard calibrate --device cpu --out my_cpu.json`, which sees microbenchmarks only. Writes cpu-time.csv
 (measurements, as `szilard validate-model` reads them) and cpu-time.json below benchmarks/results/, and prints the verdict.
 """
 
 import argparse
-import json
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rich.table import Table
 
 from ..cost_model.cost import total_cost
 from ..cost_model.device import Device, load_device
+from ..cost_model.errors import InputError
 from ..cost_model.measurement import Measurement, work_of, write_measurements
 from ..cost_model.meter import open_meter
 from ..cost_model.sample_onnx import random_inputs
@@ -31,6 +33,7 @@ from ..cost_model.time_table import machine_fingerprint
 from ..cost_model.timing import median_interval
 from ..cost_model.view_onnx import view_onnx
 from ..rewriter.command_line_validate import validation_text
+from ..rewriter.json_text import json_text
 from ..rewriter.onnx_as_run import as_onnxruntime_runs
 from ..rewriter.op_times import runs_for
 from ..rewriter.op_times_onnx import onnx_op_seconds
@@ -87,21 +90,25 @@ def median_seconds(session: InferenceSession, feeds: Feeds, seconds: float = 0.2
 
 
 def measure(found: list[Case], rounds: int, say: Any) -> tuple[dict[str, list[float]], float]:
-    """(config -> seconds, one for each round; what the probe took meanwhile [s]).
+    """(config -> seconds, one for each round in which a probe showed a quiet machine; the usual probe [s]).
 
-    Rounds go there and back, so that a drift of the machine favours none; a machine that a probe shows to be disturbed is waited for; one
-    session of a model is alive at a time.
+    Rounds go there and back, so that a drift of the machine favours none; one session of a model is alive at a time.
     """
     samples: dict[str, list[float]] = {case.config: [] for case in found}
+    probes: dict[str, list[float]] = {case.config: [] for case in found}
     with quiet_machine() as quiet:
         for turn in range(rounds):
             for case in found if turn % 2 == 0 else found[::-1]:
                 with open_session(case.file) as session:
                     session.run(None, dict(case.feeds))
                     quiet.wait()
-                    samples[case.config].append(median_seconds(session, case.feeds))
-            say(f"round {turn + 1} of {rounds}, {quiet.waited:.0f} s waited for a quiet machine")
-    return samples, quiet.seconds
+                    seconds, probe = quiet.between(partial(median_seconds, session, case.feeds))
+                samples[case.config].append(seconds)
+                probes[case.config].append(probe)
+            disturbed = sum(quiet.disturbed(probe) for laps in probes.values() for probe in laps)
+            say(f"round {turn + 1} of {rounds}, {quiet.waited:.0f} s waited for a quiet machine, {disturbed} timings disturbed")
+        kept = {config: quiet.undisturbed(laps, probes[config]) for config, laps in samples.items()}
+        return kept, quiet.usual
 
 
 def rows_of(case: Case, samples: list[float], device: Device, reason: str) -> list[Measurement]:
@@ -167,16 +174,23 @@ def table(rows: list[Measurement]) -> Table:
     return shown
 
 
-def scaled_text(rows: list[Measurement], speed: float) -> str:
-    """How far whole models are from what was predicted, as it is and with the machine's speed at the time."""
+def summary(rows: list[Measurement], speed: float) -> str:
+    """Errors of whole models and directions of rewrites in two sentences, beside the machine's speed at the time."""
+    models = {row.config: row for row in rows if row.scope == "model"}
     lines = [f"a probe took {speed:.2f} times as long as when the profile was made"]
-    for words, factor in (("as predicted", 1.0), ("predicted times that", speed)):
-        errors = [
-            abs(factor * row.predicted_seconds / row.seconds - 1)
-            for row in rows
-            if row.scope == "model" and not row.rewritten_from and row.predicted_seconds is not None
-        ]
-        lines.append(f"originals, {words}: median error {statistics.median(errors):.1%}, worst {max(errors):.1%}")
+    for words, chosen in (
+        ("originals", [row for row in models.values() if not row.rewritten_from]),
+        ("all", [*models.values()]),
+    ):
+        errors = [abs(row.predicted_seconds / row.seconds - 1) for row in chosen if row.predicted_seconds is not None]
+        lines.append(f"{words}: {len(errors)} configs, median error {statistics.median(errors):.1%}, worst {max(errors):.1%}")
+    pairs = [(row, models[row.rewritten_from]) for row in models.values() if row.rewritten_from]
+    right = sum(
+        ((row.predicted_seconds or 0.0) > (original.predicted_seconds or 0.0)) == (row.seconds > original.seconds)
+        for row, original in pairs
+    )
+    slower = sum(row.seconds > original.seconds for row, original in pairs)
+    lines.append(f"rewrites: {right} of {len(pairs)} directions right, ties included; {slower} of them slow the model down")
     return "\n".join(lines)
 
 
@@ -184,38 +198,46 @@ def main() -> None:
     """Measure, predict, write, judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", required=True, help="a profile that szilard calibrate wrote on this machine")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--cache", type=Path, default=user_cache_path("szilard") / "models")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument(
-        "--samples", type=Path, help="cpu-time.json of an earlier run: judge the profile by the seconds measured then"
-    )
-    arguments = parser.parse_args()
-    console, device = Console(width=150), load_device(arguments.device)
+    try:
+        judge(parser.parse_args(), Console(width=150))
+    except InputError as fault:
+        sys.exit(f"cpu_time: {fault}")
+
+
+def judge(arguments: argparse.Namespace, console: Console) -> None:
+    """All of it. Raises InputError for a profile that no calibration wrote."""
+    device = load_device(arguments.device)
+    if "probe_seconds" not in device.calibration:
+        raise InputError(
+            f"{arguments.device} holds no calibration of a CPU; make one with szilard calibrate --device cpu --out FILE."
+        )
     meter, found = open_meter("cpu"), list(cases(arguments.cache))
-    earlier = json.loads(arguments.samples.read_text()) if arguments.samples else None
-    samples, probe = (
-        (earlier["samples"], earlier["probe_seconds"]) if earlier else measure(found, arguments.rounds, console.print)
-    )
+    samples, probe = measure(found, arguments.rounds, console.print)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    # A shared machine is not as fast today as when it was calibrated; the probe says by how much.
+    speed = probe / device.calibration["probe_seconds"]
+    kept: dict[str, Any] = {
+        "device": device.name,
+        "machine": device.calibration.get("machine"),
+        "rounds": arguments.rounds,
+        "probe_seconds": probe,
+        "slower_than_at_calibration": speed,
+        "samples": samples,
+    }
+    record = arguments.out / "cpu-time.json"
+    record.write_text(json_text(kept), encoding="utf-8")
     rows: list[Measurement] = []
     for case in found:
         rows += rows_of(case, samples[case.config], device, meter.reason)
         console.print(f"counted {case.config}")
-    arguments.out.mkdir(parents=True, exist_ok=True)
     write_measurements(arguments.out / "cpu-time.csv", rows)
     console.print(table(rows))
     verdict = validate_model(arguments.out / "cpu-time.csv", arguments.device)
-    kept = {
-        "device": device.name,
-        "machine": device.calibration.get("machine"),
-        "rounds": len(next(iter(samples.values()))),
-        "verdict": verdict,
-    }
-    # A shared machine is not as fast today as when it was calibrated; the probe says by how much.
-    speed = probe / device.calibration["probe_seconds"]
-    console.print(scaled_text(rows, speed))
-    kept |= {"probe_seconds": probe, "slower_than_at_calibration": speed}
-    (arguments.out / "cpu-time.json").write_text(json.dumps({**kept, "samples": samples}, indent=1) + "\n")
+    record.write_text(json_text(kept | {"verdict": verdict}), encoding="utf-8")
+    console.print(summary(rows, speed))
     console.print(validation_text(verdict), markup=False)
 
 

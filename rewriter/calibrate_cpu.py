@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def _best_fit(rows: Mapping[str, Any]) -> tuple[float, dict[str, Fit], dict[str,
 
 
 def _time(part: PartFile, base: Device, passes: int) -> tuple[dict[str, Any], float]:
-    """(the row of each microbenchmark by name: its work, and the seconds of each lap; what the probe took meanwhile [s])."""
+    """(the row of each microbenchmark by name: its work, and the seconds of each lap on a quiet machine; the usual probe [s])."""
     sizes = [share * base.value("capacity.cache") for share in _SHARES]
     began, names = time.monotonic(), [named(benchmark) for benchmark in microbenchmarks()]
     spent = 0.0
@@ -146,18 +147,21 @@ def _time(part: PartFile, base: Device, passes: int) -> tuple[dict[str, Any], fl
                     row = part.rows.get(name)
                     if row is None:
                         start = time.monotonic()
-                        row = {**counted(benchmark, base, sizes), "seconds": []}
+                        row = {**counted(benchmark, base, sizes), "seconds": [], "probes": []}
                         counting += time.monotonic() - start
                     if len(row["seconds"]) <= lap:
                         # A disturbed machine is waited for, as long as the waits leave time for the laps.
                         if quiet.waited < MOST_SECONDS / 8:
                             quiet.wait()
-                        part.put(name, {**row, "seconds": [*row["seconds"], timed(benchmark)]})
+                        seconds, probe = quiet.between(partial(timed, benchmark))
+                        part.put(name, {**row, "seconds": [*row["seconds"], seconds], "probes": [*row["probes"], probe]})
                         bar.advance(task)
                 spent = time.monotonic() - before - counting
     finally:
         part.write()
-    return {name: part.rows[name] for name in names}, quiet.seconds
+    rows = {name: part.rows[name] for name in names}
+    kept = {name: {**row, "seconds": quiet.undisturbed(row["seconds"], row["probes"])} for name, row in rows.items()}
+    return kept, quiet.usual
 
 
 def named(benchmark: Microbenchmark) -> str:

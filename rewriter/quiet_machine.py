@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
+import numpy as np
 import onnx_ir as ir
 
 from .microbenchmark_graph import Chain
 from .runtime_onnx import open_session
 
-SLOWER = 1.15
-"""A probe this much above the fastest one seen says that something else runs: on an idle machine its medians lay within a tenth."""
+SLOWER = 1.25
+"""A probe this much above the usual one says that something else runs: on a machine left alone probes lay between 0.53 and 0.63 ms, and
+between 0.75 and 0.95 ms while a neighbour on the same chip was busy."""
+
+_USUAL = 25
+"""Per cent of all probes that are as fast as the usual one: the fastest of thousands is a rare stroke of luck."""
 
 _CALLS, _PAUSE, _BASELINE = 3, 0.05, 1.0
+
+Result = TypeVar("Result")
 
 
 class QuietMachine:
@@ -27,37 +35,48 @@ class QuietMachine:
     ) -> None:  # fmt: skip
         self._probe, self._clock, self._sleep = probe, clock, sleep
         self.patience, self.waited = patience, 0.0
-        self.fastest = float("inf")
-        self.taken: list[float] = []
+        self._probes: list[float] = []
         began = clock()
         while clock() - began < _BASELINE:
-            self._disturbed()
-
-    def wait(self) -> bool:
-        """Returns when the machine is quiet, True, or the patience is over, False; `waited` sums the seconds that went by [s]."""
-        began = self._clock()
-        quiet = not self._disturbed()
-        while not quiet and self._clock() - began < self.patience:
-            self._sleep(_PAUSE)
-            quiet = not self._disturbed()
-        self.waited += self._clock() - began
-        self.taken.append(self._latest)
-        return quiet
+            self.probe()
 
     @property
-    def seconds(self) -> float:
-        """The median of what the probe took when `wait` returned: how fast the machine was at what was timed then [s]."""
-        return statistics.median(self.taken) if self.taken else self.fastest
+    def usual(self) -> float:
+        """What the probe takes on this machine when nothing else runs, as far as was seen [s]."""
+        return float(np.percentile(self._probes, _USUAL))
 
-    def _disturbed(self) -> bool:
+    def disturbed(self, probe: float) -> bool:
+        """Whether something else ran when the probe took that long [s]."""
+        return probe > SLOWER * self.usual
+
+    def probe(self) -> float:
+        """Seconds of the probe now, the median of a few."""
         samples = []
         for _ in range(_CALLS):
             began = self._clock()
             self._probe()
             samples.append(self._clock() - began)
-        self._latest = statistics.median(samples)
-        self.fastest = min(self.fastest, self._latest)
-        return self._latest > SLOWER * self.fastest
+        self._probes.append(statistics.median(samples))
+        return self._probes[-1]
+
+    def wait(self) -> float:
+        """Returns when the machine is quiet or the patience is over: the last probe [s]. `waited` sums the seconds that went by [s]."""
+        began = self._clock()
+        while self.disturbed(latest := self.probe()) and self._clock() - began < self.patience:
+            self._sleep(_PAUSE)
+        self.waited += self._clock() - began
+        return latest
+
+    def between(self, run: Callable[[], Result]) -> tuple[Result, float]:
+        """(what `run` returns, the slower of a probe before it and one after it [s]). Does not wait."""
+        before = self.probe()
+        result = run()
+        return result, max(before, self.probe())
+
+    def undisturbed(self, seconds: Sequence[float], probes: Sequence[float]) -> list[float]:
+        """Those of `seconds` whose probe shows a quiet machine, else the one with the fastest probe."""
+        quiet = [taken for taken, probe in zip(seconds, probes, strict=True) if not self.disturbed(probe)]
+        return quiet or [min(zip(probes, seconds, strict=True))[1]]
 
 
 @contextmanager

@@ -22,9 +22,8 @@ class Machine:
 
 
 def test_a_quiet_machine_is_not_waited_for():
-    machine = Machine(lambda now: 1e-3)
-    quiet = machine.quiet()
-    assert quiet.wait()
+    quiet = Machine(lambda now: 1e-3).quiet()
+    assert quiet.wait() == pytest.approx(1e-3)
     assert quiet.waited == pytest.approx(3e-3)
 
 
@@ -32,7 +31,7 @@ def test_a_disturbance_is_waited_out():
     machine = Machine(lambda now: 2e-3 if 2.0 < now < 2.4 else 1e-3)
     quiet = machine.quiet()
     machine.now = 2.1
-    assert quiet.wait()
+    assert quiet.wait() == pytest.approx(1e-3)
     assert 2.4 <= machine.now < 2.5
 
 
@@ -40,20 +39,37 @@ def test_patience_ends():
     machine = Machine(lambda now: 2e-3 if now > 2.0 else 1e-3)
     quiet = machine.quiet(patience=0.5)
     machine.now = 3.0
-    assert not quiet.wait()
+    assert quiet.disturbed(quiet.wait())
     assert machine.now == pytest.approx(3.5, abs=0.1)
 
 
-def test_a_machine_that_was_slow_at_first_is_known_by_its_fastest_probe():
-    machine = Machine(lambda now: 2e-3 if now < 2.0 else 1e-3)
+def test_one_lucky_probe_does_not_make_all_others_disturbed():
+    machine = Machine(lambda now: 0.5e-3 if now < 0.01 else 1e-3)
     quiet = machine.quiet()
-    assert quiet.fastest == pytest.approx(2e-3)
-    machine.now = 2.5
-    assert quiet.wait()
-    assert quiet.fastest == pytest.approx(1e-3)
+    assert quiet.usual == pytest.approx(1e-3)
+
+
+def test_a_run_is_judged_by_the_probes_on_both_its_sides():
+    machine = Machine(lambda now: 2e-3 if now > 2.0 else 1e-3)
+    quiet = machine.quiet()
+
+    def run() -> str:
+        machine.now = 3.0
+        return "done"
+
+    result, probe = quiet.between(run)
+    assert result == "done"
+    assert probe == pytest.approx(2e-3)
+    assert quiet.disturbed(probe)
+
+
+def test_only_laps_on_a_quiet_machine_count_if_there_are_any():
+    quiet = Machine(lambda now: 1e-3).quiet()
+    assert quiet.undisturbed([5.0, 9.0, 6.0], [1e-3, 2e-3, 1.1e-3]) == [5.0, 6.0]
+    assert quiet.undisturbed([5.0, 9.0], [3e-3, 2e-3]) == [9.0]
 
 
 def test_the_real_probe_runs():
     with quiet_machine(patience=0.0) as quiet:
         quiet.wait()
-    assert 0 < quiet.fastest < 1
+    assert 0 < quiet.usual < 1
