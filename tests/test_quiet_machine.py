@@ -63,10 +63,10 @@ def test_a_run_is_judged_by_the_probes_on_both_its_sides():
     assert quiet.disturbed(probe)
 
 
-def test_only_laps_on_a_quiet_machine_count_if_there_are_any():
+def test_only_laps_on_a_quiet_machine_count_if_there_are_enough():
     quiet = Machine(lambda now: 1e-3).quiet()
-    assert quiet.undisturbed([5.0, 9.0, 6.0], [1e-3, 2e-3, 1.1e-3]) == [5.0, 6.0]
-    assert quiet.undisturbed([5.0, 9.0], [3e-3, 2e-3]) == [9.0]
+    assert quiet.undisturbed([5.0, 9.0, 6.0, 7.0], [1e-3, 2e-3, 1.1e-3, 1.05e-3]) == [5.0, 7.0, 6.0]
+    assert quiet.undisturbed([5.0, 9.0, 6.0, 7.0], [4e-3, 2e-3, 3e-3, 1e-3]) == [7.0, 9.0, 6.0]
 
 
 def test_the_real_probe_runs():
