@@ -12,10 +12,9 @@ from zlib import crc32
 import numpy as np
 
 from ..cost_model.counter import Sensors
-from ..cost_model.device import Device
+from ..cost_model.device import Z90, Device
 from ..cost_model.idle_states import IdleStates, measure_idle
 from ..cost_model.price import price_net
-from ..cost_model.saving import Z90
 from ..cost_model.simulated_card import CardTraits, SimulatedCard
 from ..cost_model.simulated_meter import SimulatedMeter
 from ..rewriter.energy_case import Case

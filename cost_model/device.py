@@ -5,7 +5,10 @@ Profiles are JSON files in `devices/`; a user's own file is read the same way. K
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from dataclasses import field as dataclass_field
@@ -14,9 +17,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from .calibration_schema import check_calibration
 from .errors import InputError
 
 FORMAT = 1
+Z90 = 1.6448536269514722
+"""Half-width of a 5 % to 95 % interval of the normal distribution, in standard deviations."""
+
 PROVENANCES = ("prior", "datasheet", "modelled", "measured")
 UNITS = {
     "flop": "J/flop",
@@ -89,6 +96,11 @@ class Device:
     def _resolved(self) -> dict[str, str]:
         return {}
 
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits of the SHA-256 of the whole profile: what was counted or measured under another one is not taken up again."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
     def resolve(self, dtype: str) -> str:
         """The dtype under which this device prices flops of `dtype` ("float16.tensor": by matrix units, if there are any).
 
@@ -151,9 +163,7 @@ def device_from_json(data: Any, where: str) -> Device:
     if coefficients["static"].value >= coefficients["power_limit"].value:
         raise InputError(f"The device profile {where} has a power_limit that static power alone reaches; raise power_limit.")
     calibration = data.get("calibration", {})
-    families = calibration.get("families", []) if isinstance(calibration, dict) else None
-    if not isinstance(families, list) or not all(isinstance(name, str) for name in families):
-        raise InputError(f"The device profile {where} needs an object with a list of texts 'families' under 'calibration'.")
+    check_calibration(calibration, where)
     return Device(data["name"], data["kind"], data["notes"], coefficients, calibration)
 
 
@@ -168,13 +178,18 @@ def _coefficient(key: str, entry: Any, where: str) -> Coefficient:
     fields = ("value", "unit", "low", "high", "provenance", "source")
     subject = f"The coefficient {key} of the device profile {where}"
     if unit_of(key) is None:
-        raise InputError(f"{subject} is not known; keys start with one of {', '.join(UNITS)}.")
+        known = (
+            f"time.<runtime>.<kernel> and one of {', '.join(TIME_UNITS)}"
+            if key.startswith("time")
+            else f"one of {', '.join(UNITS)}"
+        )
+        raise InputError(f"{subject} is not known; keys start with {known}.")
     if not isinstance(entry, dict) or set(entry) != set(fields):
         raise InputError(f"{subject} must have exactly the fields {', '.join(fields)}.")
     for field in ("value", "low", "high"):
         if isinstance(entry[field], bool) or not isinstance(entry[field], int | float):
             raise InputError(f"{subject} needs a number under {field!r}, not {entry[field]!r}.")
-    if not 0 <= entry["low"] <= entry["value"] <= entry["high"] < float("inf"):
+    if not 0 <= entry["low"] <= entry["value"] <= entry["high"] <= sys.float_info.max:
         raise InputError(f"{subject} needs 0 <= low <= value <= high, all finite.")
     if key.partition(".")[0] in ("rate", "bandwidth", "capacity", "utilisation", "power_limit") and entry["low"] == 0:
         raise InputError(f"{subject} must be greater than zero.")
@@ -200,10 +215,10 @@ def load_device(name_or_path: str | Path) -> Device:
     """The profile of that name, or the one in that JSON file. Raises InputError: unknown name, unreadable file, or a bad key."""
     text = str(name_or_path)
     path = _folder() / f"{text}.json" if text in device_names() else Path(text)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"There is no device {text!r}; choose one of {', '.join(device_names())}, or give a JSON file.")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, RecursionError) as fault:
         raise InputError(f"The device profile {text} cannot be read as JSON ({fault}).") from fault
     return device_from_json(data, text)

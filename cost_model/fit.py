@@ -14,6 +14,7 @@ from scipy.optimize import nnls
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import t as student
 
+from .device import Z90
 from .errors import InputError
 
 CONDITION = 30.0
@@ -23,7 +24,6 @@ CONDITION = 30.0
 NOISE = 0.01
 """The least relative noise [1] a row is believed to have: a measurement stops at an interval of this half-width."""
 
-Z90 = 1.6448536269514722
 _REDRAWS = 20
 _NARROWED = 0.9
 _SWEEPS = {

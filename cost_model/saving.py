@@ -13,11 +13,9 @@ from zlib import crc32
 import numpy as np
 
 from .cost import GIVEN, Cost
-from .device import Device
+from .device import Z90, Device
 
 DRAWS = 2000
-Z90 = 1.6448536269514722
-"""Half-width of a 5..95 % interval of the normal distribution, in standard deviations."""
 
 
 def saving_interval(before: Cost, after: Cost, device: Device, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import typer
 
 from . import command_line_options as options
 from .command_line_output import columns, deliver, only_results_on_stdout
+from .quantity import number
 
 _SCOPES = {"model": "whole models", "op": "single ops"}
 
@@ -51,7 +52,7 @@ def validation_text(result: Mapping[str, Any]) -> str:
     for name, fit in record.get("fits", {}).items():
         kept = f", left at the prior: {', '.join(fit['at_prior'])}" if fit["at_prior"] else ""
         lines.append(
-            f"fit of {name}: {fit['rows']} rows, condition {fit['condition']:.3g}, median error {_percent(fit['residual'])}{kept}"
+            f"fit of {name}: {fit['rows']} rows, condition {number(fit['condition'])}, median error {_percent(fit['residual'])}{kept}"
         )
     if result["coefficients"]:
         used = (f"{len(keys)} {provenance} ({', '.join(keys)})" for provenance, keys in result["coefficients"].items())

@@ -80,6 +80,12 @@ def test_a_profile_remembers_what_it_was_fitted_on():
     assert fitted.with_values({"static": 1.0}).calibration["families"] == ["copy", "matmul"]
 
 
+def test_a_digest_tells_profiles_apart():
+    device = load_device("cpu")
+    assert device.digest == load_device("cpu").digest != load_device("l4").digest
+    assert device.with_values({"static": 1.0}).digest != device.digest
+
+
 def test_with_values_scales_the_uncertainty_and_leaves_the_original():
     device = load_device("cpu")
     other = device.with_values({"static": 2 * device.value("static")})
@@ -119,8 +125,12 @@ CASES = {
     "static .* provenance 'guess'": lambda: bad(lambda d: d["coefficients"]["static"].update(provenance="guess")),
     "static .* 'source'": lambda: bad(lambda d: d["coefficients"]["static"].update(source=" ")),
     "lacks the coefficient rate.int8": lambda: bad(lambda d: d["coefficients"].pop("rate.int8")),
-    "'families' under 'calibration'": lambda: bad(lambda d: d.update(calibration={"families": "matmul"})),
-    "list of texts 'families'": lambda: bad(lambda d: d.update(calibration=["matmul"])),
+    "'families' of 'calibration'": lambda: bad(lambda d: d.update(calibration={"families": "matmul"})),
+    "an object under 'calibration', not a list": lambda: bad(lambda d: d.update(calibration=["matmul"])),
+    "launch .* all finite": lambda: bad(lambda d: d["coefficients"]["launch"].update(high=10**400)),
+    "cal .* time.<runtime>.<kernel> and one of call": lambda: bad(
+        lambda d: d["coefficients"].update({"time.onnxruntime.neg.cal": d["coefficients"]["launch"]})
+    ),
     "power_limit that static power": lambda: bad(lambda d: d["coefficients"]["static"].update(value=99, high=99)),
 }
 
@@ -141,8 +151,10 @@ def test_a_missing_key_is_named(key):
 def test_unknown_names_and_unreadable_files(tmp_path):
     with pytest.raises(InputError, match="choose one of a100, cpu, h100, h200, l4"):
         load_device("b300")
+    with pytest.raises(InputError, match="There is no device"):
+        load_device("b" * 300)
     path = tmp_path / "broken.json"
-    for content in (b"{", b"\xff\xfe\x00"):
+    for content in (b"{", b"\xff\xfe\x00", b"[" * 100_000):
         path.write_bytes(content)
         with pytest.raises(InputError, match="cannot be read as JSON"):
             load_device(path)
