@@ -87,6 +87,14 @@ def look_confidence(look: int) -> float:
     return 1.0 - (1.0 - CONFIDENCE) / 2.0 ** (look + 1)
 
 
+def confidence_after(windows: int) -> float:
+    """`look_confidence` of the look at which so many windows end a session: the next due, where time was up before it."""
+    look, due = 0, LEAST_WINDOWS
+    while due < windows:
+        look, due = look + 1, next_look(due)
+    return look_confidence(look)
+
+
 def with_sensor_error(low: float, high: float, error: float) -> tuple[float, float]:
     """[`low`, `high`], of joules by this sensor, widened to joules by a perfect one: the sensor reads between 1 - `error` and 1 + `error`
     times the truth."""

@@ -85,16 +85,20 @@ def compare_text(result: Mapping[str, Any], first: str, second: str) -> str:
     lines = [
         f"B takes {seconds['ratio']:.3f} of the time of A (interval {seconds['low']:.3f} to {seconds['high']:.3f}, measured)"
     ]
-    lines += [f"A  {quantity(seconds['a'], 's')}  {first}", f"B  {quantity(seconds['b'], 's')}  {second}"]
+    lines += [
+        f"{side}  {quantity(seconds[side.lower()], 's')} measured  {name}" for side, name in (("A", first), ("B", second))
+    ]
     if "unavailable" in joules:
         lines.append(f"joules unavailable: {joules['unavailable']}")
     else:
         pair = f"A {quantity(joules['a'], 'J')}, B {quantity(joules['b'], 'J')}"
-        lines.append(f"joules: {pair}, ratio {joules['ratio']:.3f} ({joules['low']:.3f} to {joules['high']:.3f}, measured)")
+        interval = f"{joules['low']:.3f} to {joules['high']:.3f}"
+        lines.append(f"joules: {pair}, ratio {joules['ratio']:.3f} (interval {interval}, {joules['label']})")
     if "unavailable" in error:
         lines.append(f"error: {error['unavailable']}")
     else:
         lines.append(
-            f"error of B against A: {number(error['relative_squared'])} relative squared, mean cosine {number(error['cosine'], 5)}"
+            f"error of B against A: {number(error['relative_squared'])} relative squared, mean cosine {number(error['cosine'], 5)} "
+            "(measured)"
         )
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """Small models of products and tanh, written to a folder and loaded without the real loader, for `measure` and `compare`."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import onnx_ir as ir
 
 from szilard.cost_model.counter import Sensors
 from szilard.cost_model.energy_reading import EnergyLog, EnergyReading
+from szilard.cost_model.energy_session import static_joules
 from szilard.cost_model.energy_window import Window
 from szilard.cost_model.meter import Meter
 from szilard.cost_model.program import Program
@@ -57,15 +59,34 @@ def written_models(tmp_path, monkeypatch) -> SimpleNamespace:
     return found
 
 
-def counter(joules: float) -> Meter:
-    """A counter that reads so many joules for each call of anything."""
-    window = Window(joules, 1.0, 1.0, 0.0, 1.0, 0.0, None)
+def reading(*joules: float) -> EnergyReading:
+    """What a counter says of one call that took so many joules in each window."""
+    windows = tuple(Window(each, 1.0, 1.0, 0.0, 1.0, 0.0, None) for each in joules)
     sensors = Sensors(41.0, 1980.0, 700.0, ("power cap",), "A card", "550.1")
     log = EnergyLog(after=sensors, stopped="precise")
-    reading = EnergyReading("measured", "A counter.", joules, 0.9 * joules, 1.1 * joules, 1.0, windows=(window,) * 5, log=log)
+    mean = sum(joules) / len(joules)
+    return EnergyReading("measured", "A counter.", mean, 0.9 * mean, 1.1 * mean, 1.0, windows=windows, log=log)
+
+
+def counter(joules: float) -> Meter:
+    """A counter that reads so many joules for each call of anything."""
 
     class Fixed(Meter):
-        def energies(self, runs, **effort):
-            return dict.fromkeys(runs, reading)
+        def energies(self, runs, *, idle_watts=None, **effort):
+            found = reading(*(joules,) * 5)
+            return dict.fromkeys(runs, replace(found, static_joules=static_joules(idle_watts, found.seconds)))
 
     return Fixed("measured", "A counter.")
+
+
+def counters(*sessions: dict[str, EnergyReading]) -> Meter:
+    """A counter whose sessions say what they are told to, one after the other."""
+    waiting = list(sessions)
+
+    class Told(Meter):
+        def energies(self, runs, **effort):
+            found = waiting.pop(0)
+            assert set(found) == set(runs)
+            return found
+
+    return Told("measured", "A counter.")

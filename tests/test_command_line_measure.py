@@ -58,14 +58,17 @@ def test_a_folder_keeps_its_rows_and_a_file_only_when_asked(models):
     assert sorted(models.folder.rglob("*.csv")) == before
 
 
-def test_a_comparison_starts_with_the_ratio():
+@pytest.mark.parametrize("label", ["measured", "modelled"])
+def test_a_comparison_starts_with_the_ratio_and_says_how_each_figure_was_had(label):
     ratio = {"a": 0.2, "b": 0.1, "ratio": 0.5, "low": 0.48, "high": 0.52}
-    result = {"seconds": ratio, "joules": ratio, "error": {"relative_squared": 0.01, "cosine": 0.995}}
-    lines = compare_text(result, "first.onnx", "second.onnx").splitlines()
-    assert lines[0] == "B takes 0.500 of the time of A (interval 0.480 to 0.520, measured)"
-    assert lines[1:3] == ["A  200 ms  first.onnx", "B  100 ms  second.onnx"]
-    assert "ratio 0.500 (0.480 to 0.520, measured)" in lines[3]
-    assert lines[4] == "error of B against A: 0.01 relative squared, mean cosine 0.995"
+    result = {"seconds": ratio, "joules": {**ratio, "label": label}, "error": {"relative_squared": 0.01, "cosine": 0.995}}
+    assert compare_text(result, "first.onnx", "second.onnx").splitlines() == [
+        "B takes 0.500 of the time of A (interval 0.480 to 0.520, measured)",
+        "A  200 ms measured  first.onnx",
+        "B  100 ms measured  second.onnx",
+        f"joules: A 200 mJ, B 100 mJ, ratio 0.500 (interval 0.480 to 0.520, {label})",
+        "error of B against A: 0.01 relative squared, mean cosine 0.995 (measured)",
+    ]
 
 
 def test_what_is_unavailable_says_why():

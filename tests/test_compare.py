@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from szilard.cost_model.energy_reading import EnergyReading
 from szilard.cost_model.errors import InputError
 from szilard.rewriter import compare as compare_module
 from szilard.rewriter.compare import compare
 
-from .product_models import FEATURES, counter, products, written_models
+from .product_models import FEATURES, counters, products, reading, written_models
 
 
 @pytest.fixture
@@ -38,10 +39,30 @@ def test_shapes_are_weighted(models, monkeypatch):
     assert [run["seconds"]["ratio"] for run in found["runs"]] == [3.0, 0.6]
 
 
-def test_a_counter_gives_the_ratio_of_joules(models, monkeypatch):
-    monkeypatch.setattr(compare_module, "open_meter", lambda: counter(0.25))
+def test_joules_are_weighted_means_of_shapes_with_unequal_windows(models, monkeypatch):
+    """At a third of the calls B takes half of A's joules, at the others three times as many: (1 x 2 + 2 x 12) / (1 x 4 + 2 x 4)."""
+    meter = counters(
+        {"a": reading(3.9, 4.0, 4.1, 4.0, 4.0), "b": reading(1.9, 2.0, 2.1, 2.0, 2.0)},
+        {"a": reading(4.0, 4.0, 4.0, 4.0, 4.0, 3.9, 4.1), "b": reading(12.0, 12.0, 12.1, 11.9, 12.0, 12.0, 12.0)},
+    )
+    monkeypatch.setattr(compare_module, "open_meter", lambda: meter)
     path = models.write("m.onnx", products())
-    assert compare(path, path, rounds=5)["joules"]["ratio"] == 1.0
+    found = compare(path, path, workload=["3x33:1", "7x33:2"], rounds=5)["joules"]
+    assert found["label"] == "measured"
+    assert (found["a"], found["b"]) == (pytest.approx(12 / 3), pytest.approx(26 / 3))
+    assert found["ratio"] == pytest.approx(26 / 12)
+    assert 2.0 < found["low"] < found["ratio"] < found["high"] < 2.4
+
+
+@pytest.mark.parametrize("refused", [0, 1])
+def test_a_shape_that_the_counter_refuses_leaves_no_joules_of_the_others(models, monkeypatch, refused):
+    sessions = [{"a": reading(4.0, 4.0), "b": reading(2.0, 2.0)}, {"a": reading(4.0, 4.0), "b": reading(2.0, 2.0)}]
+    sessions[refused]["b"] = EnergyReading("unavailable", "The card was too hot.")
+    monkeypatch.setattr(compare_module, "open_meter", lambda: counters(*sessions))
+    path = models.write("m.onnx", products())
+    found = compare(path, path, workload=["3x33", "7x33"], rounds=5)
+    assert found["joules"] == {"unavailable": f"at {('3x33', '7x33')[refused]}: The card was too hot."}
+    assert len(found["runs"]) == 2
 
 
 def test_equal_models_are_not_apart(models):

@@ -10,6 +10,7 @@ from szilard.cost_model.energy_reading import (
     CONFIDENCE,
     LEAST_WINDOWS,
     EnergyReading,
+    confidence_after,
     look_confidence,
     mean_interval,
     next_look,
@@ -44,6 +45,12 @@ def test_looks_come_further_and_further_apart():
     while looks[-1] < 30:
         looks.append(next_look(looks[-1]))
     assert looks == [LEAST_WINDOWS, 7, 10, 14, 20, 28, 40]
+
+
+def test_windows_are_as_many_looks_as_a_session_takes_to_reach_them():
+    assert confidence_after(LEAST_WINDOWS) == look_confidence(0)
+    assert confidence_after(LEAST_WINDOWS + 1) == look_confidence(1)
+    assert [confidence_after(n) for n in (7, 10, 14)] == [look_confidence(look) for look in (1, 2, 3)]
 
 
 def coverage(confidence_of, trials=800):
