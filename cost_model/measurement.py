@@ -6,14 +6,16 @@ import csv
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 
 from .cost import Cost
 from .errors import InputError
+from .whole_file import ADVICE, write_whole
 
 SCOPES = ("model", "op")
 LABELS = ("measured", "modelled", "replayed", "unavailable")
@@ -113,24 +115,22 @@ def split_hash(families_fit: Iterable[str], families_held_out: Iterable[str]) ->
     return _digest([sorted(set(families_fit)), sorted(set(families_held_out))])
 
 
-def write_measurements(path: str | Path, rows: Iterable[Measurement]) -> None:
-    """The rows as CSV, one column for each field and each kind of work, in one rename; `read_measurements` is its inverse."""
-    target, found = Path(path), tuple(rows)
+def write_measurements(path: str | Path, rows: Iterable[Measurement], advice: str = ADVICE) -> None:
+    """The rows as CSV, one column for each field and each kind of work, in one rename; `read_measurements` is its inverse.
+
+    Folders that are not there are made. Raises InputError, which ends in `advice`, where the file cannot be written.
+    """
+    found, text = tuple(rows), StringIO(newline="")
     keys = sorted({key for row in found for key in row.work})
     plain = [field.name for field in fields(Measurement) if field.name != "work"]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    try:
-        with open(part, "w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file)
-            table.writerow([*plain[:3], "hash", *(WORK + key for key in keys), *plain[3:]])
-            for row in found:
-                cells = [_cell(getattr(row, field)) for field in plain]
-                table.writerow([*cells[:3], row.hash, *(_cell(row.work.get(key)) for key in keys), *cells[3:]])
-        os.replace(part, target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    table = csv.writer(text)
+    table.writerow([*plain[:3], "hash", *(WORK + key for key in keys), *plain[3:]])
+    for row in found:
+        cells = [_cell(getattr(row, field)) for field in plain]
+        table.writerow([*cells[:3], row.hash, *(_cell(row.work.get(key)) for key in keys), *cells[3:]])
+    with suppress(OSError):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text.getvalue(), advice)
 
 
 def read_measurements(path: str | Path) -> tuple[Measurement, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..cost_model.errors import InputError
 from ..cost_model.measurement import Measurement, write_measurements
 from .folder import is_emitted
 
@@ -65,10 +64,7 @@ def csv_path(spec: str, asked: Path | None) -> Path | None:
 
 def save_rows(path: Path, rows: tuple[Measurement, ...]) -> None:
     """Write measurements.csv in one rename. Raises InputError where the place takes no file."""
-    try:
-        write_measurements(path, rows)
-    except OSError as fault:
-        raise InputError(f"{path} cannot be written: {fault.strerror or fault}; name another file with --csv.") from fault
+    write_measurements(path, rows, "name another file with --csv")
 
 
 def _class_row(run: Mapping[str, Any], each: Mapping[str, Any], family: str, machine: Mapping[str, Any]) -> Measurement:

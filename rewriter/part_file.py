@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ..cost_model.whole_file import write_whole
 
 _EVERY = 2.0
 """Seconds between two writes: a file of some 100 kB, replaced in one rename."""
@@ -37,10 +38,8 @@ class PartFile:
             self.write()
 
     def write(self) -> None:
-        """Put all rows on the disk. Raises OSError."""
-        beside = self.path.with_name(f"{self.path.name}.new")
-        beside.write_text(json.dumps({"stamp": self.stamp, "rows": self.rows}), encoding="utf-8")
-        os.replace(beside, self.path)
+        """Put all rows on the disk. Raises InputError where that cannot be."""
+        write_whole(self.path, json.dumps({"stamp": self.stamp, "rows": self.rows}))
         self._written = time.monotonic()
 
     def remove(self) -> None:

@@ -1,0 +1,29 @@
+"""`write_whole`: a file that is there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import InputError
+
+ADVICE = "name a file in a folder that can be written"
+
+
+def write_whole(path: str | Path, text: str, advice: str = ADVICE) -> None:
+    """`text` as the file `path`, in UTF-8 and in one rename: whoever is interrupted, or reads meanwhile, has the old file or the new one.
+
+    Raises InputError with the system's reason and `advice` where the place takes no file, and UnicodeEncodeError for what UTF-8 has no
+    bytes for; either leaves nothing behind.
+    """
+    target = Path(path)
+    beside = target.with_name(f"{target.name}.new")
+    try:
+        beside.write_text(text, encoding="utf-8", newline="")
+        os.replace(beside, target)
+    except OSError as fault:
+        raise InputError(f"{path} cannot be written: {fault.strerror or fault}; {advice}.") from fault
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
