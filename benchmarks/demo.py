@@ -66,7 +66,7 @@ def main() -> None:
             )  # fmt: skip
             table.add_row(name, done.backend.runtime, *cells)
     console.print(table)
-    console.print("* modelled from the cpu profile; seconds are measured here. Why each choice: szilard explain FOLDER")
+    console.print("* modelled from the cpu profile; all the rest is measured here. Why each choice: szilard explain FOLDER")
     for name in inputs:
         console.print(f"  {folder}/from-{name.lower()}/report.html", soft_wrap=True)
     console.print(f"demo: done in {time.perf_counter() - started:.0f} s")

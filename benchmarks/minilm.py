@@ -123,7 +123,7 @@ def processor() -> str:
 def show(result: Mapping[str, Any], console: Console) -> None:
     """Two tables: each file against fp32, and ours against each peer; intervals in brackets."""
     cases = list(result["seconds"])
-    table = Table(title="time as a share of fp32 (interval); fp32 in ms")
+    table = Table(title="measured: time as a share of fp32 (interval), fp32 in ms, and quality")
     for heading in ("file", *cases, "cosine", "long", "recall@1", "MB"):
         table.add_column(heading, justify="left" if heading == "file" else "right")
     for name, good in result["quality"].items():
@@ -138,7 +138,7 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     peers = list(result["szilard_to_peer"][cases[0]])
     if peers:
-        table = Table("szilard / peer", *cases, title="time of szilard's file as a share of each peer's (interval)")
+        table = Table("szilard / peer", *cases, title="measured: time of szilard's file as a share of each peer's (interval)")
         for name in peers:
             table.add_row(name, *(_cell(result["szilard_to_peer"][case][name]) for case in cases))
         console.print(table)

@@ -19,6 +19,7 @@ from .report_view import few, headline
 
 _SHOWN_NAMES = 5
 _WIDTH = 110
+_LABELS = "  Joules and savings are modelled, errors predicted by simulation; how seconds were had is beside them."
 
 
 def read_plan(path: Path) -> Plan:
@@ -110,7 +111,7 @@ def _choice_text(choice: Mapping[str, Any]) -> str:
         rows: list[tuple[str, ...]] = [("  option", "joules", "seconds", "seconds were", "error", "saving")]
         rows += [_option_row(option) for option in choice["options"]]
         header, *table = columns(rows, right=(1, 2, 4)).splitlines()
-        lines.append(header)
+        lines += [_LABELS, header]
         for line, option in zip(table, choice["options"], strict=True):
             lines += [line, *([_wrapped(f"not taken: {option['reason']}", "      ")] if option["reason"] else [])]
     return "\n".join(lines)

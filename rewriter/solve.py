@@ -119,7 +119,9 @@ def _reason(choice: Choice, budget: Budget) -> str:
         error = "exact" if taken.error == 0 else f"adds {taken.error:.2g} to the predicted error"
         if taken.error and budget.joules is None and not budget.metric:
             error += f", of a budget of {budget.error:g}"
-        return f"{taken.action} takes {saved:.0%} off {leave.joules:.3g} J per call ({taken.label} seconds), {error}."
+        return (
+            f"{taken.action} takes {saved:.0%} off the modelled {leave.joules:.3g} J per call ({taken.label} seconds), {error}."
+        )
     others = [o for o in choice.options if o.action != "leave"]
     if not others:
         return "Nothing else is known for this site on this runtime."
@@ -137,5 +139,5 @@ def _refused(option: Option, leave: Option) -> str:
     if option.reason:
         return f"{option.action} is refused ({option.reason.rstrip('.')})"
     if option.joules >= leave.joules:
-        return f"{option.action} costs {option.joules / leave.joules - 1:.0%} more joules ({option.label} seconds)"
-    return f"the saving of {option.action} is uncertain ({option.saving[0]:.2g} to {option.saving[1]:.2g} J)"
+        return f"{option.action} costs {option.joules / leave.joules - 1:.0%} more joules (modelled, {option.label} seconds)"
+    return f"the saving of {option.action} is uncertain (modelled, {option.saving[0]:.2g} to {option.saving[1]:.2g} J)"

@@ -63,7 +63,7 @@ def test_the_sentence_names_the_length_and_the_crossover():
     assert said.startswith(
         "Spectral sparse attention is refused: 128 tokens (the model takes at most 512) lie below the crossover of about "
     )
-    assert said.endswith(" tokens, where it and dense attention cost the same joules on cpu.")
+    assert said.endswith(" tokens, where it and dense attention cost the same modelled joules on cpu.")
     about = int(said.split("about ")[1].split()[0].replace(",", ""))
     assert abs(about - found) <= 0.05 * found
     assert "(the model" not in refusal(site(128), None, CPU)

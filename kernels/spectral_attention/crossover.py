@@ -101,14 +101,14 @@ def refusal(site: AttentionSite, longest: int | None, device: Device, tile: int 
     subject = "Spectral sparse attention is refused:"
     if found is None:
         return (
-            f"{subject} {length:,} tokens{takes} lie below any crossover: up to {LONGEST:,} tokens it costs no fewer joules than dense "
-            f"attention on {device.name}."
+            f"{subject} {length:,} tokens{takes} lie below any crossover: up to {LONGEST:,} tokens it costs no fewer modelled joules than "
+            f"dense attention on {device.name}."
         )
     if length < found:
         about = round(found, 1 - len(str(found)) + 1)
         return (
             f"{subject} {length:,} tokens{takes} lie below the crossover of about {about:,} tokens, where it and dense attention cost the "
-            f"same joules on {device.name}."
+            f"same modelled joules on {device.name}."
         )
     reason = _unsupported(site)
     return f"{subject} attention {site.id} {reason}." if reason else ""
