@@ -66,9 +66,7 @@ def test_one_site_has_all_its_options(folder, site):
     ]
     text = explain_text(found)
     head = next(line for line in text.splitlines() if line.startswith("  option"))
-    assert text.splitlines()[text.splitlines().index(head) - 1].startswith(
-        "  Joules, errors and savings of its options are modelled"
-    )
+    assert text.splitlines()[text.splitlines().index(head) - 1].startswith("  Joules and savings are modelled")
     assert "* int8_static" in text
     assert "its error alone is over the budget" in text
     assert "-200 mJ to 1.80 J" in text
