@@ -20,12 +20,13 @@ from ..cost_model.device import Coefficient, Device, load_device, unit_of
 from ..cost_model.errors import InputError
 from ..cost_model.fit import Fit
 from ..cost_model.fitted_profile import calibration_record, profile_with_fit
+from ..cost_model.joule_fit import fit_joules
 from ..cost_model.kernel_fit import Row, fit_kernels, kernel_of
 from ..cost_model.kernel_times import TIME
 from ..cost_model.measurement import Measurement, split_hash
 from ..cost_model.meter import Meter
 from ..cost_model.time_table import machine_fingerprint
-from .calibrate_cpu_joules import fit_joules, joule_rows
+from .calibrate_cpu_joules import joule_rows
 from .microbenchmark_graph import Microbenchmark
 from .microbenchmarks import counted, microbenchmarks, timed
 from .part_file import PartFile

@@ -9,9 +9,6 @@ import onnx_ir as ir
 from rich.console import Console
 from rich.progress import track
 
-from ..cost_model.device import Device
-from ..cost_model.fit import Fit, fit
-from ..cost_model.fitted_profile import prior_of
 from ..cost_model.measurement import Measurement
 from ..cost_model.meter import Meter
 from .microbenchmark_graph import Microbenchmark
@@ -66,10 +63,3 @@ def _spread(names: Sequence[str]) -> list[str]:
         count = min(EACH, len(found))
         picked += [found[i * (len(found) - 1) // max(1, count - 1)] for i in range(count)]
     return picked
-
-
-def fit_joules(rows: Sequence[Measurement], prior: Device) -> Fit:
-    """Coefficients of joules with the generic profile as prior. Raises InputError for rows that cannot tell them apart."""
-    designs = [row.design for row in rows]
-    keys = {key for design in designs for key in design}
-    return fit(designs, [row.joules for row in rows if row.joules is not None], prior_of(prior, keys))

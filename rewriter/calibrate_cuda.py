@@ -14,9 +14,10 @@ from typing import Any
 from ..cost_model.device import Coefficient, Device, device_names, load_device
 from ..cost_model.energy_session import Effort
 from ..cost_model.errors import InputError
-from ..cost_model.fit import Estimate, Fit, fit
-from ..cost_model.fitted_profile import calibration_record, prior_of, profile_with_fit
+from ..cost_model.fit import Estimate, Fit
+from ..cost_model.fitted_profile import calibration_record, profile_with_fit
 from ..cost_model.joule_design import Point, joule_points
+from ..cost_model.joule_fit import fit_joules
 from ..cost_model.measurement import Measurement, split_hash, write_measurements
 from ..cost_model.time_coefficients import TimedOp, time_fit
 from .cuda_bench import CudaBench
@@ -71,7 +72,7 @@ def calibrate_on(
     counted = [row for row in rows if row.joules is not None]
     reason = bench.meter.reason if bench.meter.status == "unavailable" else ""
     if counted:
-        fits["joules"] = _joule_fit(counted, prior)
+        fits["joules"] = fit_joules(counted, prior)
     elif not reason:
         reason = rows[0].reason
     device = replace(prior, name=re.sub(r"\W+", "_", out.stem), notes=_notes(bench, prior, label, bool(counted)))
@@ -79,9 +80,9 @@ def calibrate_on(
         device = profile_with_fit(device, found, _source(quantity, found, bench, label), label)
     machine = {"device": bench.device, "driver": bench.driver, "counter": bench.meter.reason, "host": platform.machine()}
     record = calibration_record(rows, fits, promised, datetime.now(UTC).isoformat(timespec="seconds"), machine)
-    write_profile(replace(_limited(device, rows, label), calibration=record), out)
     beside = out.with_suffix(".measurements.csv")
     write_measurements(beside, rows)
+    write_profile(replace(_limited(device, rows, label), calibration=record), out)
     part.remove()
     return {
         "profile": str(out),
@@ -107,13 +108,6 @@ def profile_of(name: str) -> Device:
             "your own file and change its capacities and rates to those of the card's datasheet."
         )
     return load_device(known[0])
-
-
-def _joule_fit(rows: Sequence[Measurement], prior: Device) -> Fit:
-    """Joules of one call = the sum of its work and of static power times its measured seconds."""
-    designs = [row.design for row in rows]
-    keys = {key for design in designs for key in design}
-    return fit(designs, [row.joules for row in rows if row.joules is not None], prior_of(prior, keys))
 
 
 def _time_fit(rows: Sequence[Measurement], design: Sequence[Point], prior: Device) -> Fit:

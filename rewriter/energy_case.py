@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -115,7 +113,8 @@ def measure_cases(
     """A row for each case, with what `profile` predicts, and the cases that the card does not do, with the reason.
 
     Rows that `part` holds are not measured again; new ones go there after each session, also when one is interrupted. Without a counter
-    the rows have seconds alone. `progress` is told how many are done and what comes next. Raises InputError where no case can be run.
+    the rows have seconds alone. `progress` is told how many are done and what comes next. Raises InputError where no case can be run, and
+    at once where `part` cannot be written.
     """
     names = [case.key for case in cases]
     if len(set(names)) < len(names):
@@ -123,6 +122,8 @@ def measure_cases(
     refused: dict[str, str] = {}
     left = [case for case in cases if not _finished(part.rows.get(case.key), bench)]
     done = len(cases) - len(left)
+    # A place that takes no file is told before anything is measured.
+    part.write()
     try:
         for session in _sessions(left):
             progress(done, session[0].key)
@@ -223,5 +224,4 @@ def _row(case: Case, reading: EnergyReading, seconds: Estimate, bench: Bench, pr
 
 def part_stamp(bench: Bench, profile: Device, cases: Sequence[Case]) -> dict[str, Any]:
     """What rows of an earlier run must have in common with this one to be taken up: the card, the profile and all cases."""
-    digest = hashlib.sha256(json.dumps(profile.to_json(), sort_keys=True).encode()).hexdigest()[:16]
-    return {"device": bench.device, "driver": bench.driver, "profile": digest, "cases": [case.key for case in cases]}
+    return {"device": bench.device, "driver": bench.driver, "profile": profile.digest, "cases": [case.key for case in cases]}

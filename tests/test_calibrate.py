@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from szilard.cost_model.device import load_device
 from szilard.cost_model.errors import InputError
+from szilard.cost_model.joule_fit import fit_joules
 from szilard.cost_model.measurement import Measurement
 from szilard.cost_model.simulated_card import CardTraits, SimulatedCard
 from szilard.cost_model.simulated_meter import SimulatedMeter
@@ -162,7 +163,7 @@ def test_the_shipped_readings_tell_joules_apart():
             rows.append(
                 Measurement(name, benchmark.kernel, "op", work, seconds, seconds, seconds, joules, joules, joules, "modelled")
             )
-    found = calibrate_cpu_joules.fit_joules(rows, base)
+    found = fit_joules(rows, base)
     assert len(rows) == len(chosen) == 28
     assert found.condition < 30
     for key in ("flop.float32", "byte.memory", "static"):

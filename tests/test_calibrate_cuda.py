@@ -127,3 +127,24 @@ def test_a_machine_without_a_card_is_told_so(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InputError, match="no CUDA card"):
         calibrate_cuda("cuda:0", tmp_path / "card.json")
+
+
+def test_rows_are_kept_where_the_profile_cannot_be_written(tmp_path):
+    out, points = tmp_path / "card.json", joule_points(PRIOR)[::3]
+    first, second = Counted(PRIOR, 1), Counted(PRIOR, 1)
+    out.mkdir()
+    with pytest.raises(InputError, match=r"card\.json cannot be written"):
+        calibrate_on(first, PRIOR, out, points=points, progress=lambda _: None)
+    assert len(read_measurements(tmp_path / "card.measurements.csv")) == len(points)
+    out.rmdir()
+    calibrate_on(second, PRIOR, out, points=points, progress=lambda _: None)
+    assert second.opened == 0
+    assert load_device(out).calibration["rows"] == len(points)
+
+
+def test_a_folder_that_takes_no_file_is_refused_before_anything_is_measured(tmp_path):
+    bench = Counted(PRIOR, 1)
+    with pytest.raises(InputError, match=r"card\.json\.part cannot be written: No such file"):
+        calibrate_on(bench, PRIOR, tmp_path / "none" / "card.json", progress=lambda _: None)
+    assert bench.opened == 0
+    assert bench.card.now() == 0.0
