@@ -27,6 +27,7 @@ from ..cost_model.measurement import Measurement, split_hash
 from ..cost_model.meter import Meter
 from ..cost_model.time_table import machine_fingerprint
 from .calibrate_cpu_joules import joule_rows
+from .cpu_caches import with_caches
 from .microbenchmark_graph import Microbenchmark
 from .microbenchmarks import counted, microbenchmarks, timed
 from .part_file import PartFile
@@ -45,8 +46,6 @@ _DISPATCH = "Prior: dispatching an op takes about a microsecond; the microbenchm
 _PATIENCE = 0.5
 _SHARES = (1.0, 0.5, 0.25)
 """Of the last cache that the system reports, this much may be ours: other machines on the same chip share it."""
-
-_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 def calibrate_cpu(out: Path, meter: Meter, *, passes: int = PASSES, progress: Callable[[str], None] = print) -> dict[str, Any]:
@@ -176,27 +175,6 @@ def _measurement(name: str, row: Mapping[str, Any], device: str, reason: str) ->
     return Measurement(
         name, family, "op", row["work"], seconds, low, high, None, None, None, "unavailable", device=device, reason=reason
     )  # fmt: skip
-
-
-def with_caches(device: Device, folder: Path = _CACHES) -> Device:
-    """The profile with the sizes of this machine's caches as the operating system reports them; unchanged where it reports none."""
-    sizes: dict[int, float] = {}
-    for cache in sorted(folder.glob("index*")):
-        try:
-            level, kind = int((cache / "level").read_text()), (cache / "type").read_text().strip()
-            size, sharing = (cache / "size").read_text().strip(), (cache / "shared_cpu_list").read_text().strip()
-        except (OSError, ValueError):
-            continue
-        if kind != "Instruction" and re.fullmatch(r"\d+[KMG]", size):
-            # A cache that each core has for itself counts once for every core at hand.
-            cores = int(machine_fingerprint()["cores"]) if re.fullmatch(r"\d+", sharing) else 1
-            sizes[level] = int(size[:-1]) * {"K": 2**10, "M": 2**20, "G": 2**30}[size[-1]] * cores
-    if 2 not in sizes:
-        return device
-    source = "The operating system reports it for this machine."
-    found = {"capacity.near": sizes[2], "capacity.cache": max(sizes.values())}
-    table = {key: Coefficient(size, "B", size, size, "datasheet", source) for key, size in found.items()}
-    return replace(device, coefficients={**device.coefficients, **table})
 
 
 def _notes(machine: Mapping[str, str], counted: bool) -> str:

@@ -18,7 +18,6 @@ from szilard.cost_model.simulated_card import CardTraits, SimulatedCard
 from szilard.cost_model.simulated_meter import SimulatedMeter
 from szilard.rewriter import calibrate_cpu, calibrate_cpu_joules, microbenchmarks_elementwise
 from szilard.rewriter.calibrate import calibrate
-from szilard.rewriter.calibrate_cpu import with_caches
 from szilard.rewriter.command_line import app
 from szilard.rewriter.microbenchmark_graph import Chain, Microbenchmark
 from szilard.rewriter.microbenchmarks import counted, microbenchmarks
@@ -100,22 +99,6 @@ def test_devices_and_files_that_cannot_be_are_refused(tmp_path):
         calibrate("cpu", tmp_path / "missing" / "x.json")
     with pytest.raises(InputError, match="name a JSON file"):
         calibrate("cpu", tmp_path)
-
-
-def test_caches_are_those_that_the_system_reports(tmp_path):
-    for index, (level, kind, size, sharing) in enumerate(
-        [(1, "Data", "48K", "0"), (1, "Instruction", "32K", "0"), (2, "Unified", "1024K", "0"), (3, "Unified", "32M", "0-1")]
-    ):
-        folder = tmp_path / f"index{index}"
-        folder.mkdir()
-        for name, text in (("level", level), ("type", kind), ("size", size), ("shared_cpu_list", sharing)):
-            (folder / name).write_text(f"{text}\n", encoding="utf-8")
-    base = load_device("cpu")
-    found = with_caches(base, tmp_path)
-    cores = found.value("capacity.near") / 2**20
-    assert cores == int(cores) >= 1
-    assert found.value("capacity.cache") == 32 * 2**20
-    assert with_caches(base, tmp_path / "none") == base
 
 
 def test_the_command_prints_what_was_fitted(few, tmp_path):
