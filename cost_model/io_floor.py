@@ -1,4 +1,4 @@
-"""`io_floor` and `io_floors`: the least bytes that one op moves past a fast memory, by the bound that its kind has."""
+"""`io_floors`: the least bytes that one op moves past each fast memory, by the bound that its kind has."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ from .net import Net, Op
 from .window_axes import window_axes
 
 
-def io_floor(op: Op, net: Net, fast: float) -> float:
-    """Least bytes that `op` moves past a fast memory of `fast` bytes, registers included: its compulsory bytes, or the bound of a
-    matmul, convolution or attention if that is more. `fast` is what one core holds; the bound is for all cores together.
-
-    A bound in words holds for bytes with the geometric mean of the three element sizes as the word: a product of element counts is at
-    most that of the bytes over that of the sizes. Shapes that are not known leave the compulsory bytes.
-    """
-    return max(compulsory_bytes([op], net), bound_bytes(op, net, fast))
-
-
 def io_floors(op: Op, net: Net, device: Device) -> tuple[float, float]:
-    """`io_floor` at two levels [B]: between memory and the chip, and between the last cache and the cores. A floor must grant all that a
-    level holds: a core its "capacity.registers" too, and the chip "capacity.chip", its cores with its cache; a profile that lacks
-    them has one core without registers. What one core hands to another counts as moved."""
-    value, compulsory = device.values, compulsory_bytes([op], net)
+    """Least bytes that `op` moves [B] between memory and the chip, and between the last cache and the cores (see `fast_memories`): its
+    compulsory bytes, or the bound of a matmul, convolution or attention if that is more. What one core hands to another counts as
+    moved. Shapes that are not known leave the compulsory bytes."""
+    compulsory = compulsory_bytes([op], net)
+    chip, core = (max(compulsory, bound_bytes(op, net, fast)) for fast in fast_memories(device))
+    return chip, core
+
+
+def fast_memories(device: Device) -> tuple[float, float]:
+    """What the chip holds and what one core holds [B]. A floor must grant all that a level holds: a core its "capacity.registers" too, and
+    the chip "capacity.chip", its cores with its cache; a profile that lacks them has one core without registers."""
+    value = device.values
     core = value["capacity.core"] + value.get("capacity.registers", 0.0)
-    chip = value.get("capacity.chip", value["capacity.cache"] + core)
-    return max(compulsory, bound_bytes(op, net, chip)), max(compulsory, bound_bytes(op, net, core))
+    return value.get("capacity.chip", value["capacity.cache"] + core), core
 
 
 def bound_bytes(op: Op, net: Net, fast: float) -> float:
-    """The bound of a matmul, convolution or attention on its own, below its compulsory bytes where `fast` is large; 0 for other kinds."""
+    """The bound of a matmul, convolution or attention on its own past `fast` bytes, what one core holds, for all cores together [B]; below
+    its compulsory bytes where `fast` is large; 0 for other kinds.
+
+    A bound in words holds for bytes with the geometric mean of the three element sizes as the word: a product of element counts is at
+    most that of the bytes over that of the sizes.
+    """
     if op.kind in kinds.MATMUL:
         return _matmul(op, net, fast)
     if op.kind in kinds.CONVOLUTION:

@@ -39,6 +39,7 @@ def erased_bits(ops: Iterable[Op], net: Net, fused: bool = False) -> float:
     return 8.0 * sum(count_group(group, net).written for group in groups)
 
 
-def graph_joules(net: Net, kelvin: float = ROOM) -> float:
-    """The Landauer floor of running every op of `net` on its own [J]. Raises ValueError for a negative temperature."""
-    return landauer_joules(erased_bits(net.ops.values(), net), kelvin)
+def graph_joules(net: Net, kelvin: float = ROOM, fused: bool = False) -> float:
+    """The Landauer floor of running every op of `net` on its own [J], or all as one kernel if `fused`. Raises ValueError for a negative
+    temperature."""
+    return landauer_joules(erased_bits(net.ops.values(), net, fused), kelvin)

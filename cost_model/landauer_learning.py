@@ -1,6 +1,8 @@
 """Landauer floors of training and of generating text, in the form that holds, with the printed form beside it where the two differ.
 
 kT ln 2 belongs to bits, kT to nats. T is the temperature here, never the number of tokens. These floors are far below any machine.
+`inference_bits` and `inference_gap` are in the report of a language model whose perplexity was measured. The rest mirrors the paper, whose
+examples are tests: nothing here trains, so no command asks for the parameters, labels and bits of a training.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from szilard.cost_model.compulsory import compulsory_bytes
 from szilard.cost_model.device import device_names, load_device
 from szilard.cost_model.io_bounds import attention_words, conv_words, matmul_words
-from szilard.cost_model.io_floor import bound_bytes, io_floor, io_floors
+from szilard.cost_model.io_floor import bound_bytes, io_floors
 from szilard.cost_model.price import price_group, price_net, price_op
 
 from . import schedules
@@ -50,8 +50,10 @@ def attention_net(queries, keys, depth, values, heads=(2, 3), kv_heads=3, extra=
     return net_with("attention", {n: s for n, s in shapes.items() if n != "m" or extra}, ["q", "k", "v", *extra], attributes)
 
 
-def floor(net, fast=FAST):
-    return io_floor(net.ops["op0"], net, fast)
+def floor(net, fast=FAST, op="op0"):
+    """What moves past a core that holds `fast` bytes."""
+    device = load_device("cpu").with_values({"capacity.core": fast, "capacity.registers": 0.0})
+    return io_floors(net.ops[op], net, device)[1]
 
 
 def test_floor_of_a_matmul_is_compulsory_traffic_or_the_bound_whichever_is_more():
@@ -93,7 +95,7 @@ def test_a_matrix_times_itself_keeps_its_compulsory_floor():
     assert floor(net) == 2 * 4 * 512**2
     shapes = {"a": (512, 512), "v": (512, 512), "y": (512, 512)}
     net = net_of(shapes, [("reshape", ["a"], ["v"]), ("matmul", ["a", "v"], ["y"])])
-    assert io_floor(net.ops["op1"], net, FAST) == 2 * 4 * 512**2
+    assert floor(net, op="op1") == 2 * 4 * 512**2
 
 
 @pytest.mark.parametrize("conv", CONVS, ids=lambda conv: f"{conv.x}-{conv.w}-{conv.stride}")
