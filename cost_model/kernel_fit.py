@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from .errors import InputError
@@ -19,6 +19,9 @@ LARGEST_CONDITION = 100.0
 """Coefficients of time are used together, on work of the same kind as they were fitted on, so that a poorer condition than that of
 joules does no harm to a prediction; the intervals show it."""
 
+LEAST = 1e-6
+"""A coefficient that came out as nothing is kept as this share of its upper end: a price remembers seconds by coefficient, and of none at
+all it could not tell how much work the doubt is about."""
 
 CALL = Estimate(1e-6, 1e-7, 1e-5)
 """What to dispatch one op is believed to cost before any is timed [s]: without it, a kernel that was only timed on large operands could
@@ -79,25 +82,47 @@ def _fit(rows: Sequence[Row], kernels: set[str], known: Mapping[str, Fit], draws
         inside = {kernel_of(key) for key in row.work}
         if not inside & kernels or inside - kernels - known.keys():
             continue
-        others = sum(known[kernel_of(key)].predict({key: amount}) for key, amount in _others(row, kernels, known))
-        if row.seconds - others >= OWN_SHARE * row.seconds:
+        others = _others(row, kernels, known)
+        if others is not None and row.seconds - others >= OWN_SHARE * row.seconds:
             design.append({key: amount for key, amount in row.work.items() if kernel_of(key) in kernels})
             observed.append(row.seconds - others)
     if not design:
-        raise InputError(f"{' and '.join(sorted(kernels))}: in every microbenchmark other kernels take most of the time.")
+        raise InputError(
+            f"{' and '.join(sorted(kernels))}: in every microbenchmark other kernels take most of the time, or a time not known."
+        )
     calls = {f"{kernel}.call": CALL for kernel in kernels - {RUN}}
     found = fit(design, observed, calls, draws=draws, seed=seed, largest_condition=LARGEST_CONDITION)
-    return _centred(found, [seconds / found.predict(work) for work, seconds in zip(design, observed, strict=True)])
+    return _centred(found, design, observed)
 
 
-def _centred(found: Fit, ratios: Sequence[float]) -> Fit:
-    """The fit with its median row predicted right: least squares of relative errors lean to the rows that came out low."""
-    factor = statistics.median(ratios)
-    scaled = {key: Estimate(e.value * factor, e.low * factor, e.high * factor) for key, e in found.coefficients.items()}
-    return replace(found, coefficients=scaled, residual=statistics.median(abs(factor / ratio - 1) for ratio in ratios))
+def _others(row: Row, kernels: set[str], known: Mapping[str, Fit]) -> float | None:
+    """The seconds of a row that others than `kernels` take; None where some of their work was not fitted: how long the rest took is not
+    known then."""
+    theirs = {key: amount for key, amount in row.work.items() if amount and kernel_of(key) not in kernels}
+    if any(key not in known[kernel_of(key)].coefficients for key in theirs):
+        return None
+    return sum(known[kernel_of(key)].predict({key: amount}) for key, amount in theirs.items())
 
 
-def _others(row: Row, kernels: set[str], known: Mapping[str, Fit]) -> list[tuple[str, float]]:
-    """The keys of a row that do not belong to `kernels` and were fitted, so that their seconds can be predicted."""
-    pairs = ((key, amount) for key, amount in row.work.items() if kernel_of(key) not in kernels)
-    return [(key, amount) for key, amount in pairs if key in known[kernel_of(key)].coefficients]
+def _centred(found: Fit, design: Sequence[Mapping[str, float]], observed: Sequence[float]) -> Fit:
+    """The fit with its median row predicted right, by what was fitted alone: least squares of relative errors lean to the rows that came
+    out low, and a prior does not."""
+    prior = [_predicted(found, row, found.at_prior) for row in design]
+    fitted = [found.predict(row) - kept for row, kept in zip(design, prior, strict=True)]
+    rows = [(seconds, kept, own) for seconds, kept, own in zip(observed, prior, fitted, strict=True) if own > 0]
+    factor = statistics.median((seconds - kept) / own for seconds, kept, own in rows) if rows else 1.0
+    if factor <= 0:
+        return found
+    scaled = {key: e if key in found.at_prior else _scaled(e, factor) for key, e in found.coefficients.items()}
+    centred = replace(found, coefficients=scaled)
+    errors = [abs(centred.predict(row) / seconds - 1) for row, seconds in zip(design, observed, strict=True)]
+    return replace(centred, residual=statistics.median(errors))
+
+
+def _predicted(found: Fit, row: Mapping[str, float], keys: Collection[str]) -> float:
+    return found.predict({key: amount for key, amount in row.items() if key in keys})
+
+
+def _scaled(estimate: Estimate, factor: float) -> Estimate:
+    high = estimate.high * factor
+    return Estimate(max(estimate.value * factor, LEAST * high), estimate.low * factor, high)

@@ -5,29 +5,32 @@ A law is linear in the work of `kernel_work`, with coefficients fitted on microb
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from . import kinds
 from .device import Device
 from .kernel_work import COMPARE, COPY, REDUCE, RUN, VIEW, net_work
 from .net import Net
 
 TIME = "time"
-_STAND_INS = (
-    (frozenset(["cast"]), "cast.float32-int64"),
-    (kinds.UNARY, "neg"),
-    (kinds.BINARY | kinds.TERNARY, "add"),
-    (kinds.NORM, "layer_norm"),
-    (kinds.SOFTMAX, "softmax"),
-    (kinds.ATTENTION, "attention"),
-    (kinds.RECURRENT, "lstm"),
-    (kinds.SCAN | kinds.ORDER, REDUCE),
-    (kinds.GATHER | kinds.SCATTER, "gather"),
-    (kinds.MATERIALISED, COPY),
-    (frozenset([COMPARE]), "add"),
-    (kinds.FREE | kinds.VIEW, VIEW),
+_STAND_INS: tuple[tuple[frozenset[str], tuple[str, ...]], ...] = (
+    (frozenset(["cast"]), ("cast.float32-int64",)),
+    (kinds.UNARY, ("neg",)),
+    (kinds.BINARY | kinds.TERNARY, ("add",)),
+    (kinds.NORM, ("layer_norm",)),
+    (kinds.SOFTMAX, ("softmax",)),
+    (kinds.ATTENTION, ("attention",)),
+    (kinds.RECURRENT, ("lstm",)),
+    (kinds.SCAN | kinds.ORDER, (REDUCE,)),
+    (kinds.GATHER | kinds.SCATTER, ("gather", "embedding")),
+    (kinds.MATERIALISED, (COPY,)),
+    (frozenset([COMPARE]), ("add",)),
+    (kinds.FREE | kinds.VIEW, (VIEW,)),
 )
-"""The law that stands in for a kind that was not measured: that of a measured kind which moves as many bytes in the same way."""
+"""The laws that stand in for a kind that was not measured: those of measured kinds which move as many bytes in the same way."""
 
-_LEVELS = (("near_byte", "cached_byte", "memory_byte"), ("cached_weight_byte", "memory_weight_byte"))
+_LEVELS = {"near_byte": 0, "cached_byte": 1, "memory_byte": 2, "cached_weight_byte": 1, "memory_weight_byte": 2}
+"""How far from a core the bytes of a feature lie."""
 
 
 def caches(device: Device) -> tuple[float, float]:
@@ -48,33 +51,44 @@ def run_seconds(device: Device, runtime: str) -> dict[str, float]:
 
 
 def kernel_seconds(net: Net, device: Device, runtime: str) -> dict[str, dict[str, float]]:
-    """Op id -> seconds by the coefficient that sets them, for each op whose kernel has a law; an op of no known kernel is left out.
+    """Op id -> seconds by the coefficient that sets them, for each op whose kernel has a law that prices all of its work; an op of no known
+    kernel, or with work that nothing was fitted for, is left out.
 
-    The ops of a branch that is taken are counted with the op that holds the branch.
+    The ops of a branch that is taken are counted with the op that holds the branch, which is left out if one of them is.
     """
     measured = _measured_kernels(device, runtime)
     found: dict[str, dict[str, float]] = {}
+    unknown = set()
     owners = _owners(net)
     for op_id, (kernel, work) in net_work(net, caches(device)).items():
-        law = law_of(kernel, measured)
-        if law is None:
-            continue
-        parts = found.setdefault(owners[op_id], {})
-        for feature, amount in work.items():
-            key = _coefficient(f"{TIME}.{runtime}.{law}", feature, device)
-            if key is not None:
-                parts[key] = parts.get(key, 0.0) + amount * device.coefficients[key].value
-    return found
+        owner = owners[op_id]
+        for law in laws_of(kernel, measured):
+            keys = {feature: _coefficient(f"{TIME}.{runtime}.{law}", feature, device) for feature in work}
+            if all(keys.values()):
+                _add(found.setdefault(owner, {}), work, keys, device)
+                break
+        else:
+            unknown.add(owner)
+    return {owner: parts for owner, parts in found.items() if owner not in unknown}
+
+
+def _add(parts: dict[str, float], work: Mapping[str, float], keys: Mapping[str, str | None], device: Device) -> None:
+    for feature, key in keys.items():
+        if key is not None:
+            parts[key] = parts.get(key, 0.0) + work[feature] * device.coefficients[key].value
 
 
 def _coefficient(law: str, feature: str, device: Device) -> str | None:
-    """The key of the feature's coefficient, or, where no microbenchmark reached that level, of the nearest level that one did."""
-    for levels in _LEVELS:
-        if feature in levels:
-            place = levels.index(feature)
-            nearest = sorted(levels, key=lambda level: (abs(levels.index(level) - place), -levels.index(level)))
-            return next((f"{law}.{level}" for level in nearest if f"{law}.{level}" in device.coefficients), None)
-    return f"{law}.{feature}" if f"{law}.{feature}" in device.coefficients else None
+    """The key of the feature's coefficient, or, where no microbenchmark reached that level, of the nearest level that one did: first of
+    bytes of the same sort (weights or others), else of the other."""
+    if feature not in _LEVELS:
+        return f"{law}.{feature}" if f"{law}.{feature}" in device.coefficients else None
+
+    def distance(level: str) -> tuple[bool, int, int]:
+        return ("weight" in level) != ("weight" in feature), abs(_LEVELS[level] - _LEVELS[feature]), -_LEVELS[level]
+
+    names = (f"{law}.{level}" for level in sorted(_LEVELS, key=distance))
+    return next((name for name in names if name in device.coefficients), None)
 
 
 def _measured_kernels(device: Device, runtime: str) -> frozenset[str]:
@@ -82,17 +96,13 @@ def _measured_kernels(device: Device, runtime: str) -> frozenset[str]:
     return frozenset(key.removeprefix(start).rpartition(".")[0] for key in device.coefficients if key.startswith(start))
 
 
-def law_of(kernel: str, measured: frozenset[str]) -> str | None:
-    """The measured kernel that serves `kernel`: itself, its kind without refinements, or the stand-in of its kind."""
+def laws_of(kernel: str, measured: frozenset[str]) -> Iterator[str]:
+    """The measured kernels that can serve `kernel`, best first: itself, its kind without refinements, and the stand-ins of its kind."""
     parts = kernel.split(".")
-    for length in range(len(parts), 0, -1):
-        if ".".join(parts[:length]) in measured:
-            return ".".join(parts[:length])
-    for kind, law in _STAND_INS:
-        if parts[0] in kind:
-            refined = ".".join((law, *parts[1:]))
-            return refined if refined in measured else law if law in measured else None
-    return None
+    wanted = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    for law in next((laws for kind, laws in _STAND_INS if parts[0] in kind), ()):
+        wanted += [".".join((law, *parts[1:])), law]
+    return (law for law in dict.fromkeys(wanted) if law in measured)
 
 
 def _owners(net: Net) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from szilard.cost_model.kernel_fit import Row, fit_kernels, kernel_of
+from szilard.cost_model.kernel_fit import CALL, LEAST, Row, fit_kernels, kernel_of
 
 TRUE = {
     "run.call": 8e-6,
@@ -81,3 +81,55 @@ def test_the_median_row_is_predicted_right():
     skewed = [row(f"neg {n}", 0.3 * (n % 3 == 0), neg__call=n) for n in range(10, 60)]
     known, _ = fit_kernels([*rows()[:5], *skewed])
     assert known["neg"].coefficients["neg.call"].value == pytest.approx(TRUE["neg.call"], rel=0.02)
+
+
+def test_a_row_with_work_of_a_known_kernel_that_was_not_fitted_is_no_evidence():
+    # Nothing tells what bytes from memory cost a change of sign, so nothing tells what is left for the products behind one.
+    told = [row(f"matmul {f}", neg__call=4, matmul__call=4, matmul__flop=f) for f in (1e5, 1e7, 1e9)]
+    hidden = [
+        Row(
+            f"matmul {f} behind memory",
+            {**row("", neg__call=4, matmul__call=4, matmul__flop=f).work, "neg.memory_byte": 1e7},
+            1.0,
+        )
+        for f in (1e5, 1e7, 1e9)
+    ]
+    others = [each for each in rows() if "matmul" not in each.name]
+    known, refused = fit_kernels([*others, *told, *hidden])
+    assert not refused
+    assert known["matmul"].rows == 3
+    assert known["matmul"].coefficients["matmul.flop"].value == pytest.approx(TRUE["matmul.flop"], rel=1e-2)
+    _, refused = fit_kernels([*others, *hidden])
+    assert "a time not known" in refused["matmul"]
+
+
+def test_what_is_left_at_the_prior_is_the_prior_and_the_rest_has_the_median_row_right():
+    large = [
+        Row(
+            f"cast {size}",
+            {"run.call": 1.0, "cast.call": 1.0, "cast.near_byte": size},
+            1e-11 * size * (1.0 if index % 3 else 1.3),
+        )
+        for index, size in enumerate(np.geomspace(1e8, 1e11, 30))
+    ]
+    found = fit_kernels([*rows()[:5], *large])[0]["cast"]
+    assert found.at_prior == ("cast.call",)
+    assert found.coefficients["cast.call"] == CALL
+    assert found.coefficients["cast.near_byte"].value == pytest.approx(1e-11, rel=1e-3)
+    assert found.residual == pytest.approx(0.0, abs=2e-3)
+
+
+def test_a_feature_that_takes_nothing_keeps_its_doubt():
+    flat = [
+        Row(
+            f"cast {n} {b}",
+            {"run.call": 1.0, "cast.call": n, "cast.near_byte": b},
+            8e-6 + 1e-6 * n * (1.02 if b < 1e5 else 0.98),
+        )
+        for n in (20, 60)
+        for b in (1e3, 1e4, 1e6)
+    ]
+    found = fit_kernels([*rows()[:5], *flat])[0]["cast"].coefficients["cast.near_byte"]
+    assert found.low == 0.0
+    assert found.high > 0
+    assert found.value == pytest.approx(LEAST * found.high)
