@@ -22,6 +22,7 @@ LABELS = ("measured", "modelled", "replayed", "unavailable")
 WORK = "work:"
 """What the CSV column of a kind of work starts with; the coefficient key follows."""
 
+_BETWEEN = "; "
 _REQUIRED = ("config", "family", "scope", "seconds")
 _NUMBERS = (
     *("seconds", "seconds_low", "seconds_high", "joules", "joules_low", "joules_high", "predicted_seconds", "predicted_joules"),
@@ -100,6 +101,16 @@ class Measurement:
 
 
 _ABOVE_ZERO = ("seconds", "joules", "predicted_seconds", "predicted_joules", "power_limit")
+
+
+def throttle_text(reasons: Iterable[str]) -> str:
+    """Reasons why clocks were held down as a row has them, each once; `throttle_reasons` is its inverse."""
+    return _BETWEEN.join(dict.fromkeys(reasons))
+
+
+def throttle_reasons(text: str) -> tuple[str, ...]:
+    """The reasons in the `throttle` of a row."""
+    return tuple(filter(None, text.split(_BETWEEN)))
 
 
 def work_of(cost: Cost) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 from .counter import Sensors
 from .energy_reading import EnergyLog, EnergyReading
 from .energy_session import static_joules
-from .measurement import Measurement, read_measurements
+from .measurement import Measurement, read_measurements, throttle_reasons
 from .meter import Meter
 
 
@@ -73,7 +73,7 @@ def _log(rows: Sequence[Measurement]) -> EnergyLog:
             temperature=row.temperature,
             clock=row.clock,
             power_limit=row.power_limit,
-            throttle=tuple(filter(None, row.throttle.split("; "))),
+            throttle=throttle_reasons(row.throttle),
             device=row.device,
             driver=row.driver,
         )

@@ -14,7 +14,7 @@ from ..cost_model.energy_reading import EnergyReading, mean_interval
 from ..cost_model.energy_session import Effort
 from ..cost_model.errors import InputError
 from ..cost_model.fit import Estimate
-from ..cost_model.measurement import Measurement, work_of
+from ..cost_model.measurement import Measurement, throttle_text, work_of
 from ..cost_model.meter import Meter
 from ..cost_model.net import Net
 from ..cost_model.price import price_net
@@ -215,7 +215,7 @@ def _row(case: Case, reading: EnergyReading, seconds: Estimate, bench: Bench, pr
         temperature=statistics.fmean(temperatures) if temperatures else None,
         clock=after.clock,
         power_limit=after.power_limit,
-        throttle="; ".join(dict.fromkeys((*before.throttle, *after.throttle))),
+        throttle=throttle_text((*before.throttle, *after.throttle)),
         device=bench.device,
         driver=bench.driver,
         reason="; ".join((reading.reason, *reading.log.flags)),

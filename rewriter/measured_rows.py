@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..cost_model.measurement import Measurement, write_measurements
+from ..cost_model.measurement import Measurement, throttle_text, write_measurements
 from .folder import is_emitted
 
 FILE = "measurements.csv"
@@ -27,7 +27,7 @@ def measured_rows(result: Mapping[str, Any], family: str) -> tuple[Measurement, 
         log = joules.get("log", {})
         machine = {
             **{name: log.get(name) for name in ("temperature", "clock", "power_limit")},
-            "throttle": ", ".join(log.get("throttle", ())),
+            "throttle": throttle_text(log.get("throttle", ())),
             "device": log.get("device") or result["machine"],
             "driver": log.get("driver", ""),
         }

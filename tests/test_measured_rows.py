@@ -4,6 +4,7 @@ import pytest
 
 from szilard.cost_model.errors import InputError
 from szilard.cost_model.measurement import read_measurements
+from szilard.cost_model.replayed_meter import ReplayedMeter
 from szilard.rewriter.measured_rows import FILE, WHOLE_CALLS, csv_path, measured_rows, save_rows
 
 SECONDS = {"measured": 2e-3, "low": 1e-3, "high": 3e-3, "from_profile": {"value": 1.5e-3}}
@@ -52,7 +53,7 @@ def test_a_counter_brings_joules_and_what_the_sensors_said():
     whole, ops = rows(run(joules=SEEN))
     assert (whole.joules, whole.joules_low, whole.joules_high, whole.label) == (0.5, 0.4, 0.6, "measured")
     assert (whole.temperature, whole.clock, whole.power_limit) == (41.0, 1980.0, 700.0)
-    assert (whole.throttle, whole.device, whole.driver) == ("power cap, heat", "A card", "550.1")
+    assert (whole.throttle, whole.device, whole.driver) == ("power cap; heat", "A card", "550.1")
     assert ops.joules is None
     assert ops.device == "A card"
 
@@ -72,6 +73,13 @@ def test_the_file_reads_back(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot be written: .*--csv"):
         save_rows(tmp_path / "file" / FILE, rows(run()))
+
+
+def test_what_held_clocks_down_is_replayed_as_it_was_logged(tmp_path):
+    save_rows(tmp_path / FILE, rows(run(joules=SEEN)))
+    reading = ReplayedMeter(tmp_path / FILE).energy(lambda: None, name="m onnxruntime 1x8")
+    assert (reading.joules, reading.label) == (0.5, "replayed")
+    assert reading.log.after.throttle == ("power cap", "heat")
 
 
 def test_only_folders_of_ours_get_a_file_unasked(tmp_path):
