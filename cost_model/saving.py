@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from math import log
 from zlib import crc32
 
 import numpy as np
@@ -21,8 +20,9 @@ DRAWS = 2000
 def saving_interval(before: Cost, after: Cost, device: Device, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
     """The 5 % and 95 % quantiles of joules(before) - joules(after) [J].
 
-    Each coefficient is lognormal with its `low` and `high` as 5 % and 95 % quantiles, cut off there, and a draw is used for both
-    sides. Roofline seconds are drawn with the coefficients that bound them; given seconds stand. The same arguments give the same numbers.
+    Each coefficient has its `low` and `high` as 5 % and 95 % quantiles, is cut off there, and a draw is used for both sides (see
+    `_spread`). Roofline seconds are drawn with the coefficients that bound them; given seconds stand. The same arguments give the same
+    numbers.
     """
     return _middle(_joules(before, device, draws, seed) - _joules(after, device, draws, seed))
 
@@ -50,7 +50,7 @@ def _middle(drawn: np.ndarray) -> tuple[float, float]:
 def _drawn(device: Device, draws: int, seed: int) -> Callable[[str], np.ndarray]:
     def drawn(key: str) -> np.ndarray:
         coefficient = device.coefficients[key]
-        return _lognormal(coefficient.value, coefficient.low, coefficient.high, draws, f"{seed}:{key}")
+        return _spread(coefficient.value, coefficient.low, coefficient.high, draws, f"{seed}:{key}")
 
     return drawn
 
@@ -81,10 +81,17 @@ def _slower(bound: str, device: Device, drawn: Callable[[str], np.ndarray]) -> n
 
 
 @lru_cache(maxsize=256)
-def _lognormal(value: float, low: float, high: float, draws: int, seed: str) -> np.ndarray:
-    if value <= 0 or low <= 0 or high <= low:
+def _spread(value: float, low: float, high: float, draws: int, seed: str) -> np.ndarray:
+    """Draws around `value` with their 5 % at `low` and their 95 % at `high`: lognormal, each side with a spread of its own.
+
+    Down to nothing no ratio leads: with `low` at zero both sides are normal. And a side that is only lognormal would, for a tiny `low`, put
+    half of all draws near nothing; it never falls below the normal one. So no draw comes nearer to `value` when an interval is widened.
+    """
+    if high <= low:
         return np.full(draws, value)
     normal = np.random.default_rng(crc32(seed.encode())).standard_normal(draws)
-    # The two halves of an interval need not be equally wide around the value: each side has its own spread.
-    spread = np.where(normal < 0, log(value / low), log(high / value)) / Z90
-    return np.clip(value * np.exp(spread * normal), low, high)
+    way, end = np.minimum(np.abs(normal) / Z90, 1.0), np.where(normal < 0, low, high)
+    if low <= 0:
+        return value + way * (end - value)
+    drawn = value * (end / value) ** way
+    return np.where(normal < 0, np.maximum(drawn, value * (1.0 - way)), drawn)

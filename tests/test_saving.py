@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from szilard.cost_model import saving
 from szilard.cost_model.counts import Counts
 from szilard.cost_model.device import device_names, load_device
 from szilard.cost_model.price import price_counts
@@ -157,3 +159,67 @@ def test_a_coefficient_that_is_zero_adds_no_width():
     one = price_counts(Counts(), zero, "neg", {key: 0.0}, "table")
     assert seconds_interval(one, zero) == (0.0, 0.0)
     assert joules_interval(one, zero) == (0.0, 0.0)
+
+
+def ends(values):
+    """(value, low, high), widened twice: low <= value <= high, low may be zero."""
+    value, *shares = values
+    lows, highs = sorted(shares[:2]), sorted(shares[2:])
+    narrow = (value, value * lows[1], value * highs[0])
+    return narrow, (value, value * lows[0], value * highs[1])
+
+
+SHARES = st.one_of(st.just(0.0), st.just(1.0), st.floats(1e-9, 1.0))
+INTERVALS = st.tuples(st.floats(1e-13, 1e-3), SHARES, SHARES, st.floats(1.0, 1e3), st.floats(1.0, 1e3)).map(ends)
+
+
+def with_interval(key, interval):
+    value, low, high = interval
+    exact = {k: replace(c, low=c.value, high=c.value) for k, c in CPU.coefficients.items()}
+    return replace(CPU, coefficients={**exact, key: replace(CPU.coefficients[key], value=value, low=low, high=high)})
+
+
+@given(st.sampled_from(["flop.float32", "byte.memory", "launch", "launch_seconds"]), INTERVALS)
+@settings(max_examples=60, deadline=None)
+def test_widening_an_interval_never_narrows_the_result(key, intervals):
+    narrow, wide = (with_interval(key, interval) for interval in intervals)
+    before, after = cost(1e9, 1e8, device=narrow, launches=100), cost(4e8, 3e8, device=narrow, launches=20)
+    for question in (
+        lambda device: joules_interval(before, device),
+        lambda device: seconds_interval(before, device),
+        lambda device: saving_interval(before, after, device),
+    ):
+        (low, high), (least, most) = question(narrow), question(wide)
+        slack = 1e-9 * max(abs(low), abs(high))
+        assert least <= low + slack
+        assert high <= most + slack
+
+
+@given(st.lists(INTERVALS, min_size=4, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_widening_every_interval_never_narrows_a_sum_of_them(intervals):
+    keys = ("flop.float32", "byte.memory", "byte.cache", "launch")
+    drawn = [
+        {key: with_interval(key, pair[side]).coefficients[key] for key, pair in zip(keys, intervals, strict=True)}
+        for side in (0, 1)
+    ]
+    narrow, wide = (replace(CPU, coefficients={**CPU.coefficients, **changed}) for changed in drawn)
+    one = price_counts(Counts({"float32": 1e9}, 1e8, 1e8, (), launches=100), narrow, "matmul", 0.0)
+    (low, high), (least, most) = joules_interval(one, narrow), joules_interval(one, wide)
+    assert most - least >= 0.98 * (high - low)
+
+
+def test_a_coefficient_that_may_be_nothing_is_as_uncertain_as_its_interval_says():
+    unsure = with_interval("launch", (1e-6, 0.0, 4e-6))
+    launches = price_counts(Counts(launches=1000), unsure, "add", 0.0)
+    assert joules_interval(launches, unsure) == pytest.approx((0.0, 4e-3), abs=3e-4)
+    upwards = with_interval("launch", (0.0, 0.0, 4e-6))
+    nothing = price_counts(Counts(launches=1000), upwards, "add", 0.0)
+    assert joules_interval(nothing, upwards) == pytest.approx((0.0, 4e-3), abs=3e-4)
+
+
+def test_a_low_end_next_to_nothing_does_not_make_nothing_likely():
+    almost = with_interval("launch", (1e-6, 1e-18, 4e-6))
+    joules = saving._joules(price_counts(Counts(launches=1), almost, "add", 0.0), almost, 1000, 0)
+    assert np.median(joules) == pytest.approx(1e-6, rel=0.2)
+    assert np.quantile(joules, 0.25) == pytest.approx(1e-6 * (1 - 0.674 / 1.645), rel=0.1)
