@@ -99,7 +99,7 @@ def measure(found: list[Case], rounds: int, say: Any) -> tuple[dict[str, list[fl
     with quiet_machine() as quiet:
         for turn in range(rounds):
             for case in found if turn % 2 == 0 else found[::-1]:
-                with open_session(case.file) as session:
+                with open_session(case.file, alone=True) as session:
                     session.run(None, dict(case.feeds))
                     quiet.wait()
                     seconds, probe = quiet.between(partial(median_seconds, session, case.feeds))

@@ -32,7 +32,7 @@ def microbenchmarks() -> Iterator[Microbenchmark]:
 
 def timed(benchmark: Microbenchmark) -> float:
     """Median seconds of one call on the CPU provider, its optimiser off, so that the nodes run as they were written."""
-    with open_session(ir.from_proto(benchmark.model), optimize=False) as session:
+    with open_session(ir.from_proto(benchmark.model), optimize=False, alone=True) as session:
         session.run(None, dict(benchmark.feeds))
         samples: list[float] = []
         began = time.perf_counter()

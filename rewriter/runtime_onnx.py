@@ -36,16 +36,18 @@ def open_session(
     *,
     optimize: bool = True,
     threads: int = 0,
+    alone: bool = False,
     configure: Callable[[ort.SessionOptions], None] = lambda _: None,
 ) -> Iterator[ort.InferenceSession]:
     """A session on the CPU provider, dropped at the end: sessions left alive disturb each other's timings (fp32 MiniLM at 1x16
-    went from 3.1 to 26 ms with nine open on two cores). `configure` may change its options further. InputError quotes onnxruntime
-    where it cannot load the model."""
+    went from 3.1 to 26 ms with nine open on two cores). `alone` says that nothing else runs between its runs, so that its threads may wait
+    for the next one awake, as they do by default: a voice detector took 90 us a run, and 120 with threads that had to be woken. `configure`
+    may change its options further. InputError quotes onnxruntime where it cannot load the model."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     # Threads that go on spinning after a run slow the next session: three in turn took 14.9 ms each with, 3 to 6 ms without.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "0" if alone else "1")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     configure(options)
