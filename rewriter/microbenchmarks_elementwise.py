@@ -54,7 +54,7 @@ _TABLES = (
     (30000, 768, 128),
     (20000, 64, 64),
 )
-_CASTS = (("float32", "float16"), ("float32", "int64"), ("bool", "float32"), ("int32", "float32"))
+_CASTS = ("float16", "int64", "bool", "int32")
 _CALLS = (4, 40, 160)
 _BUDGET = 4e7
 
@@ -77,7 +77,7 @@ def elementwise_microbenchmarks() -> Iterator[Microbenchmark]:
     for size in _FEW:
         yield _pow(size)
         yield from _compared(size)
-        yield from (_cast(a, b, size) for a, b in _CASTS)
+        yield from (_cast(other, size) for other in _CASTS)
     for rows, width in _ROWS:
         yield from _rows(rows, width)
     for heads, rows, width in _SCORES:
@@ -150,12 +150,13 @@ def _pow(size: int) -> Microbenchmark:
     return chain.done("pow", f"{size}", x)
 
 
-def _cast(a: str, b: str, size: int) -> Microbenchmark:
+def _cast(other: str, size: int) -> Microbenchmark:
+    # onnxruntime drops a cast there and back that loses nothing, its optimiser off or on: each pair here loses something.
     chain, codes = Chain(), {"float32": 1, "int32": 6, "int64": 7, "bool": 9, "float16": 10}
-    x = chain.input(size, dtype=a)
+    x = chain.input(size)
     for _ in range(_count((size,), 8)):
-        x = chain.node("Cast", chain.node("Cast", x, to=codes[b]), to=codes[a])
-    return chain.done("cast", f"{a} {b} {size}", x)
+        x = chain.node("Neg", chain.node("Cast", chain.node("Cast", x, to=codes[other]), to=codes["float32"]))
+    return chain.done("cast", f"float32 {other} {size}", x)
 
 
 def _rows(rows: int, width: int) -> Iterator[Microbenchmark]:
