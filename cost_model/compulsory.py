@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 
 from . import kinds
-from .counts_traffic import ALIAS, SILENT, root, traffic, value_bytes
+from .counts_traffic import SILENT, leaves, root, traffic, value_bytes
 from .net import Net, Op
 from .window_axes import window_axes
 
@@ -29,7 +29,7 @@ def compulsory_bytes(ops: Iterable[Op], net: Net) -> float:
         silent = op.kind in SILENT
         if silent and alone:
             return 0.0
-        leaving = [name for name in op.outputs if name and _leaves(name, net, members, known)]
+        leaving = [name for name in op.outputs if name and leaves(name, net, members, known)]
         if not leaving and needed.isdisjoint(op.outputs):
             continue
         if not alone:
@@ -100,22 +100,3 @@ def _written(op: Op, net: Net, leaving: list[str]) -> float:
     if op.kind in kinds.SCATTER:
         return min(size, value_bytes(op.inputs[-1], net) or 0.0)
     return size
-
-
-def _leaves(name: str, net: Net, members: Mapping[str, Op], known: dict[str, bool]) -> bool:
-    """Whether a value, or a view of it, is returned or read outside. `known` are answers for the same members, and learns more: views
-    may follow each other by the hundred."""
-    front = [name]
-    passed: list[str] = []
-    found = False
-    while front and not found:
-        current = front.pop()
-        if current in known:
-            found = known[current]
-            continue
-        passed.append(current)
-        readers = net.consumers(current)
-        found = net.returns(current) or any(reader.kind not in ALIAS and reader.id not in members for reader in readers)
-        front += [reader.output for reader in readers if reader.kind in ALIAS]
-    known.update((name, found) for name in ([name] if found else passed))
-    return found

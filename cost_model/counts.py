@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
 from . import kinds
 from .counts_flops import flops
 from .counts_nests import Nests, nests
-from .counts_traffic import ALIAS, SILENT, Traffic, root, traffic
+from .counts_traffic import SILENT, Traffic, is_constant, leaves, root, traffic
 from .net import Net, Op
 from .operand_sizes import Unknown
 
@@ -82,45 +82,26 @@ def count_group(ops: Iterable[Op], net: Net) -> Counts:
     parts = [count(op, net) for op in members.values()]
     reads: dict[str, float] = {}
     writes: dict[str, float] = {}
+    known: dict[str, bool] = {}
     for op in members.values():
         moved = traffic(op, net)
         for name, size in moved.reads.items():
             source = root(name, net, members)
             if (maker := net.producer(source)) is None or maker.id not in members:
                 reads[source] = max(reads.get(source, 0.0), size)
-        writes.update({name: size for name, size in moved.writes.items() if _leaves(name, net, members)})
+        writes.update({name: size for name, size in moved.writes.items() if leaves(name, net, members, known, members)})
     total = sum(parts, Counts())
     edge = Traffic(reads, writes, total.known)
     return _counts(total.flops, edge, net, total.known, total.elements, total.nests, min(1, total.launches))
 
 
-def _leaves(name: str, net: Net, members: Container[str]) -> bool:
-    """Whether a value, or a view of it, is read outside `members` or returned. Views may follow each other by the hundred."""
-    front = [name]
-    while front:
-        current = front.pop()
-        if net.returns(current):
-            return True
-        for reader in net.consumers(current):
-            if reader.id not in members:
-                return True
-            if reader.kind in ALIAS:
-                front.append(reader.output)
-    return False
-
-
 def _counts(
     work: Mapping[str, float], moved: Traffic, net: Net, known: bool, elements: float, loops: Nests, launches: int = 1
 ) -> Counts:
-    activations = [size for name, size in moved.reads.items() if not _constant(root(name, net), net)]
+    activations = [size for name, size in moved.reads.items() if not is_constant(name, net)]
     activations += moved.writes.values()
     read, written = sum(moved.reads.values()), sum(moved.writes.values())
     return Counts(work, read, written, tuple(activations), launches=launches, known=known, elements=elements, nests=loops)
-
-
-def _constant(name: str, net: Net) -> bool:
-    value = net.values.get(name)
-    return value is not None and value.constant
 
 
 def _elements(op: Op, net: Net) -> float:

@@ -71,6 +71,36 @@ def root(name: str, net: Net, within: Container[str] | None = None) -> str:
     return name
 
 
+def is_constant(name: str, net: Net) -> bool:
+    """Whether the bytes that `name` stands for are a weight's."""
+    value = net.values.get(root(name, net))
+    return value is not None and value.constant
+
+
+def leaves(name: str, net: Net, members: Container[str], known: dict[str, bool], within: Container[str] | None = None) -> bool:
+    """Whether a value, or a view of it (only those with an id in `within`, if it is given), is returned or read outside `members`.
+
+    `known` are answers for the same members, and learns more: views may follow each other by the hundred.
+    """
+    front = [name]
+    passed: list[str] = []
+    found = False
+    while front and not found:
+        current = front.pop()
+        if current in known:
+            found = known[current]
+            continue
+        passed.append(current)
+        found = net.returns(current)
+        for reader in net.consumers(current):
+            if reader.kind in ALIAS and (within is None or reader.id in within):
+                front.append(reader.output)
+            elif reader.id not in members:
+                found = True
+    known.update((one, found) for one in ([name] if found else passed))
+    return found
+
+
 def traffic(op: Op, net: Net) -> Traffic:
     """What `op` reads and writes at least [B], by value. Free kinds and views move nothing; an output that nobody reads and that
     the net does not return is not written.

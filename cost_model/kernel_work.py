@@ -11,7 +11,7 @@ from math import prod
 
 from . import kinds
 from .counts import count, with_captured
-from .counts_traffic import SILENT, root, traffic
+from .counts_traffic import SILENT, is_constant, root, traffic
 from .net import Net, Op
 
 RUN = "run"
@@ -49,7 +49,7 @@ def kernel_name(op: Op, net: Net) -> str:
     """The kernel of `op`: its kind or the group that shares a law, refined where one kind has several kernels."""
     kind = _GROUPS.get(op.kind, op.kind)
     if op.kind in ("matmul", "einsum"):
-        return "matmul" if len(op.inputs) > 1 and _constant(op.inputs[1], net) else "matmul.activations"
+        return "matmul" if len(op.inputs) > 1 and is_constant(op.inputs[1], net) else "matmul.activations"
     if op.kind in ("matmul_integer", "matmul_integer_to_float"):
         # Products of two unsigned operands have no instruction of their own and took 1.7 times as long.
         signs = "unsigned" if _dtype(op.inputs[1], net) == "uint8" else "signed"
@@ -115,7 +115,7 @@ def kernel_work(op: Op, net: Net, kernel: str, caches: tuple[float, float], resi
     matrix = sum(flops for dtype, flops in counts.flops.items() if dtype.endswith(".tensor"))
     moved = traffic(op, net)
     values = (*moved.reads.items(), *moved.writes.items())
-    weights = sum(size for name, size in values if _constant(name, net))
+    weights = sum(size for name, size in values if is_constant(name, net))
     activations = sum(size for _, size in values) - weights
     own, last = caches
     if "flop" in wanted:
@@ -176,11 +176,6 @@ def _weight_bytes(net: Net) -> float:
     read: dict[str, float] = {}
     for op, within in _called(net):
         for name, size in traffic(op, within).reads.items():
-            if _constant(name, within):
+            if is_constant(name, within):
                 read[root(name, within)] = max(size, read.get(root(name, within), 0.0))
     return sum(read.values())
-
-
-def _constant(name: str, net: Net) -> bool:
-    value = net.values.get(root(name, net))
-    return value is not None and value.constant

@@ -3,7 +3,7 @@
 import pytest
 
 from szilard.cost_model import kinds
-from szilard.cost_model.counts_traffic import item_bytes, traffic, value_bytes
+from szilard.cost_model.counts_traffic import is_constant, item_bytes, leaves, traffic, value_bytes
 
 from .priced_nets import net_of
 
@@ -87,3 +87,44 @@ def test_a_missing_shape_is_said_and_the_rest_is_kept():
     assert not found.known
     assert found.reads == {"a": 0, "b": 20}
     assert found.writes == {"y": 140}
+
+
+def chain_through_a_view():
+    """x -> exp a -> view b -> exp y, all of one size."""
+    shapes = dict.fromkeys(("x", "a", "b", "y"), (4, 4))
+    ops = [("exp", ["x"], ["a"], {}), ("reshape", ["a"], ["b"], {}), ("exp", ["b"], ["y"], {})]
+    return net_of(shapes, ops)
+
+
+def test_a_value_leaves_where_it_or_a_view_of_it_is_read_outside():
+    net = chain_through_a_view()
+    first, view, last = net.ops
+    assert leaves("a", net, {first}, {})
+    assert leaves("a", net, {first, view}, {})
+    assert not leaves("a", net, {first, view, last}, {})
+    assert leaves("y", net, {first, view, last}, {}), "it is returned"
+
+
+def test_a_view_outside_is_looked_through_or_is_a_reader():
+    net = chain_through_a_view()
+    first, _, last = net.ops
+    assert not leaves("a", net, {first, last}, {}), "a schedule of both may keep it"
+    assert leaves("a", net, {first, last}, {}, within={first, last}), "a kernel of both hands it to the view"
+
+
+def test_answers_are_remembered_and_right():
+    net = chain_through_a_view()
+    known = {}
+    for members in ({"op0"}, set(net.ops)):
+        known.clear()
+        expected = {name: leaves(name, net, members, {}) for name in ("a", "b", "y")}
+        assert {name: leaves(name, net, members, known) for name in ("b", "a", "y")} == expected
+        assert all(expected[name] is answer for name, answer in known.items())
+
+
+def test_a_view_of_a_weight_is_a_constant():
+    net = net_of({"w": (4, 4), "v": (16,), "x": (4,)}, [("reshape", ["w"], ["v"], {})], constants=("w",))
+    assert is_constant("w", net)
+    assert is_constant("v", net)
+    assert not is_constant("x", net)
+    assert not is_constant("nowhere", net)
