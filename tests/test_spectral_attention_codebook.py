@@ -30,6 +30,16 @@ def test_leaves_follow_the_longest_direction_in_tree_order():
     np.testing.assert_allclose(places, np.linspace(-8.75, 8.75, 8), atol=0.8)
 
 
+def test_leaves_that_meet_are_near_and_branches_stay_together():
+    """A ring: halved along one axis and then the other, plain tree order jumps across it twice; turned halves go around."""
+    angles = np.linspace(0, 2 * np.pi, 800, endpoint=False)
+    codebook = calibrate(np.stack([2 * np.cos(angles), np.sin(angles)], 1), 8)
+    steps = np.linalg.norm(np.diff(codebook, axis=0), axis=1)
+    assert steps.max() < 1.6
+    sides = codebook[:, 0] > 0
+    assert sides[:4].all() != sides[4:].all()
+
+
 @pytest.mark.parametrize("points", [np.ones((5, 3)), np.array([[1.0, 2.0, 3.0]]), np.arange(9.0).reshape(3, 3)])
 def test_few_or_equal_vectors_share_centres(points):
     codebook = calibrate(points, 8)

@@ -29,8 +29,64 @@ def test_equals_the_reference(prepared, batch, queries, keys):
     torch.testing.assert_close(found, simulate(prepared, *operands), rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("changes", "queries", "keys"),
+    [
+        ({"key_tile": 8, "budget": (3, 0, 9)}, 100, 150), ({"key_tile": 32}, 77, 200), ({"budget": 0}, 40, 90),
+        ({"budget": 99}, 33, 90), ({"key_tile": 5, "budget": (1, 1, 2)}, 65, 33),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kv_heads", [1, 3])
+@pytest.mark.parametrize("masks", [False, True])
+def test_equals_the_reference_whatever_the_options(prepared, changes, queries, keys, kv_heads, masks):
+    q, k, v = (torch.from_numpy(x) for x in planted(queries, 2, HEADS, max(queries, keys), WIDTH, DEPTH))
+    operands = q[:, :, :queries], k[:, :kv_heads, :keys], v[:, :kv_heads, :keys]
+    mask = torch.rand(2, keys, generator=torch.Generator().manual_seed(keys)) < 0.6 if masks else None
+    made = replace(prepared, key_codebook=prepared.key_codebook[:kv_heads], **changes)
+    found = torch_module.build(made)(*operands, *([mask] if masks else []))
+    torch.testing.assert_close(found, simulate(made, *operands, mask), rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_the_reference_rounded(prepared, dtype):
+    operands = [torch.from_numpy(x).to(dtype) for x in planted(5, 1, HEADS, 150, WIDTH, DEPTH)]
+    found = torch_module.build(prepared).to(dtype)(*operands)
+    books = [torch.from_numpy(x).to(dtype).float().numpy() for x in (prepared.query_codebook, prepared.key_codebook)]
+    wanted = simulate(replace(prepared, query_codebook=books[0], key_codebook=books[1]), *operands)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), wanted.float(), rtol=2 * torch.finfo(dtype).eps, atol=1e-3)
+
+
+@pytest.mark.parametrize("budget", [0, 2, 99])
+def test_gradients_are_those_of_the_reference(prepared, budget):
+    made = replace(prepared, budget=budget)
+    operands = [torch.from_numpy(x).requires_grad_() for x in planted(6, 1, HEADS, 70, WIDTH, DEPTH)]
+    mask = torch.arange(70)[None] < 60
+    found, wanted = (
+        torch.autograd.grad(run(*operands, mask).square().sum(), operands)
+        for run in (torch_module.build(made), lambda *x: simulate(made, *x))
+    )
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert theirs.isfinite().all()
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_all_heads_at_once_are_the_heads_one_by_one(prepared):
+    """On a GPU heads of equal budget run together."""
+    q, k, v = (torch.from_numpy(x) for x in planted(8, 2, 4, 130, WIDTH, DEPTH))
+    pairs = [torch_module.SpectralAttention.order(x, x[0, :, ::9], None, 16) for x in (q, k)]
+    cut = torch_module.SpectralAttention.cut
+    queries, *of_keys = (cut(x, *pair, 16) for x, pair in ((q, pairs[0]), (k, pairs[1]), (v, pairs[1])))
+    attend, counts = torch_module.SpectralAttention.attend, pairs[1][1]
+    whole = attend(*queries, *of_keys[0], *of_keys[1], counts, 3)
+    for head in range(4):
+        alone = attend(*(x[:, head, None] for each in (queries, *of_keys) for x in each), counts, 3)
+        torch.testing.assert_close(whole[:, head, None], alone)
+
+
 def test_its_source_and_state_make_it_again(prepared):
-    module = torch_module.build(replace(prepared, query_codebook=prepared.query_codebook[:, ::2]))
+    options = {"query_codebook": prepared.query_codebook[:, ::2], "budget": (2, 4, 1), "key_tile": 8}
+    module = torch_module.build(replace(prepared, **options))
     names = {"torch": torch}
     exec(inspect.getsource(type(module)), names)
     again = eval(repr(module), names)

@@ -12,6 +12,10 @@ FLOOR = 1e-6
 """Least in-tile variance of a logit, relative to the tile's mean square: float32 knows a difference of squares no better."""
 
 
+NEVER = -1e30
+"""A logit whose weight is zero; unlike -inf it leaves no NaN where nothing else is there, and none in a gradient."""
+
+
 class Tiles(NamedTuple):
     """Rows [B, H, tiles, tile, D] in the order of their leaves, zero where a tile holds none, how many each tile holds [B, 1, tiles],
     and their mean [B, H, tiles, D], zero for an empty tile."""
@@ -32,6 +36,7 @@ def spectral_attention(
     tile: int,
     budget: int | Sequence[int],
     key_mask: torch.Tensor | None = None,
+    key_tile: int | None = None,
 ) -> torch.Tensor:
     """softmax(scale q k^T) v with most keys replaced by the moments of their tiles: [B, H, N, Dv] in the query's dtype.
 
@@ -39,9 +44,10 @@ def spectral_attention(
     h // (H / Hkv). Codebooks [H, leaves, D] and [Hkv, leaves, D], leaves in tree order. `key_mask` [B, S] is True where a key counts; a
     row without any key gives zeros.
 
-    Queries and keys are sorted by leaf and cut into tiles of `tile`. Tile j holds n keys of means k_j and v_j; c is the mean of a tile of
-    scaled queries q, and var the variance of c.k in tile j. The tile of queries attends exactly to the `budget` tiles (one number, or one
-    a query head) of greatest c.k_j + log n + log var, what their centroids would lose. Every other tile is one more column of
+    Queries and keys are sorted by leaf and cut into tiles of `tile` and of `key_tile` (the same if not given). Tile j holds n keys of
+    means k_j and v_j; c is the mean of a tile of scaled queries q, and var the variance of c.k in tile j. The tile of queries attends
+    exactly to the `budget` tiles (one number, or one a query head) of greatest c.k_j + log n + log var, what their centroids would lose.
+    Every other tile is one more column of
         logit  q.k_j + log n + log(1 + var / 2): the second-order mass of the tile,
         value  v_j + q.H,  H the mean, weighted by those masses at c, of the H_j = mean (k - k_j)^T v: the first-order term, pooled.
     One softmax runs over all columns: weights sum to one, a constant v comes back, and a budget of all tiles is dense attention.
@@ -56,26 +62,25 @@ def spectral_attention(
     heads, shared = query.shape[1], key.shape[1]
     if heads % shared or value.shape[1] != shared:
         raise ValueError(f"{heads} query heads cannot share {shared} key heads and {value.shape[1]} value heads.")
-    scaled, order = query.float() * scale, sorted_by_leaf(query, query_codebook)
-    into_tiles = sorted_by_leaf(key, key_codebook, key_mask)
-    queries = tiles_of(scaled, order, tile)
-    keys, values = (each_head(tiles_of(x, into_tiles, tile, key_mask), heads // shared) for x in (key, value))
+    key_tile = key_tile or tile
+    order, into_tiles = sorted_by_leaf(query, query_codebook), sorted_by_leaf(key, key_codebook, key_mask)
+    queries = tiles_of(query.float() * scale, order, tile)
+    keys, values = (each_head(tiles_of(x, into_tiles, key_tile, key_mask), heads // shared) for x in (key, value))
+    counts = keys.counts[:, :, None]
 
     mean, variance = logit_moments(queries.means, keys)
-    log_count = keys.counts[:, :, None].float().log()
+    log_count = counts.clamp(min=1).float().log().masked_fill(counts == 0, NEVER)
     chosen, exact = chosen_tiles(mean + log_count + variance.log(), budget)
-    bias = (log_count + (variance / 2).log1p()).masked_fill(exact, -torch.inf)
-    share = torch.where(bias > -torch.inf, (mean + bias).softmax(-1), 0.0)
+    bias = (log_count + (variance / 2).log1p()).masked_fill(exact, NEVER)
+    share = (mean + bias).softmax(-1).masked_fill(exact, 0.0)
     centred = (keys.rows - keys.means[..., None, :]).masked_fill(~held(keys), 0.0)
-    first_order = centred.transpose(-1, -2) @ values.rows / keys.counts.clamp(min=1)[..., None, None]
-    first_order = torch.einsum("bhij,bhjdv->bhidv", share, first_order)
+    covariance = centred.transpose(-1, -2) @ values.rows / counts.clamp(min=1).mT[..., None]
+    first_order = torch.einsum("bhij,bhjdv->bhidv", share, covariance)
 
-    logits = queries.rows @ taken(keys.rows, chosen).transpose(-1, -2)
-    unheld = taken(~held(keys), chosen).squeeze(-1) | ~exact.gather(-1, chosen).repeat_interleave(tile, -1)
-    logits = logits.masked_fill(unheld[..., None, :], -torch.inf)
-    far_logits = queries.rows @ keys.means[:, :, None].transpose(-1, -2) + bias[..., None, :]
-    weights = torch.cat([logits, far_logits], dim=-1).softmax(dim=-1).nan_to_num()
-    near, far = weights.split([logits.shape[-1], far_logits.shape[-1]], dim=-1)
+    unheld = taken(~held(keys), chosen).squeeze(-1) | ~exact.gather(-1, chosen).repeat_interleave(key_tile, -1)
+    near = (queries.rows @ taken(keys.rows, chosen).mT).masked_fill(unheld[..., None, :], NEVER)
+    far = queries.rows @ keys.means[:, :, None].mT + bias[..., None, :]
+    near, far = torch.cat([near, far], dim=-1).softmax(dim=-1).split([near.shape[-1], far.shape[-1]], dim=-1)
     output = near @ taken(values.rows, chosen) + far @ values.means[:, :, None]
     output = output + far.sum(-1, keepdim=True) * (queries.rows @ first_order)
     return rows(output.flatten(2, 3), order.argsort(dim=-1)).to(query.dtype)

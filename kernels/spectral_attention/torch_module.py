@@ -8,69 +8,143 @@ from .prepare import SparsePrepared
 
 
 class SpectralAttention(torch.nn.Module):
-    """softmax(scale q k^T) v over the `budget` tiles of keys that matter most to each tile of queries, exactly, and over the mean key and
-    mean value of every other tile, counted as often as it has keys. Queries [B, H, N, D], keys [B, H, S, D], values [B, H, S, Dv]."""
+    """softmax(scale q k^T) v: exact on the `budget` tiles of keys (one number, or one a head) that matter most to each tile of queries,
+    to second order on the mean key and mean value of every other tile. Queries [B, H, N, D], keys [B, Hkv, S, D], values [B, Hkv, S, Dv],
+    mask [B, S] (True where a key counts) -> [B, H, N, Dv]. Computes in float32; no N x S matrix is made."""
 
     query_codebook: torch.Tensor
     key_codebook: torch.Tensor
 
-    def __init__(self, heads: int, leaves: tuple[int, int], width: int, tile: int, budget: int, scale: float) -> None:
+    def __init__(
+        self,
+        heads: int,
+        leaves: tuple[int, int],
+        width: int,
+        tile: int,
+        budget: int | tuple[int, ...],
+        scale: float,
+        kv_heads: int | None = None,
+        key_tile: int | None = None,
+    ) -> None:
         super().__init__()
+        kv_heads, key_tile = kv_heads or heads, key_tile or tile
         self.arguments = f"{heads}, {leaves}, {width}, tile={tile}, budget={budget}, scale={scale!r}"
-        self.tile, self.budget, self.scale = tile, budget, scale
+        self.arguments += f", kv_heads={kv_heads}, key_tile={key_tile}"
+        self.tile, self.key_tile, self.scale = tile, key_tile, scale
+        self.budgets = [budget] * heads if isinstance(budget, int) else list(budget)
         self.register_buffer("query_codebook", torch.zeros(heads, leaves[0], width))
-        self.register_buffer("key_codebook", torch.zeros(heads, leaves[1], width))
+        self.register_buffer("key_codebook", torch.zeros(kv_heads, leaves[1], width))
 
-    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        order, into_tiles = self.order(query, self.query_codebook), self.order(key, self.key_codebook)
-        queries, query_counts, _ = self.tiles(query, order)
-        keys, counts, key_means = self.tiles(key, into_tiles)
-        values, _, value_means = self.tiles(value, into_tiles)
-        scores = self.scores(queries.sum(2) / query_counts[:, None] * self.scale, keys, counts, key_means)
-        chosen = scores.topk(min(self.budget, scores.shape[-1]), dim=-1).indices
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        tiles = self.tile, self.key_tile
+        return self.attention(query, key, value, self.query_codebook, self.key_codebook, mask, self.scale, tiles, self.budgets)
 
-        # Each tile of queries reads the rows of its tiles of keys, and then all means, from one table.
-        blocks, tiles = scores.shape[1:]
-        place = torch.arange(self.tile, device=query.device)
-        exact = (chosen[..., None] * self.tile + place).flatten(2)
-        means = torch.arange(tiles, device=query.device).expand(scores.shape) + tiles * self.tile
-        rows = torch.cat([exact, means], dim=-1)
-        held = torch.zeros(tiles, self.tile, dtype=query.dtype, device=query.device)
-        held = held.masked_fill(place >= counts[:, None], -torch.inf)[chosen].flatten(2)
-        bias = torch.cat([held, counts.log().expand(scores.shape).scatter(-1, chosen, -torch.inf)], dim=-1)
-        columns = rows.shape[-1]
-        seen_keys, seen_values = (
-            self.rows(torch.cat([each.flatten(1, 2), mean], dim=1), rows.flatten(1)).unflatten(1, (blocks, columns))
-            for each, mean in ((keys, key_means), (values, value_means))
+    @classmethod
+    def attention(
+        cls,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        query_codebook: torch.Tensor,
+        key_codebook: torch.Tensor,
+        mask: torch.Tensor | None,
+        scale: float,
+        tiles: tuple[int, int],
+        budgets: list[int],
+    ) -> torch.Tensor:
+        """Head by head on a CPU, where what one head gathers stays in the cache; all at once elsewhere if the budgets are equal."""
+        heads, group = query.shape[1], query.shape[1] // key.shape[1]
+        order, counts = cls.order(query, query_codebook, None, tiles[0])
+        into_tiles, key_counts = cls.order(key, key_codebook, mask, tiles[1])
+        queries, centres = cls.cut(query.float() * scale, order, counts, tiles[0])
+        of_keys = [x for each in (key, value) for x in cls.cut(each.float(), into_tiles, key_counts, tiles[1])]
+        step = 1 if query.device.type == "cpu" or len(set(budgets)) > 1 else heads
+        found = []
+        for head in range(0, heads, step):
+            read = [x[:, head // group, None] if step == 1 else x.repeat_interleave(group, dim=1) for x in of_keys]
+            own = queries[:, head : head + step], centres[:, head : head + step]
+            found.append(cls.attend(*own, *read, key_counts, budgets[head]))
+        places = torch.arange(order.shape[-1], device=order.device).expand_as(order)
+        inverse = torch.zeros_like(order).scatter(-1, order, places)
+        return cls.rows(torch.cat(found, dim=1).flatten(2, 3), inverse).to(query.dtype)
+
+    @classmethod
+    def order(
+        cls, x: torch.Tensor, codebook: torch.Tensor, mask: torch.Tensor | None, tile: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The order by nearest leaf [B, H, N], rows out of the mask last, and how many rows each tile holds [B, 1, tiles]."""
+        batch, _, length, _ = x.shape
+        codebook = codebook.float()
+        nearness = x.float() @ codebook.transpose(-1, -2) - codebook.square().sum(-1)[:, None] / 2
+        leaf, total = nearness.argmax(dim=-1), torch.full((batch, 1, 1), length, device=x.device)
+        if mask is not None:
+            leaf, total = leaf.masked_fill(~mask[:, None], codebook.shape[1]), mask.sum(-1)[:, None, None]
+        starts = tile * torch.arange((length + tile - 1) // tile, device=x.device)
+        return leaf.argsort(dim=-1, stable=True), (total - starts).clamp(0, tile)
+
+    @classmethod
+    def cut(cls, x: torch.Tensor, order: torch.Tensor, counts: torch.Tensor, tile: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows in order as tiles [B, H, tiles, tile, D], zero where a tile holds none, and their means [B, H, tiles, D]."""
+        rows = torch.nn.functional.pad(cls.rows(x, order), (0, 0, 0, counts.shape[-1] * tile - x.shape[2]))
+        places = torch.arange(tile, device=x.device)[:, None]
+        rows = rows.unflatten(2, (-1, tile)).masked_fill(places >= counts[..., None, None], 0.0)
+        return rows, rows.sum(3) / counts.clamp(min=1)[..., None]
+
+    @classmethod
+    def attend(
+        cls,
+        queries: torch.Tensor,
+        centres: torch.Tensor,
+        keys: torch.Tensor,
+        key_means: torch.Tensor,
+        values: torch.Tensor,
+        value_means: torch.Tensor,
+        counts: torch.Tensor,
+        budget: int,
+    ) -> torch.Tensor:
+        """Tiles of scaled queries [B, h, I, tile, D] against tiles of keys [B, h, J, key tile, D] and of values."""
+        batch, heads, blocks, rows, _ = queries.shape
+        tiles, size = keys.shape[2:4]
+        never = -1e30  # exp of it is zero, and no difference of two is NaN, in the gradient neither.
+        many = counts.clamp(min=1)[:, :, None]
+        log_count = many.float().log().masked_fill(counts[:, :, None] == 0, never)
+        logits = (centres @ keys.flatten(2, 3).transpose(-1, -2)).unflatten(-1, (tiles, size))
+        mean, square = centres @ key_means.transpose(-1, -2), logits.square().sum(-1) / many
+        variance = torch.maximum(square - mean.square(), 1e-6 * square + torch.finfo(torch.float32).tiny)
+        chosen = (mean + log_count + variance.log()).topk(min(budget, tiles), dim=-1).indices
+        bias = (log_count + (variance / 2).log1p()).scatter(-1, chosen, never)
+        share = torch.where(bias > never / 2, (mean + bias).softmax(dim=-1), 0.0)
+
+        # The first-order term: what keys and values of a tile have in common beyond their means, pooled for each tile of queries.
+        centred = (keys - key_means[..., None, :]).transpose(-1, -2)
+        first_order = (centred @ values / many.transpose(-1, -2)[..., None]).flatten(3)
+        first_order = (share @ first_order).unflatten(-1, (keys.shape[-1], values.shape[-1]))
+
+        # One product for each tile of queries with the keys that it takes, one for each head with all means.
+        start = tiles * torch.arange(batch * heads, device=chosen.device).view(batch, heads, 1, 1)
+        places = (chosen + start).flatten()
+        near_keys, near_values = (
+            x.flatten(0, 2).index_select(0, places).view(batch * heads * blocks, -1, x.shape[-1]) for x in (keys, values)
         )
-        output = torch.nn.functional.scaled_dot_product_attention(
-            queries, seen_keys, seen_values, attn_mask=bias[:, :, None], scale=self.scale
-        )
-        return self.rows(output.flatten(1, 2), order.argsort(dim=-1)).unflatten(0, query.shape[:2])
-
-    def order(self, x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
-        codebook = codebook.to(x.dtype)
-        nearness = x @ codebook.transpose(-1, -2) - codebook.square().sum(-1)[:, None] / 2
-        return nearness.argmax(dim=-1).argsort(dim=-1, stable=True).flatten(0, 1)
-
-    def tiles(self, x: torch.Tensor, order: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        length = x.shape[2]
-        ordered = torch.nn.functional.pad(self.rows(x.flatten(0, 1), order), (0, 0, 0, -length % self.tile))
-        cut = ordered.unflatten(1, (-1, self.tile))
-        counts = (length - self.tile * torch.arange(cut.shape[1], device=x.device)).clamp(max=self.tile).to(x.dtype)
-        return cut, counts, cut.sum(2) / counts[:, None]
-
-    @staticmethod
-    def scores(centres: torch.Tensor, keys: torch.Tensor, counts: torch.Tensor, key_means: torch.Tensor) -> torch.Tensor:
-        logits = (centres @ keys.flatten(1, 2).transpose(-1, -2)).unflatten(-1, keys.shape[1:3])
-        mean, square = centres @ key_means.transpose(-1, -2), logits.square().sum(-1) / counts
-        variance = torch.maximum(square - mean.square(), 1e-6 * square + torch.finfo(keys.dtype).tiny)
-        return mean + (counts * variance).log()
+        empty = torch.arange(size, device=counts.device) >= counts[..., None]
+        held = torch.zeros(empty.shape, device=counts.device).masked_fill(empty, never).expand(batch, heads, tiles, size)
+        held = held.flatten(0, 2).index_select(0, places).view(batch * heads * blocks, 1, -1)
+        near = torch.baddbmm(held, queries.flatten(0, 2), near_keys.transpose(-1, -2))
+        far = (queries.flatten(2, 3) @ key_means.transpose(-1, -2)).unflatten(2, (blocks, rows)) + bias[..., None, :]
+        weights = torch.cat([near, far.flatten(0, 2)], dim=-1).softmax(dim=-1)
+        near, far = weights.split([near.shape[-1], tiles], dim=-1)
+        far = far.unflatten(0, (batch, heads, blocks))
+        output = (near @ near_values).unflatten(0, (batch, heads, blocks))
+        output = output + (far.flatten(2, 3) @ value_means).unflatten(2, (blocks, rows))
+        return output + far.sum(-1, keepdim=True) * (queries @ first_order)
 
     @staticmethod
     def rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        start = torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]
-        return x.flatten(0, 1)[index + start]
+        """Rows of `x` [B, H, N, D] by `index` [B, H, M] of their head: whole rows of one table."""
+        start = x.shape[2] * torch.arange(x.shape[0] * x.shape[1], device=x.device).view(*x.shape[:2], 1)
+        return x.flatten(0, 2).index_select(0, (index + start).flatten()).view(*index.shape, x.shape[-1])
 
     def extra_repr(self) -> str:
         return self.arguments
@@ -78,9 +152,11 @@ class SpectralAttention(torch.nn.Module):
 
 def build(prepared: SparsePrepared) -> SpectralAttention:
     """A module that runs `prepared`; `repr` of it is the expression that makes it again, empty, and its state dict holds the codebooks."""
-    heads, _, width = prepared.query_codebook.shape
-    leaves = (prepared.query_codebook.shape[1], prepared.key_codebook.shape[1])
-    module = SpectralAttention(heads, leaves, width, prepared.tile, prepared.budget, prepared.scale)
+    heads, leaves, width = prepared.query_codebook.shape
+    kv_heads, key_leaves, _ = prepared.key_codebook.shape
+    module = SpectralAttention(
+        heads, (leaves, key_leaves), width, prepared.tile, prepared.budget, prepared.scale, kv_heads, prepared.key_tile
+    )
     module.query_codebook.copy_(torch.from_numpy(prepared.query_codebook))
     module.key_codebook.copy_(torch.from_numpy(prepared.key_codebook))
     return module.eval()
