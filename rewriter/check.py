@@ -10,7 +10,7 @@ from typing import Any
 from ..cost_model.plan import Budget, Choice
 from ..cost_model.program import Program
 from .backend import EXACT_ACTIONS, Arrays, Backend, Runner
-from .calibration import Calibration, relative_error
+from .calibration_data import CalibrationData, relative_error
 
 # Relative squared error up to which a rewrite counts as exact, by the narrowest float in the model: sums in another order.
 ROUNDING = {"float64": 1e-20, "float32": 1e-9, "float16": 1e-4, "bfloat16": 1e-3}
@@ -23,7 +23,7 @@ class Gate:
     program: Program
     backend: Backend
     budget: Budget
-    calibration: Calibration | None
+    calibration: CalibrationData | None
     metric: Callable[[Runner], float] | None
 
     @cached_property

@@ -15,7 +15,7 @@ from ..cost_model.joule_ratio import joule_ratio
 from ..cost_model.meter import Meter, open_meter
 from ..cost_model.timing import measure_interleaved, ratio_interval
 from .backend import Arrays
-from .calibration import read_calibration
+from .calibration_data import read_calibration
 from .load import load
 from .measure import METER_SECONDS, MOST_METER_SECONDS, ROUNDS, Progress, same_inputs
 from .output_distance import output_distance

@@ -12,7 +12,7 @@ from ..cost_model.net import Net
 from ..cost_model.plan import Budget, Choice, Option, Plan
 from ..cost_model.sites import AttentionSite, LinearSite
 from .backend import Backend, Group, Probe
-from .calibration import Calibration
+from .calibration_data import CalibrationData
 from .candidates import scored_as
 from .score import Score, score_linears
 from .score_attention import score_attentions
@@ -28,7 +28,7 @@ def decide(
     choices: Sequence[Choice],
     backend: Backend,
     budget: Budget,
-    calibration: Calibration | None,
+    calibration: CalibrationData | None,
     joules_elsewhere: float,
     known: Mapping[tuple[str, str], Score],
     progress: Callable[[str], None] = lambda _: None,

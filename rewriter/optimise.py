@@ -18,7 +18,7 @@ from ..cost_model.timing import TimeTable
 from ..passes.find import Found, find
 from .apply import Applied, apply_choices, clean_up
 from .backend import Backend, Group, groups_of
-from .calibration import Calibration
+from .calibration_data import CalibrationData
 from .candidates import scored_as
 from .check import Gate
 from .decide import decide, lock
@@ -66,7 +66,7 @@ class Request:
     device: Device
     workload: Workload
     budget: Budget
-    calibration: Calibration | None
+    calibration: CalibrationData | None
     exact: bool
     table: TimeTable | None
     metric: Callable[[Any], float] | None

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..cost_model.program import Program
 from .backend import Arrays
-from .calibration import relative_error
+from .calibration_data import relative_error
 from .timed_model import Bind, bound_call, named_outputs
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from ..cost_model.plan import Budget
 from .backend import EXACT_ACTIONS
-from .calibration import Calibration
+from .calibration_data import CalibrationData
 
 
-def refusals(actions: Mapping[str, str], *, exact: bool, budget: Budget, calibration: Calibration | None) -> dict[str, str]:
+def refusals(actions: Mapping[str, str], *, exact: bool, budget: Budget, calibration: CalibrationData | None) -> dict[str, str]:
     """`actions` (action -> sentence, "" if allowed) with the sentences that the request itself adds."""
     if exact or budget.error == 0:
         sentence = "only exact rewrites were asked for"

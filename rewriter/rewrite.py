@@ -15,7 +15,7 @@ from ..cost_model.sites import Miss
 from ..cost_model.timing import TimeTable
 from .backend import Backend
 from .backend_onnx import OnnxBackend
-from .calibration import read_calibration
+from .calibration_data import read_calibration
 from .emit import emit, original_file
 from .explain import read_plan
 from .export_onnx import export_onnx

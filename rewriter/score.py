@@ -20,7 +20,7 @@ from ..cost_model.sites import LinearSite
 from ..kernels.quantized_linear.formats import Prepared, prepare_group
 from ..kernels.quantized_linear.reference import simulate
 from .backend import Arrays, Group, Probe
-from .calibration import relative_error
+from .calibration_data import relative_error
 
 # Rows of activations against which weights are rounded, and rows that one probe run spends. Twice as many moved no error of MiniLM by
 # more than a tenth.

@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from ..cost_model.sites import AttentionSite
 from ..kernels.spectral_attention.prepare import SparsePrepared, prepare, simulate
 from .backend import Arrays, Group, Probe
-from .calibration import relative_error
+from .calibration_data import relative_error
 from .score import ROUNDING_ROWS, Score, representative
 
 

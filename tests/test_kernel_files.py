@@ -13,7 +13,7 @@ from torch import nn
 
 import szilard
 from szilard.kernels.quantized_linear import triton_kernel
-from szilard.rewriter.calibration import relative_error
+from szilard.rewriter.calibration_data import relative_error
 
 ALONE = """
 import runpy, sys

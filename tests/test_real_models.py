@@ -15,7 +15,7 @@ import torch
 import szilard
 from szilard.models import efficientnet, rapidocr, silero
 from szilard.models.tiny_transformers import FAMILIES
-from szilard.rewriter.calibration import relative_error
+from szilard.rewriter.calibration_data import relative_error
 
 from .tiny_models import set_clock
 

@@ -11,7 +11,7 @@ import torch
 
 import szilard
 from szilard.cost_model.device import load_device
-from szilard.rewriter.calibration import relative_error
+from szilard.rewriter.calibration_data import relative_error
 
 from .tiny_models import Block, block_model, samples, set_clock
 

@@ -10,7 +10,7 @@ from szilard.rewriter import score as module
 from szilard.rewriter.backend import groups_of
 from szilard.rewriter.backend_onnx import OnnxBackend
 from szilard.rewriter.backend_torch import TorchBackend
-from szilard.rewriter.calibration import relative_error
+from szilard.rewriter.calibration_data import relative_error
 from szilard.rewriter.score import linear_bias, linear_weight, representative, score_linears
 from szilard.rewriter.trace_torch import trace_module
 

@@ -20,7 +20,7 @@ Sample = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationData:
     """`scoring` samples choose formats and ranges; `held_out` ones are only ever used for the final check. With a single
     sample both are that sample and `is_held_out` is False."""
 
@@ -29,13 +29,13 @@ class Calibration:
     is_held_out: bool
 
 
-def read_calibration(source: Any, program: Program) -> Calibration | None:
+def read_calibration(source: Any, program: Program) -> CalibrationData | None:
     """Calibration from an .npz path (keys = input names, an extra leading axis = samples), a mapping of such arrays, or an
     iterable of dicts input name -> array. Every second sample is held back, so that both halves mix lengths alike.
 
     Returns None for None. Raises InputError naming the file, key, shape or dtype that does not fit the model.
     """
-    if source is None or isinstance(source, Calibration):
+    if source is None or isinstance(source, CalibrationData):
         return source
     if isinstance(source, (str, Path)):
         source = _read_archive(Path(source))
@@ -47,8 +47,8 @@ def read_calibration(source: Any, program: Program) -> Calibration | None:
         checked_sample(sample, program, f"Calibration sample {number}", hint) for number, sample in enumerate(samples)
     )
     if len(checked) == 1:
-        return Calibration(checked, checked, is_held_out=False)
-    return Calibration(checked[::2], checked[1::2], is_held_out=True)
+        return CalibrationData(checked, checked, is_held_out=False)
+    return CalibrationData(checked[::2], checked[1::2], is_held_out=True)
 
 
 def _listed(source: Any) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ import pytest
 
 from szilard.cost_model.errors import InputError
 from szilard.cost_model.program import Program
-from szilard.rewriter.calibration import read_calibration, relative_error
+from szilard.rewriter.calibration_data import read_calibration, relative_error
 
 
 @pytest.fixture
