@@ -41,7 +41,7 @@ from ..rewriter.prediction import predict
 from ..rewriter.quiet_machine import quiet_machine
 from ..rewriter.runtime_onnx import open_session
 from ..rewriter.validate_model import validate_model
-from .cpu_zoo import SUBJECTS, rewritten
+from .cpu_zoo import ZOO, rewritten
 
 RESULTS = Path(__file__).parent / "results"
 RUNTIME = "onnxruntime"
@@ -52,7 +52,7 @@ Feeds = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Case:
+class TimedFile:
     """One file at one shape; `rewritten_from` is the config of the original, "" for an original."""
 
     config: str
@@ -62,10 +62,10 @@ class Case:
     rewritten_from: str
 
 
-def cases(cache: Path) -> Iterator[Case]:
+def cases(cache: Path) -> Iterator[TimedFile]:
     """Originals first, then what the tools make of them. Inputs are random words, images, sounds; never zeros."""
     cache.mkdir(parents=True, exist_ok=True)
-    for subject in SUBJECTS:
+    for subject in ZOO:
         source = subject.file(cache)
         files = {"": (source, tuple(subject.cases))}
         files |= {tool: (rewritten(tool, source, cache), shapes) for tool, shapes in subject.rewrites.items()}
@@ -75,7 +75,7 @@ def cases(cache: Path) -> Iterator[Case]:
                 feeds = {**random_inputs(declared, subject.cases[shape]), **subject.values}
                 original = f"{subject.name} fp32 {shape}"
                 config = f"{subject.name} {tool} {shape}" if tool else original
-                yield Case(config, subject.family, file, feeds, original if tool else "")
+                yield TimedFile(config, subject.family, file, feeds, original if tool else "")
 
 
 def median_seconds(session: InferenceSession, feeds: Feeds, seconds: float = 0.2) -> float:
@@ -89,7 +89,7 @@ def median_seconds(session: InferenceSession, feeds: Feeds, seconds: float = 0.2
     return statistics.median(samples)
 
 
-def measure(found: list[Case], rounds: int, say: Any) -> tuple[dict[str, list[float]], float]:
+def measure(found: list[TimedFile], rounds: int, say: Any) -> tuple[dict[str, list[float]], float]:
     """(config -> seconds, one for each round in which a probe showed a quiet machine; the usual probe [s]).
 
     Rounds go there and back, so that a drift of the machine favours none; one session of a model is alive at a time.
@@ -111,7 +111,7 @@ def measure(found: list[Case], rounds: int, say: Any) -> tuple[dict[str, list[fl
         return kept, quiet.usual
 
 
-def rows_of(case: Case, samples: list[float], device: Device, reason: str) -> list[Measurement]:
+def rows_of(case: TimedFile, samples: list[float], device: Device, reason: str) -> list[Measurement]:
     """The row of a whole model and, for an original, one of each op class, predicted before they were measured."""
     model = as_onnxruntime_runs(case.file)
     net = view_onnx(model, {name: tuple(array.shape) for name, array in case.feeds.items()}, dict(case.feeds))

@@ -21,7 +21,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Subject:
+class ZooModel:
     """One model file: `family` is held out as a whole, `cases` are the shapes it is run at by name, `rewrites` the tools applied to it
     and the cases at which they are timed. `values` are inputs that may not be random."""
 
@@ -51,31 +51,31 @@ def _efficientnet(cache: Path) -> Path:
     return path
 
 
-SUBJECTS = (
-    Subject(
+ZOO = (
+    ZooModel(
         "minilm", "bert", minilm.export,
         {"1x16": _text(1, 16), "1x128": _text(1, 128), "8x128": _text(8, 128), "1x512": _text(1, 512)},
         dict.fromkeys(("int8", "nbits8", "nbits4", "float16"), ("1x128", "8x128")), {},
     ),
-    Subject(
+    ZooModel(
         "smollm2", "llama", smollm.export,
         {"1x512": {"input_ids": (1, 512)}, "2x512": {"input_ids": (2, 512)}, "1x2048": {"input_ids": (1, 2048)}},
         {"int8": ("1x512",), "nbits4": ("1x512",)}, {},
     ),
-    Subject(
+    ZooModel(
         "efficientnet", "convnet", _efficientnet,
         {str(batch): {"image": (batch, 3, 224, 224)} for batch in (1, 4, 8)}, {"int8": ("1", "4"), "float16": ("1", "4")}, {},
     ),
-    Subject(
+    ZooModel(
         "detection", "ocr", lambda cache: rapidocr.detection(),
         {"320x480": {"x": (1, 3, 320, 480)}, "2x320x320": {"x": (2, 3, 320, 320)}, "640x640": {"x": (1, 3, 640, 640)}},
         {"int8": ("320x480",)}, {},
     ),
-    Subject(
+    ZooModel(
         "recognition", "ocr", lambda cache: rapidocr.recognition(),
         {"48x320": {"x": (1, 3, 48, 320)}, "4x48x320": {"x": (4, 3, 48, 320)}}, {"int8": ("48x320",), "float16": ("48x320",)}, {},
     ),
-    Subject(
+    ZooModel(
         "silero", "voice", lambda cache: silero.path(),
         {str(b): {"input": (b, 576), "state": (2, b, 128), "sr": ()} for b in (1, 8)}, {}, {"sr": np.array(silero.RATE, np.int64)},
     ),
