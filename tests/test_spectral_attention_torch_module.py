@@ -78,9 +78,10 @@ def test_all_heads_at_once_are_the_heads_one_by_one(prepared):
     cut = torch_module.SpectralAttention.cut
     queries, *of_keys = (cut(x, *pair, 16) for x, pair in ((q, pairs[0]), (k, pairs[1]), (v, pairs[1])))
     attend, counts = torch_module.SpectralAttention.attend, pairs[1][1]
-    whole = attend(*queries, *of_keys[0], *of_keys[1], counts, 3)
+    read = [x for each in of_keys for x in each]
+    whole = attend(*queries, read, counts, 3)
     for head in range(4):
-        alone = attend(*(x[:, head, None] for each in (queries, *of_keys) for x in each), counts, 3)
+        alone = attend(*(x[:, head, None] for x in queries), [x[:, head, None] for x in read], counts, 3)
         torch.testing.assert_close(whole[:, head, None], alone)
 
 

@@ -59,6 +59,43 @@ def spectral_attention(
     relative error 1.1 at a density where this form has 0.15 (trained MiniLM heads, N = 4096), since most of the mass is in the rest.
     Raises ValueError where the heads do not fit each other.
     """
+    plan = layout(
+        query, key, value, query_codebook, key_codebook,
+        scale=scale, tile=tile, budget=budget, key_mask=key_mask, key_tile=key_tile,
+    )  # fmt: skip
+    output, _ = attend(plan)
+    return rows(output.flatten(2, 3), plan.order.argsort(dim=-1)).to(query.dtype)
+
+
+class Layout(NamedTuple):
+    """What is fixed before any query is looked at alone: the `order` of the queries [B, H, N], the tiles of scaled queries, of keys and of
+    values, the tiles `chosen` [B, H, I, b] for each tile of queries and which are `exact` [B, H, I, J], the `mass` [B, H, I, J] that a
+    column of a tile has beyond its logit (log; `NEVER` where exact or empty), and `first_order` [B, H, I, D, Dv]."""
+
+    order: torch.Tensor
+    queries: Tiles
+    keys: Tiles
+    values: Tiles
+    chosen: torch.Tensor
+    exact: torch.Tensor
+    mass: torch.Tensor
+    first_order: torch.Tensor
+
+
+def layout(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_codebook: torch.Tensor,
+    key_codebook: torch.Tensor,
+    *,
+    scale: float,
+    tile: int,
+    budget: int | Sequence[int],
+    key_mask: torch.Tensor | None = None,
+    key_tile: int | None = None,
+) -> Layout:
+    """The first half of `spectral_attention`, with its arguments and errors."""
     heads, shared = query.shape[1], key.shape[1]
     if heads % shared or value.shape[1] != shared:
         raise ValueError(f"{heads} query heads cannot share {shared} key heads and {value.shape[1]} value heads.")
@@ -71,19 +108,25 @@ def spectral_attention(
     mean, variance = logit_moments(queries.means, keys)
     log_count = counts.clamp(min=1).float().log().masked_fill(counts == 0, NEVER)
     chosen, exact = chosen_tiles(mean + log_count + variance.log(), budget)
-    bias = (log_count + (variance / 2).log1p()).masked_fill(exact, NEVER)
-    share = (mean + bias).softmax(-1).masked_fill(exact, 0.0)
+    mass = (log_count + (variance / 2).log1p()).masked_fill(exact, NEVER)
+    share = (mean + mass).softmax(-1).masked_fill(exact, 0.0)
     centred = (keys.rows - keys.means[..., None, :]).masked_fill(~held(keys), 0.0)
-    covariance = centred.transpose(-1, -2) @ values.rows / counts.clamp(min=1).mT[..., None]
+    covariance = centred.mT @ values.rows / counts.clamp(min=1).mT[..., None]
     first_order = torch.einsum("bhij,bhjdv->bhidv", share, covariance)
+    return Layout(order, queries, keys, values, chosen, exact, mass, first_order)
 
-    unheld = taken(~held(keys), chosen).squeeze(-1) | ~exact.gather(-1, chosen).repeat_interleave(key_tile, -1)
-    near = (queries.rows @ taken(keys.rows, chosen).mT).masked_fill(unheld[..., None, :], NEVER)
-    far = queries.rows @ keys.means[:, :, None].mT + bias[..., None, :]
-    near, far = torch.cat([near, far], dim=-1).softmax(dim=-1).split([near.shape[-1], far.shape[-1]], dim=-1)
+
+def attend(plan: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+    """The output of each query in its tile [B, H, I, tile, Dv], and the log of what its weights are divided by [B, H, I, tile]."""
+    queries, keys, values, chosen = plan.queries.rows, plan.keys, plan.values, plan.chosen
+    beyond = ~plan.exact.gather(-1, chosen).repeat_interleave(keys.rows.shape[3], -1)
+    unheld = taken(~held(keys), chosen).squeeze(-1) | beyond
+    near = (queries @ taken(keys.rows, chosen).mT).masked_fill(unheld[..., None, :], NEVER)
+    far = queries @ keys.means[:, :, None].mT + plan.mass[..., None, :]
+    logits = torch.cat([near, far], dim=-1)
+    near, far = logits.softmax(dim=-1).split([near.shape[-1], far.shape[-1]], dim=-1)
     output = near @ taken(values.rows, chosen) + far @ values.means[:, :, None]
-    output = output + far.sum(-1, keepdim=True) * (queries.rows @ first_order)
-    return rows(output.flatten(2, 3), order.argsort(dim=-1)).to(query.dtype)
+    return output + far.sum(-1, keepdim=True) * (queries @ plan.first_order), logits.logsumexp(dim=-1)
 
 
 def sorted_by_leaf(vectors: torch.Tensor, codebook: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:

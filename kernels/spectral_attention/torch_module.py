@@ -54,31 +54,36 @@ class SpectralAttention(torch.nn.Module):
         tiles: tuple[int, int],
         budgets: list[int],
     ) -> torch.Tensor:
-        """Head by head on a CPU, where what one head gathers stays in the cache; all at once elsewhere if the budgets are equal."""
+        """Head by head on a CPU, so that all of a head stays in the cache; all at once elsewhere if the budgets are equal."""
         heads, group = query.shape[1], query.shape[1] // key.shape[1]
-        order, counts = cls.order(query, query_codebook, None, tiles[0])
-        into_tiles, key_counts = cls.order(key, key_codebook, mask, tiles[1])
-        queries, centres = cls.cut(query.float() * scale, order, counts, tiles[0])
-        of_keys = [x for each in (key, value) for x in cls.cut(each.float(), into_tiles, key_counts, tiles[1])]
         step = 1 if query.device.type == "cpu" or len(set(budgets)) > 1 else heads
         found = []
         for head in range(0, heads, step):
-            read = [x[:, head // group, None] if step == 1 else x.repeat_interleave(group, dim=1) for x in of_keys]
-            own = queries[:, head : head + step], centres[:, head : head + step]
-            found.append(cls.attend(*own, *read, key_counts, budgets[head]))
-        places = torch.arange(order.shape[-1], device=order.device).expand_as(order)
-        inverse = torch.zeros_like(order).scatter(-1, order, places)
-        return cls.rows(torch.cat(found, dim=1).flatten(2, 3), inverse).to(query.dtype)
+            own, shared = slice(head, head + step), slice(head // group, (head + step - 1) // group + 1)
+            order, counts = cls.order(query[:, own], query_codebook[own], None, tiles[0])
+            queries, centres = cls.cut(query[:, own].float() * scale, order, counts, tiles[0])
+            if head % group == 0:
+                into_tiles, key_counts = cls.order(key[:, shared], key_codebook[shared], mask, tiles[1])
+                of_keys = [
+                    x for each in (key, value) for x in cls.cut(each[:, shared].float(), into_tiles, key_counts, tiles[1])
+                ]
+                if step > 1:
+                    of_keys = [x.repeat_interleave(group, dim=1) for x in of_keys]
+            output = cls.attend(queries, centres, of_keys, key_counts, budgets[head])
+            places = torch.arange(order.shape[-1], device=order.device).expand_as(order)
+            found.append(cls.rows(output.flatten(2, 3), torch.zeros_like(order).scatter(-1, order, places)))
+        return torch.cat(found, dim=1).to(query.dtype)
 
     @classmethod
     def order(
         cls, x: torch.Tensor, codebook: torch.Tensor, mask: torch.Tensor | None, tile: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The order by nearest leaf [B, H, N], rows out of the mask last, and how many rows each tile holds [B, 1, tiles]."""
-        batch, _, length, _ = x.shape
-        codebook = codebook.float()
-        nearness = x.float() @ codebook.transpose(-1, -2) - codebook.square().sum(-1)[:, None] / 2
-        leaf, total = nearness.argmax(dim=-1), torch.full((batch, 1, 1), length, device=x.device)
+        batch, heads, length, _ = x.shape
+        codebook = codebook.float().expand(batch, -1, -1, -1).flatten(0, 1)
+        offset = -codebook.square().sum(-1)[:, None] / 2
+        nearness = torch.baddbmm(offset, x.float().flatten(0, 1), codebook.transpose(-1, -2))
+        leaf, total = nearness.argmax(dim=-1).view(batch, heads, length), torch.full((batch, 1, 1), length, device=x.device)
         if mask is not None:
             leaf, total = leaf.masked_fill(~mask[:, None], codebook.shape[1]), mask.sum(-1)[:, None, None]
         starts = tile * torch.arange((length + tile - 1) // tile, device=x.device)
@@ -87,9 +92,9 @@ class SpectralAttention(torch.nn.Module):
     @classmethod
     def cut(cls, x: torch.Tensor, order: torch.Tensor, counts: torch.Tensor, tile: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The rows in order as tiles [B, H, tiles, tile, D], zero where a tile holds none, and their means [B, H, tiles, D]."""
-        rows = torch.nn.functional.pad(cls.rows(x, order), (0, 0, 0, counts.shape[-1] * tile - x.shape[2]))
-        places = torch.arange(tile, device=x.device)[:, None]
-        rows = rows.unflatten(2, (-1, tile)).masked_fill(places >= counts[..., None, None], 0.0)
+        order = torch.nn.functional.pad(order, (0, counts.shape[-1] * tile - x.shape[2]))
+        empty = torch.arange(tile, device=x.device)[:, None] >= counts[..., None, None]
+        rows = cls.rows(x, order).unflatten(2, (-1, tile)).masked_fill_(empty, 0.0)
         return rows, rows.sum(3) / counts.clamp(min=1)[..., None]
 
     @classmethod
@@ -97,14 +102,12 @@ class SpectralAttention(torch.nn.Module):
         cls,
         queries: torch.Tensor,
         centres: torch.Tensor,
-        keys: torch.Tensor,
-        key_means: torch.Tensor,
-        values: torch.Tensor,
-        value_means: torch.Tensor,
+        of_keys: list[torch.Tensor],
         counts: torch.Tensor,
         budget: int,
     ) -> torch.Tensor:
-        """Tiles of scaled queries [B, h, I, tile, D] against tiles of keys [B, h, J, key tile, D] and of values."""
+        """Tiles of scaled queries [B, h, I, tile, D] against tiles of keys [B, h, J, key tile, D], their means, those of values, theirs."""
+        keys, key_means, values, value_means = of_keys
         batch, heads, blocks, rows, _ = queries.shape
         tiles, size = keys.shape[2:4]
         never = -1e30  # exp of it is zero, and no difference of two is NaN, in the gradient neither.
