@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -45,6 +46,22 @@ class ConvSite:
 
 
 @dataclass(frozen=True)
+class SiteMask:
+    """One of several masks on the scores of an attention. "additive": `factor` times the value is added. "boolean" (True = attend)
+    and "boolean_inverted": `fill` takes the place of the scores that are left out.
+
+    `axes` is "" where the value broadcasts over [B, H, N, S]; else it names the axes that the value holds ("BH1S") when it is given
+    that shape.
+    """
+
+    value: str
+    kind: str
+    factor: float = 1.0
+    fill: float = -math.inf
+    axes: str = ""
+
+
+@dataclass(frozen=True)
 class AttentionSite:
     """softmax(softcap * tanh(scale * q k^T / softcap) + mask) v (no tanh where `softcap` is 0), with q [B, H, N, D], k and v
     [B, H_kv, S, D] and output [B, H, N, D_v].
@@ -52,7 +69,11 @@ class AttentionSite:
     `query`, `key`, `value` name the values that hold these layouts *before* the scale. `key_transposed` says that `key`
     names k^T [B, H_kv, D, S] (ONNX exporters transpose it in one step). `mask` is a value broadcast over
     [B, H, N, S] ("" if none), `mask_kind` "additive", "boolean" (True = attend) or "boolean_inverted" (True = leave out).
-    `form` is "operator" for an op that already is attention and "walk" for one found from its softmax.
+    `form` is "operator" for an op that already is attention, "packed" for one whose operands have another layout (heads side by side,
+    a cache, q, k and v in one), which is kept as it is, and "walk" for one found from its softmax.
+
+    Where `mask` alone does not say it, `mask_kind` is "several", and `masks` has all of them, in the order in which the scores meet
+    them. `sink` is a value over [B, H, N, 1], one more logit in each row, whose weight meets no value ("" if none).
     """
 
     id: str
@@ -75,6 +96,8 @@ class AttentionSite:
     key_transposed: bool
     dtype: str
     form: str
+    masks: tuple[SiteMask, ...] = ()
+    sink: str = ""
 
 
 @dataclass(frozen=True)

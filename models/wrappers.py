@@ -52,3 +52,10 @@ class Speech(Plain):
 
     def forward(self, input_features: torch.Tensor, decoder_input_ids: torch.Tensor) -> torch.Tensor:
         return self._call(input_features=input_features, decoder_input_ids=decoder_input_ids)
+
+
+class TextAndImage(Plain):
+    """input_ids, attention_mask (int64 [B, L]), pixel_values (float32 [I, C, H, W]) -> similarities [I, B]."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self._call(input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from ..cost_model.net import Net, Op
 from ..cost_model.sites import Miss
+from .attention_masks import Mask, added_to_low
 from .attention_walk import STEPS, factor_of, miss, transparent
-from .axes import MOVES, Layout, above, aligned
+from .axes import MOVES, Layout, above, aligned, whole
 from .constants import FLOATS, number
 
 MASKED = -1e4
@@ -15,23 +16,24 @@ MASKED = -1e4
 
 
 @dataclass(frozen=True)
-class Mask:
-    """A mask as the walk met it. `kind`: "additive", "boolean" (True = attend) or "boolean_inverted" (True = leave out)."""
+class Sink:
+    """A column beside the scores, of that layout; `first` or behind the last key."""
 
     value: str
-    kind: str
     layout: Layout
+    first: bool
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The way up: at `value`, of `layout`, with the factor and the mask met since the softmax; `ops` from the softmax upwards."""
+    """The way up: at `value`, of `layout`, with what was met since the softmax; `masks` and `ops` from the softmax upwards."""
 
     value: str
     layout: Layout
     scale: float = 1.0
     softcap: float = 0.0
-    mask: Mask | None = None
+    masks: tuple[Mask, ...] = ()
+    sink: Sink | None = None
     ops: tuple[str, ...] = ()
 
     def step(self, op: Op, operand: int = 0, **changes: object) -> Scores:
@@ -60,12 +62,12 @@ def up(net: Net, at: Scores, softmax: Op) -> tuple[Scores, Op] | Miss:
             after = at.step(op, softcap=at.scale, scale=1.0)
         elif op.kind == "sub" and (top := _own_maximum(net, op)):
             after = replace(at.step(op), ops=(*at.ops, op.id, *top))
-        elif op.kind == "add":
+        elif op.kind in ("add", "sub"):
             after = _added(net, at, op, softmax)
         elif op.kind == "where":
             after = _chosen(net, at, op)
         elif op.kind == "concat":
-            after = miss(op, "adds columns to the scores before the softmax (an attention sink), which no kernel here takes.")
+            after = _beside_sink(net, at, op)
         else:
             source = net.producer(op.inputs[0]) if op.kind == "identity" and op.inputs else None
             after = miss(
@@ -81,12 +83,13 @@ def _product(net: Net, at: Scores, op: Op) -> tuple[Scores, Op] | Miss:
     """The matmul itself: its alpha is a scale, its third operand (baddbmm) a mask."""
     beta = op.attributes.get("beta", 1.0)
     if len(op.inputs) > 2 and op.inputs[2] and beta:
-        if beta != 1.0 or at.scale != 1.0:
-            return miss(op, "adds a mask that is scaled afterwards, and no value holds the scaled mask.")
-        masked = _masked(net, at, op, op.inputs[2], "additive")
+        masked = _masked(net, at, op, op.inputs[2], "additive", factor=beta * at.scale)
         if isinstance(masked, Miss):
             return masked
         at = masked
+    low = added_to_low(at.masks)
+    if low is not None:
+        return miss(op, f"has scores to which {low.value} is added after a number took the place of some of them.")
     return replace(at, scale=at.scale * op.attributes.get("alpha", 1.0), ops=(*at.ops, op.id)), op
 
 
@@ -112,13 +115,15 @@ def _added(net: Net, at: Scores, op: Op, softmax: Op) -> tuple[Scores, Op] | Mis
     """An added mask; either operand may be the scores, and the one that leads to a matrix product is."""
     if len(op.inputs) != 2:
         return miss(op, "adds more than one mask to the scores at once.")
+    sign = float(op.attributes.get("alpha", 1.0)) * (-1.0 if op.kind == "sub" else 1.0)
     refused: list[Miss] = []
     for scores, mask in ((0, 1), (1, 0)):
         if net.shape(op.inputs[scores]) != net.shape(op.output) or net.values[op.inputs[scores]].constant:
             continue
-        masked = _masked(net, at, op, op.inputs[mask], "additive")
+        before = at if scores == 0 else replace(at, scale=at.scale * sign)
+        masked = _masked(net, at, op, op.inputs[mask], "additive", factor=at.scale * (sign if mask else 1.0))
         if isinstance(masked, Scores):
-            found = up(net, masked.step(op, scores), softmax)
+            found = up(net, replace(before, masks=masked.masks).step(op, scores), softmax)
             if not isinstance(found, Miss):
                 return found
             masked = found
@@ -128,18 +133,14 @@ def _added(net: Net, at: Scores, op: Op, softmax: Op) -> tuple[Scores, Op] | Mis
     )
 
 
-def _masked(net: Net, at: Scores, op: Op, value: str, kind: str) -> Scores | Miss:
-    if at.mask is not None:
-        return miss(op, "is a second mask on the same scores; attention kernels take one.")
+def _masked(net: Net, at: Scores, op: Op, value: str, kind: str, factor: float = 1.0, fill: float = 0.0) -> Scores | Miss:
     if at.softcap:
         return miss(op, "masks the scores before the softcap, attention kernels after it.")
-    if kind == "additive" and at.scale != 1.0:
-        return miss(op, "adds a mask that is scaled afterwards, and no value holds the scaled mask.")
     shape, full = net.shape(value), net.shape(op.output)
     layout = None if shape is None or full is None else aligned(at.layout, full, shape)
     if layout is None:
         return miss(op, "has a mask whose shape does not broadcast to the scores.")
-    return replace(at, mask=Mask(value, kind, layout))
+    return replace(at, masks=(*at.masks, Mask(value, kind, layout, factor, fill)))
 
 
 def _chosen(net: Net, at: Scores, op: Op) -> Scores | Miss:
@@ -154,6 +155,23 @@ def _chosen(net: Net, at: Scores, op: Op) -> Scores | Miss:
         inverse = net.producer(condition)
         if kind == "boolean_inverted" and inverse is not None and inverse.kind == "not":
             condition, kind = inverse.inputs[0], "boolean"
-        masked = _masked(net, at, op, condition, kind)
+        masked = _masked(net, at, op, condition, kind, fill=filled)
         return masked if isinstance(masked, Miss) else masked.step(op, scores)
     return miss(op, "above the softmax chooses between two computed values.")
+
+
+def _beside_sink(net: Net, at: Scores, op: Op) -> Scores | Miss:
+    """concat(scores, sink) along the keys, where the sink is one column."""
+    shapes = [net.shape(name) for name in op.inputs]
+    full = net.shape(op.output)
+    columns = [shape[-1] if shape else 0 for shape in shapes]
+    if full is None or op.attributes.get("axis") not in (-1, len(full) - 1) or len(columns) != 2 or 1 not in columns or at.sink:
+        return miss(op, "adds columns to the scores before the softmax that are no attention sink.")
+    if at.scale != 1.0 or at.softcap or at.masks or at.layout[-1] != whole("s", full[-1]):
+        return miss(op, "adds an attention sink to the scores that is scaled or masked afterwards.")
+    place = columns.index(1, 1 if columns[1] == 1 else 0)
+    lead = aligned(at.layout[:-1], full[:-1], (shapes[place] or ())[:-1])
+    if lead is None:
+        return miss(op, "adds an attention sink whose shape does not broadcast to the scores.")
+    layout = (*at.layout[:-1], whole("s", full[-1] - 1))
+    return at.step(op, 1 - place, layout=layout, sink=Sink(op.inputs[place], (*lead, ()), place == 0))

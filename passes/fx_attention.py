@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch.fx import GraphModule, Node
 
 from ..cost_model.errors import InputError
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, Site
+from .fx_attention_mask import attention_mask
 from .fx_graph import aten, insert_call, node_of_value, nodes_by_name, take_over
 from .fx_pass import FxPass
 
@@ -30,7 +29,8 @@ class FxAttention(FxPass):
     3. an additive mask is cast to the dtype of q and given four axes;
     4. a boolean mask that fills with -inf goes in as it is (or negated); one that fills with a finite number becomes additive, with the
        lowest number of the dtype, because a row that is masked everywhere must stay the mean of v;
-    5. another shape or dtype behind the site is restored.
+    5. several masks become one additive mask;
+    6. another shape or dtype behind the site is restored.
     """
 
     name: ClassVar[str] = ACTION
@@ -53,8 +53,12 @@ class FxAttention(FxPass):
 
 def refusal(site: AttentionSite, net: Net) -> str:
     """One sentence that says why this site cannot become torch's operator; "" if it can."""
-    if site.form == "operator":
+    if site.form != "walk":
         return "It already is one attention operator."
+    if site.sink:
+        return (
+            f"Each of its rows has one more logit ({site.sink}), an attention sink, which torch's attention operator cannot do."
+        )
     if site.softcap:
         return f"Its scores are capped by {site.softcap:g} * tanh, which torch's attention operator cannot do."
     if site.kv_heads and site.heads % site.kv_heads:
@@ -76,7 +80,7 @@ def _fuse(graph: GraphModule, site: AttentionSite) -> None:
     with graph.graph.inserting_before(output):
         if site.key_transposed:
             key = insert_call(graph, aten.transpose.int, (key, -2, -1), like=output)
-        mask = _mask(graph, site, query, output) if site.mask else None
+        mask = attention_mask(graph, site, query, output) if site.mask else None
         keywords: dict[str, object] = {} if mask is None else {"attn_mask": mask}
         keywords |= {"is_causal": True} if site.causal else {}
         keywords |= {"scale": site.scale}
@@ -86,53 +90,8 @@ def _fuse(graph: GraphModule, site: AttentionSite) -> None:
     take_over(new, output)
 
 
-def _mask(graph: GraphModule, site: AttentionSite, query: Node, output: Node) -> Node:
-    """The mask with four axes, boolean or in the dtype of the query (rules 3 and 4)."""
-    mask = node_of_value(graph, site.mask)
-    like = query.meta["val"]
-    if site.mask_kind == "additive":
-        if mask.meta["val"].dtype != like.dtype:
-            mask = insert_call(graph, aten._to_copy.default, (mask,), {"dtype": like.dtype}, like=output)
-    else:
-        if site.mask_kind == "boolean_inverted":
-            mask = insert_call(graph, aten.logical_not.default, (mask,), like=output)
-        if _fills_with_finite(graph, site):
-            numbers = [
-                insert_call(
-                    graph, aten.scalar_tensor.default, (number,), {"dtype": like.dtype, "device": like.device}, like=output
-                )
-                for number in (0.0, torch.finfo(like.dtype).min)
-            ]
-            mask = insert_call(graph, aten.where.self, (mask, *numbers), like=output)
-    while mask.meta["val"].dim() < RANK:
-        mask = insert_call(graph, aten.unsqueeze.default, (mask, 0), like=output)
-    return mask
-
-
-def _fills_with_finite(graph: GraphModule, site: AttentionSite) -> bool:
-    """Whether the site writes a finite number, not -inf, where its mask leaves out."""
-    nodes = nodes_by_name(graph)
-    for node in (nodes[name] for name in site.ops):
-        operands = node.args[1:3] if node.target is aten.where.self else ()
-        if node.target in (aten.masked_fill.Scalar, aten.masked_fill.Tensor, aten.where.ScalarOther):
-            operands = node.args[2:3]
-        numbers = [number for number in map(_number, operands) if number is not None]
-        if numbers:
-            return math.isfinite(numbers[0])
-    return False
-
-
-def _number(operand: object) -> float | None:
-    if isinstance(operand, (int, float)):
-        return float(operand)
-    if isinstance(operand, Node) and operand.target in (aten.scalar_tensor.default, aten.full.default):
-        number = operand.args[0 if operand.target is aten.scalar_tensor.default else 1]
-        return float(number) if isinstance(number, (int, float)) else None
-    return None
-
-
 def _restored(graph: GraphModule, new: Node, output: Node) -> Node:
-    """`new` in the shape and dtype of `output` (rule 5)."""
+    """`new` in the shape and dtype of `output` (rule 6)."""
     wanted, have = output.meta["val"], new.meta["val"]
     if have.dtype != wanted.dtype:
         new = insert_call(graph, aten._to_copy.default, (new,), {"dtype": wanted.dtype}, like=output)

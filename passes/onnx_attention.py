@@ -28,6 +28,7 @@ class FuseAttention(OnnxPass):
     [B, N, H * D]. 2. Any other operand is transposed. 3. A Transpose and a Reshape of the output back to [B, N, H * D] go.
     4. A mask becomes the additive attention_bias; layers of one mask share it. 5. A guard against rows that see nothing
     (Where(IsNaN(weights), 0, weights)) moves to the output, where such a row is NaN in just the same way; without a mask there is none.
+    6. Keys and values that several heads share are repeated, as MultiHeadAttention wants one for each.
     """
 
     name: ClassVar[str] = "onnx_attention"
@@ -60,21 +61,22 @@ def refusal(site: AttentionSite, net: Net) -> str:
         return f"Attention {site.id} is an operator with an additive mask, which treats rows that see nothing otherwise than a fused one."
     if site.dtype != "float32":
         return f"onnxruntime's MultiHeadAttention on the CPU takes float32, and attention {site.id} is {site.dtype}."
+    if site.form == "packed":
+        return f"Attention {site.id} is one operator already, with operands in a layout of its own."
+    if site.sink:
+        return f"Attention {site.id} has an attention sink ({site.sink}), which MultiHeadAttention does not have."
     if site.softcap:
         return f"Attention {site.id} has a softcap, which MultiHeadAttention does not have."
-    if site.kv_heads != heads:
-        return (
-            f"Attention {site.id} shares {site.kv_heads} key heads among {heads} heads, which MultiHeadAttention does not do."
-        )
     if site.scale == 0:
         return f"Attention {site.id} has the scale 0, which MultiHeadAttention takes for its default scale."
-    key = (batch, heads, dim, keys) if site.key_transposed else (batch, heads, keys, dim)
+    kv_heads = site.kv_heads
+    key = (batch, kv_heads, dim, keys) if site.key_transposed else (batch, kv_heads, keys, dim)
     value = net.shape(site.value)
     if (
         net.shape(site.query) != (batch, heads, length, dim)
         or net.shape(site.key) != key
         or not value
-        or value[:-1] != (batch, heads, keys)
+        or value[:-1] != (batch, kv_heads, keys)
     ):
         return f"The operands of attention {site.id} do not have the form [batch, heads, length, head size] that MultiHeadAttention packs."
     if site.causal and (length != keys or site.mask):
@@ -131,6 +133,7 @@ def _fuse(surgeon: Surgeon, masks: AttentionMasks, proofs: Proofs, site: Attenti
             ("query", site.query, False), ("key", site.key, site.key_transposed), ("value", site.value, False)
         )
     ]  # fmt: skip
+    packed = [packed[0], *(_repeated(surgeon, site, value, nodes) for value in packed[1:])]
     inputs: list[ir.Value | None] = [*packed]
     if site.mask:
         inputs += [None, None, masks.bias(site, packed[0], packed[1], nodes)]
@@ -165,6 +168,20 @@ def _pack(surgeon: Surgeon, proofs: Proofs, value: ir.Value, transposed: bool, n
     # Reshape copies the first two sizes for 0 and works out H * D for -1.
     shape = surgeon.shared(np.array([0, 0, -1], np.int64), "packed_heads")
     nodes.append(operation("Reshape", [split, shape], f"{name}.packed"))
+    return nodes[-1].outputs[0]
+
+
+def _repeated(surgeon: Surgeon, site: AttentionSite, packed: ir.Value, nodes: list[ir.Node]) -> ir.Value:
+    """Keys or values [B, S, H_kv * D] with each head as often as query heads share it."""
+    if site.kv_heads == site.heads:
+        return packed
+    each, name = site.heads // site.kv_heads, f"{packed.name}.repeated_{site.kv_heads}"
+    apart = surgeon.shared(np.array([0, 0, site.kv_heads, 1, -1], np.int64), f"split_{site.kv_heads}_kv_heads")
+    times = surgeon.shared(np.array([1, 1, 1, each, 1], np.int64), f"repeat_{each}_times")
+    joined = surgeon.shared(np.array([0, 0, -1], np.int64), "packed_heads")
+    nodes.append(operation("Reshape", [packed, apart], f"{site.id}.{name}.apart"))
+    nodes.append(operation("Expand", [nodes[-1].outputs[0], times], f"{site.id}.{name}"))
+    nodes.append(operation("Reshape", [nodes[-1].outputs[0], joined], f"{site.id}.{name}.packed"))
     return nodes[-1].outputs[0]
 
 

@@ -9,16 +9,16 @@ import numpy as np
 import onnx_ir as ir
 
 from ..cost_model.net import Net
-from ..cost_model.sites import AttentionSite
+from ..cost_model.sites import AttentionSite, SiteMask
+from .attention_masks import ABSORBING
 from .onnx_pass import Surgeon, operation
 from .onnx_shapes import Proofs, Size
-
-# Adding a float32 below this to any score of ordinary size gives that float32 back, so that adding it and writing it are the same.
-ABSORBING = -1e30
 
 
 def mask_refusal(site: AttentionSite, net: Net) -> str:
     """One sentence that says why the mask of the site cannot be such a bias; "" if it can, or if there is none."""
+    if site.masks:
+        return _several_refusal(site, net)
     fills = _fills(site, (net.ops[op].inputs[1:3] for op in site.ops if net.ops[op].kind == "where"), net.scalar)
     masked = [fill for fill in fills if fill != 0]
     boolean = site.mask_kind.startswith("boolean") and bool(site.mask)
@@ -35,6 +35,18 @@ def mask_refusal(site: AttentionSite, net: Net) -> str:
         return (
             f"The {site.mask_kind} mask {site.mask} of attention {site.id} is {dtype}, which MultiHeadAttention does not take."
         )
+    return ""
+
+
+def _several_refusal(site: AttentionSite, net: Net) -> str:
+    for mask in site.masks:
+        dtype, boolean = net.values[mask.value].dtype, mask.kind != "additive"
+        if boolean and mask.fill > ABSORBING:
+            return f"What attention {site.id} puts in place of masked scores is {mask.fill:g}, not near the smallest float32."
+        if dtype != ("bool" if boolean else "float32"):
+            return (
+                f"The {mask.kind} mask {mask.value} of attention {site.id} is {dtype}, which MultiHeadAttention does not take."
+            )
     return ""
 
 
@@ -71,6 +83,8 @@ class AttentionMasks:
 
     def bias(self, site: AttentionSite, query: ir.Value, key: ir.Value, nodes: list[ir.Node]) -> ir.Value:
         """The bias of the site, whose packed operands are `query` [B, N, H * D] and `key` [B, S, H * D]; new nodes go to `nodes`."""
+        if site.masks:
+            return self._of_several(site, (query, key), nodes)
         mask, inferred = self.surgeon.value(site.mask), self._lengths(site, 0)
         fill = next((fill for fill in _site_fills(site, self.surgeon) if fill), None)
         mark = (site.mask, site.mask_kind, fill, inferred or (site.id,))
@@ -99,6 +113,56 @@ class AttentionMasks:
         nodes.append(operation("Where", [mask, *branches], f"{site.id}.additive_mask"))
         return nodes[-1].outputs[0]
 
+    def _of_several(self, site: AttentionSite, packed: tuple[ir.Value, ir.Value], nodes: list[ir.Node]) -> ir.Value:
+        lengths = self._lengths(site, 0)
+        mark = (site.masks, lengths or (site.id,))
+        if mark not in self.known:
+            self.known[mark] = self._spread(site, self._joined(site, packed, nodes), lengths, packed, nodes)
+        return self.known[mark]
+
+    def _joined(self, site: AttentionSite, packed: tuple[ir.Value, ir.Value], nodes: list[ir.Node]) -> ir.Value:
+        """What all masks together do to scores of 0, in their order: exact, since what is filled in is far below any score."""
+        total: ir.Value = self.surgeon.shared(np.zeros((), np.float32), "attended")
+        for index, mask in enumerate(site.masks):
+            value, name = self._seen_as(site, mask, packed, f"{site.id}.mask_{index}", nodes), f"{site.id}.mask_{index}"
+            if mask.kind == "additive":
+                if mask.factor != 1.0:
+                    factor = self.surgeon.shared(np.array(mask.factor, np.float32), f"factor_{mask.factor:g}")
+                    nodes.append(operation("Mul", [value, factor], f"{name}.scaled"))
+                    value = nodes[-1].outputs[0]
+                nodes.append(operation("Add", [total, value], f"{name}.added"))
+            else:
+                low = self.surgeon.shared(np.array(mask.fill, np.float32), f"masked_{mask.fill:.0f}")
+                branches = (total, low) if mask.kind == "boolean" else (low, total)
+                nodes.append(operation("Where", [value, *branches], f"{name}.filled"))
+            total = nodes[-1].outputs[0]
+        return total
+
+    def _seen_as(
+        self, site: AttentionSite, mask: SiteMask, packed: tuple[ir.Value, ir.Value], name: str, nodes: list[ir.Node]
+    ) -> ir.Value:
+        """The value of a mask so that it broadcasts over the scores; the batch is left to the Reshape."""
+        value = self.surgeon.value(mask.value)
+        if not mask.axes:
+            return value
+        parts: list[ir.Value] = []
+        for axis in mask.axes:
+            if axis in "NS":
+                parts.append(self._length(packed["NS".index(axis)], f"{name}.{axis}", nodes))
+            else:
+                size = {"B": -1, "H": site.heads, "1": 1}[axis]
+                parts.append(self.surgeon.shared(np.array([size], np.int64), f"size_{size}".replace("-", "minus_")))
+        nodes.append(operation("Concat", parts, f"{name}.shape", axis=0))
+        nodes.append(operation("Reshape", [value, nodes[-1].outputs[0]], f"{name}.seen"))
+        return nodes[-1].outputs[0]
+
+    def _length(self, packed: ir.Value, name: str, nodes: list[ir.Node]) -> ir.Value:
+        """The second size of a packed operand, [1]."""
+        one = self.surgeon.shared(np.array([1], np.int64), "one")
+        nodes.append(operation("Shape", [packed], f"{name}_shape"))
+        nodes.append(operation("Gather", [nodes[-1].outputs[0], one], f"{name}_length"))
+        return nodes[-1].outputs[0]
+
     def _spread(
         self,
         site: AttentionSite,
@@ -114,9 +178,7 @@ class AttentionMasks:
             one = self.surgeon.shared(np.array([1], np.int64), "one")
             sizes = [one, one]
             for role, value in zip(("query", "key"), packed, strict=True):
-                nodes.append(operation("Shape", [value], f"{site.id}.{role}_shape"))
-                nodes.append(operation("Gather", [nodes[-1].outputs[0], one], f"{site.id}.{role}_length"))
-                sizes.append(nodes[-1].outputs[0])
+                sizes.append(self._length(value, f"{site.id}.{role}", nodes))
             nodes.append(operation("Concat", sizes, f"{site.id}.scores_shape", axis=0))
             target = nodes[-1].outputs[0]
         nodes.append(operation("Expand", [mask, target], f"{site.id}.attention_bias"))

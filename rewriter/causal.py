@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..cost_model import kinds
 from ..cost_model.errors import InputError, SzilardError
 from ..cost_model.net import Net
 from ..cost_model.program import Program
-from ..cost_model.sites import AttentionSite
+from ..cost_model.sites import AttentionSite, SiteMask
 from .backend import Backend
 
 NEGLIGIBLE = 100.0
@@ -28,8 +29,11 @@ def positions_seen(program: Program, backend: Backend, graph: Any, net: Net, sit
         return int((net.shape(site.query) or (0, 0, 0, 0))[2])
     if not site.mask:
         raise InputError(f"Attention {site.id} has no mask, so that every position sees the later ones too.")
-    mask = _array(program, backend, graph, net, site)
-    attends = _attends(mask, site.mask_kind)
+    seen = []
+    for mask in site.masks or (SiteMask(site.mask, site.mask_kind),):
+        array = _array(program, backend, graph, net, replace(site, mask=mask.value))
+        seen.append(_attends(array * mask.factor if mask.kind == "additive" else array, mask.kind))
+    attends = np.logical_and.reduce(np.broadcast_arrays(*seen))
     if attends.ndim < 2 or attends.shape[-2] < 2 or np.triu(attends, 1).any():
         raise InputError(f"Attention {site.id} lets a position see later ones.")
     return int(attends[-1].sum())

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from szilard.cost_model.net import Net, Op, Value
+from szilard.cost_model.sites import SiteMask
 
 
 class NetBuilder:
@@ -136,7 +137,7 @@ def _compute(op: Op, x: list[np.ndarray], shape: tuple[int, ...] | None) -> np.n
 
 def attend(seen: dict[str, np.ndarray], site) -> np.ndarray:
     """What an `AttentionSite` says its output is, from the values it names, in float64: [batch, heads, queries, D_v]."""
-    query, key, value = (np.asarray(seen[name], np.float64) for name in (site.query, site.key, site.value))
+    query, key = (np.asarray(seen[name], np.float64) for name in (site.query, site.key))
     key = np.swapaxes(key, -1, -2) if site.key_transposed else key
     assert query.shape == (site.batch, site.heads, site.query_length, site.head_dim)
     assert key.shape == (site.batch, site.kv_heads, site.key_length, site.head_dim)
@@ -146,13 +147,23 @@ def attend(seen: dict[str, np.ndarray], site) -> np.ndarray:
         scores = site.softcap * np.tanh(scores / site.softcap)
     if site.causal:
         scores = np.where(np.tri(site.query_length, site.key_length, dtype=bool), scores, -np.inf)
-    if site.mask:
-        mask = np.asarray(seen[site.mask])
-        scores = (
-            scores + mask if site.mask_kind == "additive" else np.where(mask == (site.mask_kind == "boolean"), scores, -np.inf)
-        )
+    for mask in site.masks or ([SiteMask(site.mask, site.mask_kind)] if site.mask else []):
+        scores = _masked(scores, np.asarray(seen[mask.value]), mask, site)
+    if site.sink:
+        column = np.broadcast_to(np.asarray(seen[site.sink], np.float64), (*scores.shape[:-1], 1))
+        scores = np.concatenate([scores, column], -1)
     weights = np.exp(scores - np.max(scores, -1, keepdims=True))
-    return weights / weights.sum(-1, keepdims=True) @ np.repeat(value, repeats, 1)
+    weights = (weights / weights.sum(-1, keepdims=True))[..., : site.key_length]
+    return weights @ np.repeat(np.asarray(seen[site.value], np.float64), repeats, 1)
+
+
+def _masked(scores: np.ndarray, value: np.ndarray, mask: SiteMask, site) -> np.ndarray:
+    if mask.axes:
+        sizes = {"B": site.batch, "H": site.heads, "N": site.query_length, "S": site.key_length, "1": 1}
+        value = value.reshape([sizes[axis] for axis in mask.axes])
+    if mask.kind == "additive":
+        return scores + mask.factor * value
+    return np.where(value == (mask.kind == "boolean"), scores, mask.fill)
 
 
 def closed(net: Net, ops, kept: set[str]) -> bool:

@@ -61,6 +61,42 @@ def _grouped(q, k, v, causal):
     return (softmax(q @ k.unsqueeze(2).mT * SCALE) @ v.unsqueeze(2)).reshape(BATCH, HEADS, LENGTH, DEPTH)
 
 
+def slopes():
+    return torch.linspace(0.1, 0.4, HEADS)[:, None, None] * torch.arange(LENGTH)
+
+
+def _alibi(q, k, v, causal):
+    """A bias [B * H, 1, N] of heads folded into the batch, in the product itself, then a mask on top."""
+    distances = slopes().expand(BATCH, HEADS, 1, LENGTH).reshape(BATCH * HEADS, 1, LENGTH)
+    scores = torch.baddbmm(distances, flat(q), flat(k).mT, alpha=SCALE).view(BATCH, HEADS, LENGTH, LENGTH)
+    return softmax(scores + bias(causal)) @ v
+
+
+def _disentangled(q, k, v, causal):
+    """A bias that is itself a product with the queries, gathered by distance, and a boolean mask."""
+    table = torch.linspace(-1, 1, 2 * LENGTH * DEPTH).view(2 * LENGTH, DEPTH)
+    places = (torch.arange(LENGTH)[:, None] - torch.arange(LENGTH) + LENGTH).expand(BATCH, HEADS, -1, -1)
+    distances = torch.gather(q @ table.mT, -1, places)
+    return softmax((q @ k.mT * SCALE + distances).masked_fill(~causal, torch.finfo(q.dtype).min)) @ v
+
+
+def _sink(q, k, v, causal):
+    sinks = torch.linspace(-1, 1, HEADS).reshape(1, -1, 1, 1).expand(BATCH, -1, LENGTH, -1)
+    scores = torch.cat([q @ k.mT * SCALE + bias(causal), sinks], -1)
+    return softmax(scores - scores.max(-1, keepdim=True).values)[..., :-1] @ v
+
+
+def _sink_cut_wrongly(q, k, v, causal):
+    return softmax(torch.cat([q @ k.mT * SCALE, q[..., :1]], -1))[..., 1:] @ v
+
+
+def _cached(q, k, v, causal):
+    """Keys and values of earlier positions before those of this call, and one mask over all."""
+    old_k, old_v = k.flip(2) * 0.5, v.flip(2) * 0.5
+    mask = torch.cat([torch.zeros(LENGTH, LENGTH), bias(causal)], -1)
+    return softmax(q @ torch.cat([old_k, k], 2).mT * SCALE + mask) @ torch.cat([old_v, v], 2)
+
+
 def _baddbmm(q, k, v, causal):
     scores = torch.baddbmm(bias(causal)[None], flat(q), flat(k).mT, alpha=SCALE)
     return torch.bmm(softmax(scores), flat(v)).view(q.shape)
@@ -89,6 +125,19 @@ HITS = {
     "repeated_in_turn": (lambda q, k, v, c: softmax(q @ k.repeat(1, 2, 1, 1).mT * SCALE) @ v.repeat(1, 2, 1, 1), 4, "walk", ""),
     "one_key_head": (lambda q, k, v, c: softmax(q @ k.mT * SCALE) @ v, 1, "walk", ""),
     "softcap": (lambda q, k, v, c: softmax(torch.tanh(q @ k.mT * SCALE / 30) * 30 + bias(c)) @ v, 4, "walk", "additive"),
+    "mask_scaled": (lambda q, k, v, c: softmax((q @ k.mT + bias(c)) * SCALE) @ v, 4, "walk", "several"),
+    "mask_subtracted": (lambda q, k, v, c: softmax(q @ k.mT * SCALE - 1e5 * (~c).float()) @ v, 4, "walk", "several"),
+    "mask_times_alpha": (
+        lambda q, k, v, c: softmax(torch.add(bias(c), q @ k.mT, alpha=SCALE)) @ v, 4, "walk", "additive"
+    ),
+    "two_masks": (lambda q, k, v, c: softmax(q @ k.mT * SCALE + bias(c) + q.mean()) @ v, 4, "walk", "several"),
+    "bias_then_boolean": (
+        lambda q, k, v, c: softmax((q @ k.mT * SCALE + slopes()).masked_fill(~c, -1e9)) @ v, 4, "walk", "several"
+    ),
+    "alibi": (_alibi, 4, "walk", "several"),
+    "disentangled": (_disentangled, 4, "walk", "several"),
+    "sink": (_sink, 4, "walk", "additive"),
+    "cached": (_cached, 4, "walk", "additive"),
 }  # fmt: skip
 
 STORED_HEADS = {"repeated_in_turn": 2}
@@ -98,13 +147,17 @@ REFUSED = {
     # name: (core, words of the refusal)
     "other_axis": (lambda q, k, v, c: torch.softmax(q @ k.mT * SCALE, -2) @ v, "runs over axis -2"),
     "weights_scaled": (lambda q, k, v, c: (softmax(q @ k.mT * SCALE) * 0.5) @ v, "changes the weights after the softmax"),
-    "mask_scaled": (lambda q, k, v, c: softmax((q @ k.mT + c.float()) * SCALE) @ v, "a mask that is scaled afterwards"),
+    "low_and_mask": (
+        lambda q, k, v, c: softmax((q @ k.mT * SCALE).masked_fill(~c, -1e4) + bias(c)) @ v, "after a number took the place"
+    ),
+    "mask_before_cap": (lambda q, k, v, c: softmax(torch.tanh(q @ k.mT + bias(c)) * 30) @ v, "before the softcap"),
     "learned_scale": (lambda q, k, v, c: softmax(q @ k.mT * v.mean()) @ v, "not one constant number"),
-    "two_masks": (lambda q, k, v, c: softmax(q @ k.mT * SCALE + bias(c) + q.mean()) @ v, "second mask"),
     "weights_out": (lambda q, k, v, c: (softmax(q @ k.mT * SCALE) @ v, softmax(q @ k.mT * SCALE)), "output of the model"),
     "weights_read": (lambda q, k, v, c: (lambda p: p @ v + p.mean())(softmax(q @ k.mT * SCALE)), "read more than once"),
     "scores_read": (lambda q, k, v, c: (lambda s: softmax(s) @ v + s.mean())(q @ k.mT), "shares"),
-    "sink": (lambda q, k, v, c: softmax(torch.cat([q @ k.mT * SCALE, q[..., :1]], -1))[..., :-1] @ v, "an attention sink"),
+    "sink_cut_wrongly": (_sink_cut_wrongly, "no attention sink"),
+    "two_columns": (lambda q, k, v, c: softmax(torch.cat([q @ k.mT, q[..., :2]], -1))[..., :-2] @ v, "no attention sink"),
+    "sink_scaled": (lambda q, k, v, c: softmax(torch.cat([q @ k.mT, q[..., :1]], -1) * SCALE)[..., :-1] @ v, "scaled or masked"),
     "between": (lambda q, k, v, c: softmax(torch.relu(q @ k.mT)) @ v, "relu"),
 }  # fmt: skip
 

@@ -68,6 +68,15 @@ def test_what_stands_in_the_way_is_named(build, words):
     assert words in found.reason
 
 
+@pytest.mark.parametrize(("start_at", "cut"), [(0, "last"), (1, "first")])
+def test_one_column_may_be_cut_off(start_at, cut):
+    net, scores, weights, _ = start()
+    kept = net.op("slice", weights, shape=(2, 3, 5, 6), start=start_at, step=1)
+    out = net.matmul(kept, net.input("shorter", 2, 3, 6, 4))
+    found = walked(net, scores, weights, out)
+    assert (found.product.id, found.cut, found.layout[-1]) == (out, cut, whole("s", 6))
+
+
 def test_weights_that_nothing_reads():
     net, scores, weights, _ = start()
     assert "read by nothing" in walked(net, scores, weights, scores).reason

@@ -31,11 +31,12 @@ def test_a_stable_softmax_is_seen_through():
     assert (matmul.id, found.ops) == (scores, (lowered, top, scores))
 
 
-def test_a_maximum_of_something_else_is_not():
+def test_a_maximum_of_something_else_is_a_mask_that_is_subtracted():
     net = NetBuilder()
     scores = product(net)
     other = net.op("reduce_max", net.op("relu", scores), shape=(2, 3, 5, 1), axes=[-1], keepdims=True)
-    assert isinstance(walked(net, net.op("sub", scores, other)), Miss)
+    (mask,) = walked(net, net.op("sub", scores, other))[0].masks
+    assert (mask.value, mask.kind, mask.factor) == (other, "additive", -1.0)
 
 
 def test_a_mask_below_the_softcap_is_refused():
@@ -49,10 +50,32 @@ def test_the_third_operand_of_a_product_is_a_mask_and_its_alpha_a_scale():
     net = NetBuilder()
     scores = net.matmul(net.input("q", 6, 5, 4), net.input("k", 6, 4, 7), net.input("mask", 1, 5, 7), alpha=0.5)
     found, _ = walked(net, scores)
-    assert (found.scale, found.mask.value, found.mask.kind) == (0.5, "mask", "additive")
+    (mask,) = found.masks
+    assert (found.scale, mask.value, mask.kind, mask.factor) == (0.5, "mask", "additive", 1.0)
     net = NetBuilder()
     scores = net.matmul(net.input("q", 6, 5, 4), net.input("k", 6, 4, 7), net.input("mask", 1, 5, 7), beta=2.0)
-    assert "scaled afterwards" in walked(net, scores).reason
+    (mask,) = walked(net, net.op("div", scores, net.number(4.0)))[0].masks
+    assert mask.factor == 0.5
+
+
+def test_a_sink_beside_the_scores_is_kept_with_its_side():
+    for first in (False, True):
+        net = NetBuilder()
+        scores, sink = product(net), net.input("sink", 1, 3, 1, 1)
+        wide = net.expand(sink, 2, 3, 5, 1)
+        found, _ = walked(net, net.op("concat", *((wide, scores) if first else (scores, wide)), shape=(2, 3, 5, 8), axis=3))
+        assert (found.sink.value, found.sink.first, found.layout[-1]) == (wide, first, whole("s", 7))
+
+
+def test_signs_and_factors_of_added_masks():
+    net = NetBuilder()
+    lowered = net.op("sub", net.input("m", 5, 7), product(net), alpha=2.0)
+    found, _ = walked(net, lowered)
+    assert (found.scale, found.masks[0].factor) == (-2.0, 1.0)
+    net = NetBuilder()
+    lowered = net.op("mul", net.op("sub", product(net), net.input("m", 5, 7), alpha=2.0), net.number(0.5))
+    found, _ = walked(net, lowered)
+    assert (found.scale, found.masks[0].factor) == (0.5, -1.0)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +85,8 @@ def test_the_third_operand_of_a_product_is_a_mask_and_its_alpha_a_scale():
         (lambda n, s: n.op("where", n.input("c", 5, 7, dtype="bool"), s, n.number(-5.0)), "puts -5 in place"),
         (lambda n, s: n.op("where", n.input("c", 5, 7, dtype="bool"), s, n.input("o", 5, 7)), "between two computed values"),
         (lambda n, s: n.op("mul", s, n.weight("w", 3, 1, 1)), "not one constant number"),
-        (lambda n, s: n.op("concat", s, n.input("o", 2, 3, 5, 1), shape=(2, 3, 5, 8)), "an attention sink"),
+        (lambda n, s: n.op("concat", s, n.input("o", 2, 3, 5, 2), shape=(2, 3, 5, 9), axis=3), "no attention sink"),
+        (lambda n, s: n.op("concat", s, n.input("o", 2, 3, 1, 7), shape=(2, 3, 6, 7), axis=2), "no attention sink"),
         (lambda n, s: n.op("identity", n.op("topk", s, outputs=2), index=0), "topk"),
         (lambda n, s: n.op("add", s, s, s), "more than one mask"),
         (lambda n, s: n.op("add", n.op("relu", s), n.input("m", 5, 7)), "relu"),

@@ -1,6 +1,8 @@
-"""Attention as people write it, found in traced modules and in nets by hand, and checked by its numbers."""
+"""Attention as people write it, found in traced modules and in nets by hand, and checked by its numbers: also that of `attention_heads.py`,
+`attention_masks.py` and `attention_operator.py`."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,6 +39,7 @@ def test_every_spelling_is_found_and_named_right(name, traced):
     assert (site.form, site.kv_heads, site.heads, site.batch) == (form, kv_heads, spellings.HEADS, spellings.BATCH)
     assert (site.mask_kind if site.mask else "") == mask_kind
     assert math.isclose(site.scale, spellings.SCALE, rel_tol=1e-6)
+    assert (site.sink != "") == (name == "sink")
     assert (site.softcap, site.causal) == (30.0 if name == "softcap" else 0.0, name == "sdpa_causal")
     assert closed(net, site.ops, {site.output})
     places = {value: place for place, op in enumerate(site.ops) for value in net.ops[op].outputs}
@@ -73,7 +76,7 @@ def operator(net: NetBuilder, *shapes, mask="", **attributes):
 @pytest.mark.parametrize(
     ("shapes", "attributes", "words"),
     [
-        ([(2, 7, 24)] * 3, {"layout": "BNC"}, "fused already"),
+        ([(7, 24)] * 3, {"layout": "BNC", "heads": 4}, "a shape that is not known"),
         ([(2, 4, 7, 6)] * 3, {"dropout": 0.1}, "training mode"),
         ([(2, 4, 7, 6), (2, 3, 7, 6), (2, 3, 7, 6)], {}, "4 heads over 3 heads"),
     ],
@@ -93,6 +96,32 @@ def test_an_operator_keeps_its_default_scale_and_cap():
     (site,), _ = find_attention(net.net(out))
     assert (site.scale, site.softcap, site.causal) == (1 / 3, 20.0, True)
     assert (site.query_length, site.key_length, site.head_dim, site.key_transposed) == (5, 7, 9, False)
+
+
+@pytest.mark.parametrize("kind", ["attention", "fused_attention"])
+def test_an_operator_in_a_layout_of_its_own_is_kept(kind):
+    net = NetBuilder()
+    several = kind == "fused_attention"
+    x = net.input("x", 2, 7, 24)
+    operands = (x, net.weight("w", 24, 72)) if several else (x, net.input("k", 2, 5, 12), net.input("v", 2, 5, 12))
+    sizes = {"num_heads": 4} if several else {"heads": 4, "kv_heads": 2, "layout": "BNC", "is_causal": True}
+    out = net.op(kind, *operands, shape=(2, 7, 24), **sizes)
+    (site,), misses = find_attention(net.net(out))
+    assert misses == ()
+    assert (site.form, site.ops, site.batch, site.heads, site.head_dim) == ("packed", (out,), 2, 4, 6)
+    assert math.isclose(site.scale, 6**-0.5)
+    assert (site.kv_heads, site.key_length, site.causal) == ((4, 7, False) if several else (2, 5, True))
+
+
+def test_an_operator_with_a_cache_is_kept_and_knows_its_keys():
+    net = NetBuilder()
+    q, k, v = (net.input(name, 2, 4, 1, 6) for name in "qkv")
+    past = [net.input(name, 2, 4, 9, 6) for name in ("past_key", "past_value")]
+    net.op("attention", q, k, v, "", *past, shape=(2, 4, 1, 6), id="a", outputs=3, layout="BHND", heads=4)
+    for name in ("a.1", "a.2"):
+        net.values[name] = replace(net.values[name], shape=(2, 4, 10, 6))
+    (site,), _ = find_attention(net.net("a", "a.1", "a.2"))
+    assert (site.form, site.query_length, site.key_length, site.head_dim) == ("packed", 1, 10, 6)
 
 
 @st.composite

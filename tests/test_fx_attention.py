@@ -1,4 +1,5 @@
-"""Hand-written attention becomes torch's operator with the same outputs, in every spelling of scale, mask and heads."""
+"""Hand-written attention becomes torch's operator with the same outputs, in every spelling of scale, heads and mask
+(`fx_attention_mask.py`)."""
 
 import math
 
@@ -41,6 +42,12 @@ class Spelled(nn.Module):
             scores = torch.where(keep[:, None, None, :], scores, -1e4)
         elif self.mask == "causal":
             scores = scores.masked_fill(self.causal, -math.inf)
+        elif self.mask == "several":
+            scores = (scores + self.bias) / 2 - torch.where(keep, 0.0, 1e9)[:, None, None, :]
+            scores = scores.masked_fill(self.causal, torch.finfo(scores.dtype).min)
+        elif self.mask == "folded":
+            folded = self.bias[None, :, :1].expand(len(q), -1, -1, -1).reshape(-1, 1, k.shape[2])
+            scores = torch.baddbmm(folded, q.flatten(0, 1), k.flatten(0, 1).mT, beta=0.5).view(scores.shape)
         return torch.softmax(scores, -1) @ v
 
 
@@ -62,7 +69,7 @@ def fused(program):
 
 
 @pytest.mark.parametrize("scale", ["before", "after"])
-@pytest.mark.parametrize("mask", ["none", "additive", "padding", "boolean", "finite", "small", "causal"])
+@pytest.mark.parametrize("mask", ["none", "additive", "padding", "boolean", "finite", "small", "causal", "several", "folded"])
 def test_every_spelling_becomes_one_operator(mask, scale):
     program = traced(Spelled(mask, scale=scale), *inputs())
     graph, sites, changed = fused(program)
@@ -110,6 +117,8 @@ def test_refusals_say_why():
     graph = cleaned(program)
     site, net = next(iter(sites_of(graph, program, "attention").values())), net_of(graph, program)
     assert "already" in refusal(replace(site, form="operator"), net)
+    assert "already" in refusal(replace(site, form="packed"), net)
+    assert "an attention sink" in refusal(replace(site, sink="s"), net)
     assert "capped by 50" in refusal(replace(site, softcap=50.0), net)
     assert "align" in refusal(replace(site, causal=True), net)
     assert "takes one" in refusal(replace(site, causal=True, mask="m", key_length=LENGTH), net)

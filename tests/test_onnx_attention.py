@@ -107,7 +107,9 @@ def test_the_attention_operator(kind):
     ("spelling", "changes", "sentence"),
     [
         (Spelling(), {}, ""),
-        (Spelling(), {"kv_heads": 1}, "shares 1 key heads among 3 heads"),
+        (Spelling(), {"kv_heads": 1}, "do not have the form"),
+        (Spelling(), {"sink": "s"}, "an attention sink (s)"),
+        (Spelling(), {"form": "packed"}, "one operator already"),
         (Spelling(), {"softcap": 30.0}, "has a softcap"),
         (Spelling(), {"dtype": "float16"}, "is float16"),
         (Spelling(), {"scale": 0.0}, "has the scale 0"),

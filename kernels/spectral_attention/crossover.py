@@ -144,6 +144,10 @@ def _computed_from_inputs(net: Net) -> set[str]:
 
 def _unsupported(site: AttentionSite) -> str:
     """What of the site this operator does not do, "" if nothing."""
+    if site.form == "packed":
+        return "is one operator with operands in a layout of its own, and it reads them as [batch, heads, length, width]"
+    if site.sink:
+        return "has an attention sink, which it does not have"
     if site.causal:
         return "is causal, and its centroids would let a query see keys behind it"
     if site.mask:

@@ -1,0 +1,69 @@
+"""Attention is found and rewritten without a change of the outputs in 24 transformers architectures (`models/architectures.py`), as torch
+and as ONNX, by the same code as the benchmark's table."""
+
+import pytest
+
+from szilard.benchmarks import finder
+from szilard.benchmarks.finder import Outcome
+from szilard.benchmarks.finder_cases import ROADS, Case, cases
+from szilard.models.architectures import ARCHITECTURES, SPELLINGS
+
+CORE = (Case("bert", "eager", "torch"),)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("finder")
+
+
+def check(case, cache):
+    found = finder.outcome(case, cache)
+    assert found.fault == ""
+    assert (found.found, found.wrong) == (found.expected, False), (found, found.missed)
+    operator = {"eager": 0, "sdpa": found.expected if case.road != "onnx 18" else 0}[case.spelling]
+    assert found.kept >= operator
+
+
+def test_there_are_24_and_each_has_a_count_of_its_own():
+    assert len(ARCHITECTURES) == 24
+    counts = {name: made.attentions() for name, made in ARCHITECTURES.items()}
+    assert [name for name, count in counts.items() if count != 2] == ["distilbert", "t5", "bart", "whisper", "clip"]
+    assert (counts["t5"], counts["clip"]) == (6, 4)
+    assert len(cases()) == len(ROADS) * sum(len(made.spellings()) for made in ARCHITECTURES.values())
+    assert {spelling for made in ARCHITECTURES.values() for spelling in made.spellings()} == set(SPELLINGS)
+
+
+@pytest.mark.parametrize("case", CORE, ids=lambda case: f"{case.architecture}-{case.spelling}-{case.road}")
+def test_core_architectures(case, cache):
+    check(case, cache)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case.architecture}-{case.spelling}-{case.road}")
+def test_every_architecture(case, cache):
+    check(case, cache)
+
+
+def test_the_last_line_counts_what_is_wrong():
+    case, other = Case("bert", "eager", "torch"), Case("t5", "sdpa", "onnx 18")
+    right = Outcome(2, kept=1, rewritten=1, error=1e-7)
+    assert finder.summary({case: right, other: Outcome(6, kept=3)}) == (
+        "5 of 8 sites (62.5%) kept or rewritten, 0 wrong rewrites."
+    )
+    for wrong in (Outcome(2, rewritten=2, error=1e-3), Outcome(2, kept=3), Outcome(2, rewritten=2, error=float("nan"))):
+        assert finder.summary({case: wrong}).endswith("1 wrong rewrites.")
+        assert wrong.covered == 2
+    text = finder.table({case: right, other: Outcome(6, refused=("It has a cap.",), missed=("A miss.",), fault="")})
+    assert "2/2 r1 1e-07" in text
+    assert "kept (1) t5 sdpa, onnx 18: It has a cap." in text
+    assert "missed (1) t5 sdpa, onnx 18: A miss." in text
+
+
+def test_a_model_that_cannot_be_exported_counts_as_not_found(tmp_path, monkeypatch):
+    def broken(case, cache):
+        raise RuntimeError("no such operator\nand more")
+
+    monkeypatch.setattr(finder, "program_of", broken)
+    found = finder.outcome(Case("clip", "sdpa", "onnx 23"), tmp_path)
+    assert (found.expected, found.covered, found.fault) == (4, 0, "RuntimeError: no such operator")
+    assert found.cell() == "0/4 failed"
