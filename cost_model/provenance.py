@@ -48,12 +48,12 @@ def provenance_shares(parts: Iterable[tuple[float, Cost]], device: Device) -> di
 
 def provenance_clause(shares: Mapping[str, float]) -> str:
     """ "83 % of them rest on prior coefficients, 17 % on measured ones", of joules; "" for no shares."""
-    named = [(_percent(share), NAMES[provenance]) for provenance, share in shares.items()]
+    named = [(_in_words(share), NAMES[provenance]) for provenance, share in shares.items()]
     clauses = [f"{percent} on {name} ones" for percent, name in named[1:]]
     return ", ".join([f"{percent} of them rest on {name} coefficients" for percent, name in named[:1]] + clauses)
 
 
-def _percent(share: float) -> str:
+def _in_words(share: float) -> str:
     whole = round(100 * share)
     if whole == 0:
         return "less than 1 %"

@@ -13,6 +13,8 @@ from .energy_session import static_joules
 from .measurement import Measurement, read_measurements, throttle_reasons
 from .meter import Meter
 
+_LISTED = 3
+
 
 class ReplayedMeter(Meter):
     """The readings recorded in a CSV of measurements at `path`. A load's name is its row's `config`; rows with one config are repeats.
@@ -42,13 +44,16 @@ class ReplayedMeter(Meter):
         have no meaning for a recording."""
         return {name: self._reading(name, idle_watts) for name in runs}
 
+    def _absent(self, name: str) -> str:
+        known = list(dict.fromkeys(row.config for row in self._rows if row.joules is not None))
+        others = f"{', '.join(known[:_LISTED])}{f' and {len(known) - _LISTED} more' if len(known) > _LISTED else ''}"
+        return f"{self._path} has no row with the config {name!r}; it has joules of {others or 'none'}."
+
     def _reading(self, name: str, idle_watts: float | None) -> EnergyReading:
         rows = [row for row in self._rows if row.config == name]
         counted = [row for row in rows if row.joules is not None]
         if not counted:
-            reason = (
-                rows[0].reason if rows else f"{self._path} has no row with the config {name!r}; measure it, or add its row."
-            )
+            reason = rows[0].reason if rows else self._absent(name)
             return EnergyReading("unavailable", reason or self.reason)
         seconds = statistics.fmean(row.seconds for row in counted)
         return EnergyReading(

@@ -1,7 +1,7 @@
 """The `szilard` command: its sub-commands, and the one place where a fault becomes a sentence and an exit code.
 
 Exit codes: 0 done, 1 unexpected fault, 2 bad input or usage, 3 an asked joule budget or a locked or edited plan that cannot be met, 130
-Ctrl-C. Heavy libraries are imported inside the commands, so that `szilard --help` needs none of them.
+Ctrl-C, 143 SIGTERM. Heavy libraries are imported inside the commands, so that `szilard --help` needs none of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .command_line_calibrate import calibrate
 from .command_line_estimate import devices, doctor, estimate
 from .command_line_measure import compare, measure
 from .command_line_options import DEBUG
-from .command_line_output import remember_interrupt, report_fault
+from .command_line_output import Terminated, remember_signals, report_fault
 from .command_line_rewrite import explain, rewrite
 from .command_line_serve import serve_limits
 from .command_line_validate import validate_model
@@ -77,9 +77,9 @@ app.command()(serve_limits)
 
 
 def main() -> None:
-    """The entry point of the console script; leaves with the documented exit code."""
-    remember_interrupt()
+    """Runs the command that the arguments name; leaves with the documented exit code."""
+    remember_signals()
     try:
         app(prog_name="szilard")
-    except KeyboardInterrupt as fault:
+    except (KeyboardInterrupt, Terminated) as fault:
         sys.exit(report_fault(fault, debug=False))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..cost_model.errors import InputError
 from . import command_line_options as options
 from .command_line_output import deliver, only_results_on_stdout, progress
 
@@ -23,6 +24,12 @@ def measure(
         str | None,
         typer.Option(metavar="ORIGINAL", help="The model that this one was rewritten from: both run in turn, in one table."),
     ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="measurements.csv of an earlier run: its joules are shown as replayed, no counter is read."
+        ),
+    ] = None,
     csv: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Where the rows go. Default: measurements.csv in a folder that szilard wrote."),
@@ -36,6 +43,8 @@ def measure(
 ) -> None:
     """Seconds and joules of MODEL on this machine beside the prediction, whole and by class of op, or why joules are unavailable."""
     asked = options.workload_of(workload, shape)
+    if replay is not None and csv is not None:
+        raise InputError("--replay measures no joules, so that there are no new rows for --csv; give one of them.")
     with only_results_on_stdout():
         from .measure import measure as run
         from .measure_text import measure_text
@@ -49,9 +58,10 @@ def measure(
             rounds=rounds,
             target=target,
             against=against,
+            replay=replay,
             progress=progress,
         )
-        path = csv_path(model, csv)
+        path = csv_path(model, csv) if replay is None else None
         if path is not None:
             save_rows(path, measured_rows(result, family or family_of(model)))
             progress(f"wrote {path}")

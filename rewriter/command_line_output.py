@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-import threading
+import textwrap
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -16,9 +16,17 @@ from typing import Any
 
 from ..cost_model.errors import SzilardError
 
-INTERRUPTED = 130
-_interrupted = threading.Event()
+INTERRUPTED, TERMINATED = 130, 143
+_WIDTH = 110
 _DISK_FULL = ("no space left on device", "disk quota exceeded")
+
+
+class Terminated(BaseException):
+    """SIGTERM, in a form that unwinds the stack as Ctrl-C does, so that partial files are removed."""
+
+
+_STOPS: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+_stopped: list[BaseException] = []
 
 
 @contextmanager
@@ -39,22 +47,23 @@ def only_results_on_stdout() -> Iterator[None]:
             os.close(kept)
 
 
-def remember_interrupt() -> None:
-    """From now on a Ctrl-C that a library swallowed (an exception in one of its callbacks is printed and forgotten) stops the command at
-    its next step. Where the signal is ignored, as for jobs in the background of a script, it stays so."""
+def remember_signals() -> None:
+    """From now on Ctrl-C and SIGTERM are exceptions, and one that a library swallowed (an exception in one of its callbacks is printed and
+    forgotten) stops the command at its next step. A signal that is ignored, as for jobs in the background of a script, stays so."""
 
     def stop(number: int, frame: Any) -> None:
-        _interrupted.set()
-        raise KeyboardInterrupt
+        _stopped.append(_STOPS[number]())
+        raise _stopped[-1]
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, stop)
+    for number in _STOPS:
+        if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(number, stop)
 
 
 def progress(sentence: str) -> None:
-    """One line about what is being done now, on stderr. KeyboardInterrupt where an earlier one was lost."""
-    if _interrupted.is_set():
-        raise KeyboardInterrupt
+    """One line about what is being done now, on stderr. Raises KeyboardInterrupt or Terminated where an earlier one was lost."""
+    if _stopped:
+        raise _stopped[-1]
     print(sentence, file=sys.stderr, flush=True)
 
 
@@ -88,10 +97,20 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     return "\n".join(lines)
 
 
+def wrapped(text: str, indent: str = "") -> str:
+    """Lines that fit a window; names are kept whole, so that they can be copied."""
+    return textwrap.fill(
+        text, _WIDTH, initial_indent=indent, subsequent_indent=indent or "  ", break_long_words=False, break_on_hyphens=False
+    )
+
+
 def fault_sentence(fault: BaseException) -> tuple[str, int]:
-    """One sentence for the user and the exit code: 2 and 3 as the fault says, 130 for Ctrl-C, 1 for the rest."""
-    if isinstance(fault, KeyboardInterrupt):
-        return "Interrupted; nothing was half-written, and a folder that was there before is as it was.", INTERRUPTED
+    """One sentence for the user and the exit code: 2 and 3 as the fault says, 130 for Ctrl-C, 143 for SIGTERM, 1 for the rest. After
+    either signal the fault is what a library made of it."""
+    stop = _stopped[-1] if _stopped else fault
+    if isinstance(stop, KeyboardInterrupt | Terminated):
+        name, code = ("Interrupted", INTERRUPTED) if isinstance(stop, KeyboardInterrupt) else ("Terminated", TERMINATED)
+        return f"{name}; nothing was half-written, and a file or folder that was there before is as it was.", code
     chain = _chain(fault)
     full = next((f for f in chain if _is_disk_full(f)), None)
     if full is not None:

@@ -10,7 +10,7 @@ import typer
 
 from . import command_line_options as options
 from .command_line_output import columns, deliver, only_results_on_stdout
-from .quantity import number
+from .quantity import number, percent
 
 _SCOPES = {"model": "whole models", "op": "single ops"}
 
@@ -52,7 +52,7 @@ def validation_text(result: Mapping[str, Any]) -> str:
     for name, fit in record.get("fits", {}).items():
         kept = f", left at the prior: {', '.join(fit['at_prior'])}" if fit["at_prior"] else ""
         lines.append(
-            f"fit of {name}: {fit['rows']} rows, condition {number(fit['condition'])}, median error {_percent(fit['residual'])}{kept}"
+            f"fit of {name}: {fit['rows']} rows, condition {number(fit['condition'])}, median error {percent(fit['residual'])}{kept}"
         )
     if result["coefficients"]:
         used = (f"{len(keys)} {provenance} ({', '.join(keys)})" for provenance, keys in result["coefficients"].items())
@@ -67,8 +67,8 @@ def _table_lines(table: Mapping[str, Any]) -> list[str]:
     head = f"{table['quantity']} of {_SCOPES[table['scope']]}, modelled against {table['label']}: {count}"
     if table["label"] == "unavailable":
         return [f"{table['quantity']} of {_SCOPES[table['scope']]}, unavailable: {count}; {table['reason']}"]
-    noise = "not known (no repeats)" if table["noise"] is None else _percent(table["noise"])
-    head += f"; median half-width of an interval {_percent(table['half_width'])}, noise floor {noise}"
+    noise = "not known (no repeats)" if table["noise"] is None else percent(table["noise"])
+    head += f"; median half-width of an interval {percent(table['half_width'])}, noise floor {noise}"
     rows = [("prediction", "configs", "MAPE", "median", "P90", "worst", "bias", "within 5 %", "sign right", "tau", "beaten")]
     for judged in table["judged"]:
         errors, signs = judged["errors"], judged["signs"]
@@ -77,7 +77,7 @@ def _table_lines(table: Mapping[str, Any]) -> list[str]:
             (
                 judged["method"],
                 str(errors["count"]),
-                *(_percent(errors[name]) for name in ("mape", "median", "p90", "worst")),
+                *(percent(errors[name]) for name in ("mape", "median", "p90", "worst")),
                 f"{100 * errors['bias']:+.1f} %",
                 f"{100 * errors['close']:.0f} %",
                 f"{signs['right']} of {signs['judged']}",
@@ -94,7 +94,3 @@ def _table_lines(table: Mapping[str, Any]) -> list[str]:
             f"{signs['ties']} did not; worst of {first['method']}: {first['errors']['worst_config']}"
         )
     return lines + ([f"missing: {table['reason']}"] if table["reason"] else [])
-
-
-def _percent(value: float | None) -> str:
-    return "unknown" if value is None else f"{100 * value:.1f} %"

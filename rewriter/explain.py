@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..cost_model.errors import InputError
 from ..cost_model.plan import Choice, Option, Plan
-from .command_line_output import columns, read_json
+from .command_line_output import columns, read_json, wrapped
 from .folder import is_emitted
 from .json_text import plain
 from .quantity import change, quantity
@@ -18,7 +17,6 @@ from .report_choices import NOT_AVAILABLE, error_text
 from .report_view import few, headline
 
 _SHOWN_NAMES = 5
-_WIDTH = 110
 _LABELS = "  Joules and savings are modelled, errors predicted by simulation; how seconds were had is beside them."
 
 
@@ -70,8 +68,8 @@ def explain_text(found: Mapping[str, Any]) -> str:
     """What `explain` found, for people."""
     parts = [found["headline"]] if "headline" in found else []
     parts += [_choice_text(choice) for choice in found["choices"]]
-    parts += [_wrapped(f"refused {miss['kind']} at {miss['op']}: {miss['reason']}") for miss in found["misses"]]
-    parts += [_wrapped(f"rolled back by the check: {entry}") for entry in found.get("rolled_back", ())]
+    parts += [wrapped(f"refused {miss['kind']} at {miss['op']}: {miss['reason']}") for miss in found["misses"]]
+    parts += [wrapped(f"rolled back by the check: {entry}") for entry in found.get("rolled_back", ())]
     return "\n\n".join(parts)
 
 
@@ -102,18 +100,18 @@ def _choice_text(choice: Mapping[str, Any]) -> str:
     )
     lines = [
         f"{choice['site']}: {choice['action']}{locked}, {choice['kind']} on {choice['runtime']}, {energy} modelled",
-        _wrapped(choice["reason"], "  "),
+        wrapped(choice["reason"], "  "),
     ]
     others = [name for name in choice["sites"] if name != choice["site"]]
     if others:
-        lines.append(_wrapped(f"decided together: {', '.join(others)}", "  "))
+        lines.append(wrapped(f"decided together: {', '.join(others)}", "  "))
     if "options" in choice:
         rows: list[tuple[str, ...]] = [("  option", "joules", "seconds", "seconds were", "error", "saving")]
         rows += [_option_row(option) for option in choice["options"]]
         header, *table = columns(rows, right=(1, 2, 4)).splitlines()
         lines += [_LABELS, header]
         for line, option in zip(table, choice["options"], strict=True):
-            lines += [line, *([_wrapped(f"not taken: {option['reason']}", "      ")] if option["reason"] else [])]
+            lines += [line, *([wrapped(f"not taken: {option['reason']}", "      ")] if option["reason"] else [])]
     return "\n".join(lines)
 
 
@@ -125,13 +123,6 @@ def _option_row(option: Mapping[str, Any]) -> tuple[str, ...]:
     saving = "" if option["action"] == "leave" else f"{quantity(low, 'J')} to {quantity(high, 'J')}"
     prices = quantity(option["joules"], "J"), quantity(option["seconds"], "s")
     return (name, *prices, option["label"], error_text(option["error"]), saving)
-
-
-def _wrapped(text: str, indent: str = "") -> str:
-    """Lines that fit a window; names are kept whole, so that they can be copied."""
-    return textwrap.fill(
-        text, _WIDTH, initial_indent=indent, subsequent_indent=indent or "  ", break_long_words=False, break_on_hyphens=False
-    )
 
 
 def _unknown(site: str, plan: Plan) -> str:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..cost_model.device import Device, load_device
 from ..cost_model.energy_reading import EnergyReading
 from ..cost_model.errors import InputError, SzilardError
+from ..cost_model.floors import floors_of
 from ..cost_model.kernel_times import has_kernel_times
 from ..cost_model.measurement import work_of
 from ..cost_model.meter import open_meter
 from ..cost_model.plan import Phase, Workload
 from ..cost_model.price import with_seconds
 from ..cost_model.program import Program
+from ..cost_model.provenance import provenance_shares
+from ..cost_model.replayed_meter import ReplayedMeter
 from ..cost_model.saving import joules_interval
 from ..cost_model.timing import Timing, measure_interleaved, ratio_interval
 from .explain import read_report
 from .folder import is_emitted
 from .op_table import class_rows, op_rows, op_summary
 from .prediction import Prediction, around, predict
+from .quantity import quantity
 from .subject import Subject, machine_of, names_of, open_subject, place_of, planned_workload, synchroniser
 from .timed_model import bound_call, timed_model
 from .whole import phase_feeds, require_runs
@@ -30,6 +35,8 @@ from .workload import sample_shapes, workload_for
 ROUNDS = 30
 METER_SECONDS = 2.0
 MOST_METER_SECONDS = 20.0
+OTHERWISE = 0.1
+"""By how much the seconds of a recording may differ from those at hand before it is flagged."""
 Progress = Callable[[str], None]
 
 
@@ -41,22 +48,26 @@ def measure(
     rounds: int = ROUNDS,
     target: str | Path = "cpu",
     against: str | None = None,
+    replay: str | Path | None = None,
     progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
     """Seconds [s] and joules [J] of one call for each shape of the workload, predicted beside measured: {"target", "machine",
     "runs", "differences", "notes"}.
 
-    A run has "workload", "model", "config", "runtime", "work", "seconds", "joules", "ops", "classes" and "summary" (see `op_table`).
+    A run has "workload", "model", "config", "runtime", "work", "seconds", "joules", "floors" (see `Floors`), "ops", "classes" and "summary"
+    (see `op_table`).
     Measured seconds are a median with an interval that holds it with 95 %, from calls without a profiler. "from_profile" is what the
     profile `target` predicts, with a 90 % interval by its coefficients; "predicted" the same, or, for a folder planned for that target and
     this workload, the report's own figure: "predicted_from" is "plan" with one shape, and with several, which a plan weighs into one
     figure, "rewrite": the seconds of the shape at that time. Joules are measured only where a counter exists; else "unavailable" says
-    why, and "modelled" prices the measured seconds.
+    why, and "modelled" prices the measured seconds. With `replay`, measurements.csv of an earlier run, they are those recorded for
+    the same config, labelled "replayed". "static" is the part of the profile's idle watts, "provenance" on what modelled ones rest.
 
     `target` is a profile of this machine's processor, or of its card: then the model must be PyTorch's, and runs there. With `against`,
     another model, both run in turn, and "differences" has the ratio of each shape. Raises InputError for what cannot be used.
     """
     device = load_device(target)
+    meter = open_meter(device.kind) if replay is None else ReplayedMeter(replay)
     place = place_of(device, target)
     specs = [spec] if against is None else [against, spec]
     if against == spec:
@@ -71,7 +82,7 @@ def measure(
     names = [phase.name for phase in wanted.phases]
     if len(set(names)) < len(names):
         raise InputError(f"Two shapes of the workload are called {max(names, key=names.count)}; give each a name of its own.")
-    meter, synchronise = open_meter(device.kind), synchroniser(place)
+    synchronise = synchroniser(place)
     promised = _promised(spec, wanted, device)
     runs: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
@@ -87,7 +98,11 @@ def measure(
             progress(f"timing {phase.name}")
             timings = measure_interleaved(calls, rounds, synchronise=synchronise)
             readings = meter.energies(
-                calls, least_seconds=METER_SECONDS, most_seconds=MOST_METER_SECONDS, synchronise=synchronise
+                calls,
+                least_seconds=METER_SECONDS,
+                most_seconds=MOST_METER_SECONDS,
+                synchronise=synchronise,
+                idle_watts=device.value("static"),
             )
             pair = []
             for subject, config in zip(subjects, configs, strict=True):
@@ -145,7 +160,9 @@ def _run(
         "at_least": total.at_least,
         "unpriced": list(total.unpriced),
         **promised.get("joules", {}),
-        **_measured(reading),
+        **_measured(reading, timing),
+        "static": _static(prediction, timing, reading),
+        "provenance": provenance_shares([(1.0, total)], device),
     }
     return {
         "workload": phase.name,
@@ -155,6 +172,8 @@ def _run(
         "work": work_of(total),
         "seconds": seconds,
         "joules": joules,
+        "floors": asdict(floors_of(prediction.net, device)),
+        "moved": dict(total.bytes_by_level),
         **_ops(subject, phase, prediction, timing),
     }
 
@@ -170,7 +189,15 @@ def _modelled(prediction: Prediction, timing: Timing) -> dict[str, float]:
     return {"modelled": cost.joules, "modelled_low": low, "modelled_high": high}
 
 
-def _measured(reading: EnergyReading) -> dict[str, Any]:
+def _static(prediction: Prediction, timing: Timing, reading: EnergyReading) -> dict[str, Any]:
+    """The joules that the idle device would have drawn meanwhile, of the predicted and of those as run: "watts" of the profile."""
+    static = prediction.device.coefficients["static"]
+    as_run = static.value * timing.median if reading.static_joules is None else reading.static_joules
+    predicted = prediction.total.terms["static"]
+    return {"predicted": predicted, "as_run": as_run, "watts": static.value, "provenance": static.provenance}
+
+
+def _measured(reading: EnergyReading, timing: Timing) -> dict[str, Any]:
     """What the meter says: without a counter the label is "modelled", since "modelled" is then all there is."""
     if reading.joules is None:
         return {"measured": None, "low": None, "high": None, "label": "modelled", "unavailable": reading.reason}
@@ -180,13 +207,15 @@ def _measured(reading: EnergyReading) -> dict[str, Any]:
         "high": reading.high,
         "label": reading.label,
         "reason": reading.reason,
-        "log": _log(reading),
+        "log": _log(reading, timing),
     }
 
 
-def _log(reading: EnergyReading) -> dict[str, Any]:
+def _log(reading: EnergyReading, timing: Timing) -> dict[str, Any]:
     """What the sensors said at the end, and how the reading came about."""
-    log = reading.log
+    log, flags = reading.log, list(reading.log.flags)
+    if reading.label == "replayed" and reading.seconds and abs(reading.seconds / timing.median - 1.0) > OTHERWISE:
+        flags.append(f"The recorded calls took {quantity(reading.seconds, 's')} each, these {quantity(timing.median, 's')}.")
     return {
         "temperature": log.after.temperature,
         "clock": log.after.clock,
@@ -197,7 +226,7 @@ def _log(reading: EnergyReading) -> dict[str, Any]:
         "stopped": log.stopped,
         "windows": len(reading.windows),
         "cross_check": log.cross_check,
-        "flags": list(log.flags),
+        "flags": flags,
     }
 
 
@@ -213,10 +242,12 @@ def _ops(subject: Subject, phase: Phase, prediction: Prediction, timing: Timing)
 def _difference(phase: Phase, pair: list[dict[str, Any]], after: Timing, before: Timing) -> dict[str, Any]:
     """The ratio that the second model of `pair` makes of the first one's seconds; "sign" is "right" or "wrong", or "not resolved" where
     the measured interval holds 1."""
+    from ..cost_model.accuracy import Change, signs_of  # brings scipy.stats, which most runs do without
+
     measured, low, high = ratio_interval(after.samples, before.samples)
     old, new = (run["seconds"]["from_profile"]["value"] for run in pair)
-    resolved = low > 1 or high < 1
-    sign = ("right" if (new > old) == (measured > 1) else "wrong") if resolved else "not resolved"
+    seen = signs_of([Change(phase.name, (old, new), (1.0, measured), (0.0, 0.0))])
+    sign = ("right" if seen.right else "wrong") if low > 1 or high < 1 else "not resolved"
     return {"workload": phase.name, "predicted": new / old, "measured": measured, "low": low, "high": high, "sign": sign}
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .command_line_output import columns
-from .quantity import change, quantity
+from ..cost_model.provenance import NAMES, provenance_clause
+from .command_line_output import columns, wrapped
+from .quantity import change, percent, quantity
 from .report_view import unpriced_sentence
 
 _SHOWN = 12
-_INTERVALS = "Intervals hold a measured value with 95 %; a predicted or modelled one with 90 %, as far as coefficients go."
+_INTERVALS = (
+    "Predicted seconds and joules are modelled, from kernels' measured laws (table) or the roofline. Intervals hold a measured value with "
+    "95 %; a predicted or modelled one with 90 %, as far as coefficients go."
+)
 
 
 def measure_text(result: Mapping[str, Any]) -> str:
@@ -23,19 +27,18 @@ def measure_text(result: Mapping[str, Any]) -> str:
     ]
     unpriced = list(dict.fromkeys(name for each in joules for name in each.get("unpriced", ())))
     tail += [unpriced_sentence(unpriced)] if unpriced else []
-    return "\n\n".join([*blocks, "\n".join([*tail, *result["notes"], _INTERVALS])])
+    return "\n\n".join([*blocks, "\n".join([*tail, *result["notes"], wrapped(_INTERVALS)])])
 
 
 def _block(run: Mapping[str, Any], target: str) -> str:
     lines = [f"{run['config']}, per call, predicted for {target}", _whole(run)]
     seconds, joules = run["seconds"], run["joules"]
     if seconds["predicted_from"] == "plan":
-        lines.append(
-            f"the plan of this folder says {quantity(seconds['predicted'], 's')} and {quantity(joules['predicted'], 'J')}"
-        )
+        said = f"{quantity(seconds['predicted'], 's')} and {quantity(joules['predicted'], 'J')}"
+        lines.append(f"the plan of this folder says {said} (modelled)")
     elif seconds["predicted_from"] == "rewrite":
-        lines.append(f"when it was rewritten it took {quantity(seconds['predicted'], 's')}")
-    lines += _sensors(joules.get("log"))
+        lines.append(f"when it was rewritten it took {quantity(seconds['predicted'], 's')} (measured)")
+    lines += [*_sensors(joules), *_rest(joules), _floors(run)]
     if "unavailable" in run["summary"]:
         return "\n".join([*lines, f"ops unavailable: {run['summary']['unavailable']}"])
     return "\n".join([*lines, "", _classes(run["classes"]), *_levels(run)])
@@ -72,7 +75,7 @@ def _joules_row(joules: Mapping[str, Any], least: str) -> tuple[str, ...]:
 def _source(promise: Mapping[str, Any]) -> str:
     """How the seconds were had: "table 97 %" where the rest is the roofline's."""
     share = promise.get("table_share", 0.0)
-    return f"table {_percent(share)}" if promise["label"] == "roofline" and share > 0 else str(promise["label"])
+    return f"table {percent(share)}" if promise["label"] == "roofline" and share > 0 else str(promise["label"])
 
 
 def _interval(ends: Mapping[str, Any], unit: str) -> str:
@@ -81,7 +84,7 @@ def _interval(ends: Mapping[str, Any], unit: str) -> str:
 
 def _classes(rows: Sequence[Mapping[str, Any]]) -> str:
     """The longest classes, the others in one row; joules are never measured for a class: a counter sees whole calls."""
-    head = ("op class", "ops", "predicted", "from", "measured", "share", "error", "joules predicted", "modelled as run")
+    head = ("op class", "ops", "predicted", "from", "measured", "share", "error", "modelled joules", "as run")
     shown, others = list(rows[:_SHOWN]), rows[_SHOWN:]
     table = [head, *(_class(row) for row in shown)]
     if others:
@@ -101,7 +104,7 @@ def _class(row: Mapping[str, Any]) -> tuple[str, ...]:
         quantity(row["predicted"], "s"),
         row["label"],
         quantity(row["measured"], "s"),
-        _percent(row["share"]),
+        percent(row["share"]),
         "" if row["error"] is None else change(row["measured"], row["predicted"]),
         quantity(row["joules_predicted"], "J"),
         quantity(row["joules_modelled"], "J"),
@@ -114,21 +117,42 @@ def _levels(run: Mapping[str, Any]) -> list[str]:
     added = quantity(found["added"], "s")
     less = f", less the {added} that it adds to each" if found["added"] else ""
     lines = [
-        f"{found['ops']} ops add up to {quantity(found['sum'], 's')} by {found['how']} ({found['calls']} calls{less}); "
+        f"{found['ops']} ops add up to {quantity(found['sum'], 's')}, measured by {found['how']} ({found['calls']} calls{less}); "
         "the whole ran without it"
     ]
     if found["median_error"] is not None:
-        limit = f"{found['judged']} ops" + (f" above that, {_percent(found['judged_share'])} of the time" if less else "")
+        limit = f"{found['judged']} ops" + (f" above that, {percent(found['judged_share'])} of the time" if less else "")
         lines.append(
-            f"errors: {_percent(found['median_error'])} in the median of |op| ({limit}), {change(found['sum'], found['predicted'])} "
-            f"of the sum of ops, {change(seconds['measured'], seconds['from_profile']['value'])} of the whole"
+            f"errors, predicted against measured: {percent(found['median_error'])} in the median of |op| ({limit}), "
+            f"{change(found['sum'], found['predicted'])} of the sum of ops, "
+            f"{change(seconds['measured'], seconds['from_profile']['value'])} of the whole"
         )
-    return lines
+    return [wrapped(line) for line in lines]
 
 
-def _sensors(log: Mapping[str, Any] | None) -> list[str]:
-    if not log:
+def _rest(joules: Mapping[str, Any]) -> list[str]:
+    """What of the joules the idle device would have drawn, and on what the modelled ones rest."""
+    static, rest = joules["static"], provenance_clause(joules["provenance"])
+    drawn = f"{quantity(static['predicted'], 'J')} of the predicted, {quantity(static['as_run'], 'J')} of those as run"
+    watts = f"{quantity(static['watts'], 'W')}, {NAMES[static['provenance']]}"
+    return [f"static joules: {drawn} (modelled: {watts})", *([wrapped(f"modelled joules: {rest}")] if rest else [])]
+
+
+def _floors(run: Mapping[str, Any]) -> str:
+    floors, moved = run["floors"], run["moved"]
+    joules = f"{quantity(floors['landauer'], 'J')} (Landauer; {quantity(floors['landauer_stored'], 'J')} if every op stores its results)"
+    return wrapped(
+        f"floors (modelled), which decide nothing: {joules}, {quantity(floors['memory_bytes'], 'B')} from and to memory at a cold start, "
+        f"{quantity(floors['core_bytes'], 'B')} from and to cores, where it moves {quantity(moved['cache'], 'B')} (modelled)"
+    )
+
+
+def _sensors(joules: Mapping[str, Any]) -> list[str]:
+    """What a counter's sensors said, or those of the recording that is replayed."""
+    if "log" not in joules:
         return []
+    log, replayed = joules["log"], joules["label"] == "replayed"
+    windows = f"{log['windows']} windows, stopped when {'precise' if log['stopped'] == 'precise' else 'out of time'}"
     said = [
         log["device"],
         f"driver {log['driver']}" if log["driver"] else "",
@@ -137,17 +161,15 @@ def _sensors(log: Mapping[str, Any] | None) -> list[str]:
         "" if log["power_limit"] is None else f"limit {log['power_limit']:.0f} W",
         f"throttled: {', '.join(log['throttle'])}" if log["throttle"] else "",
         "" if log["cross_check"] is None else f"power over counter {log['cross_check']:.3f}",
-        f"{log['windows']} windows, stopped when {'precise' if log['stopped'] == 'precise' else 'out of time'}",
+        "" if replayed else windows,
     ]
-    return ["counter: " + ", ".join(part for part in said if part), *(f"doubt: {flag}" for flag in log["flags"])]
+    source = f"recorded: {joules['reason']} Sensors" if replayed else "counter"
+    lines = [f"{source}: {', '.join(filter(None, said)) or 'none'}", *(f"doubt: {flag}" for flag in log["flags"])]
+    return [wrapped(line) for line in lines]
 
 
 def _difference(each: Mapping[str, Any]) -> str:
-    return (
+    return wrapped(
         f"{each['workload']}: the second takes {each['measured']:.3f} of the seconds of the first (measured, {each['low']:.3f} to "
-        f"{each['high']:.3f}), predicted {each['predicted']:.3f}: sign {each['sign']}"
+        f"{each['high']:.3f}), predicted {each['predicted']:.3f} (modelled): sign {each['sign']}"
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.0995 or share == 0 else f"{100 * share:.1f} %"

@@ -45,6 +45,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
 
 
+def percent(share: float | None) -> str:
+    """A share in percent with one decimal, "15.4 %"; "unknown" for None."""
+    return UNKNOWN if share is None else f"{100 * share:.1f} %"
+
+
 def change(before: float | None, after: float | None) -> str:
     """The change from `before` to `after` in percent of `before`, "-41 %"; "unknown" where there is no base to compare with."""
     if before is None or after is None or not before or not math.isfinite(before) or not math.isfinite(after):

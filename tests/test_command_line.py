@@ -62,11 +62,14 @@ def library(monkeypatch):
     joules = {
         "predicted": 1.0, "from_profile": {"value": 1.0, "low": 0.5, "high": 2.0, "label": "modelled"}, "modelled": 0.7,
         "modelled_low": 0.4, "modelled_high": 1.2, "measured": None, "low": None, "high": None, "label": "modelled",
-        "unavailable": "There is no counter.",
+        "unavailable": "There is no counter.", "provenance": {"prior": 1.0},
+        "static": {"predicted": 0.6, "as_run": 0.3, "watts": 3.0, "provenance": "prior"},
     }  # fmt: skip
+    floors = {"landauer": 1e-13, "landauer_stored": 3e-12, "memory_bytes": 4e6, "core_bytes": 5e6}
     one = {
         "workload": "1x128", "model": "m", "config": "m onnxruntime 1x128", "runtime": "onnxruntime", "work": {},
-        "seconds": seconds, "joules": joules, "ops": [], "classes": [], "summary": {"unavailable": "no profiler"},
+        "seconds": seconds, "joules": joules, "floors": floors, "moved": {"memory": 6e6, "cache": 7e6},
+        "ops": [], "classes": [], "summary": {"unavailable": "no profiler"},
     }  # fmt: skip
     measure = stand_in("measure", "measure", {"target": "cpu", "runs": [one], "differences": [], "notes": []})
     ratio = {"a": 0.2, "b": 0.1, "ratio": 0.5, "low": 0.48, "high": 0.52}
@@ -276,7 +279,11 @@ main()
 
 @pytest.mark.parametrize(
     ("number", "code", "words"),
-    [(signal.SIGINT, 130, "nothing was half-written"), (signal.SIGTERM, 143, ""), (signal.SIGKILL, -9, "")],
+    [
+        (signal.SIGINT, 130, "nothing was half-written"),
+        (signal.SIGTERM, 143, "nothing was half-written"),
+        (signal.SIGKILL, -9, ""),
+    ],
 )
 def test_a_signal_leaves_the_old_folder(tmp_path, number, code, words):
     out = tmp_path / "out"

@@ -7,10 +7,11 @@ from typer.testing import CliRunner
 
 from szilard.cost_model.measurement import read_measurements
 from szilard.cost_model.plan import Budget, Phase, Plan, Workload
+from szilard.rewriter import measure as measure_module
 from szilard.rewriter.command_line import app
 from szilard.rewriter.command_line_measure import compare_text
 
-from .product_models import FEATURES, products, written_models
+from .product_models import FEATURES, counter, products, written_models
 
 
 @pytest.fixture
@@ -56,6 +57,29 @@ def test_a_folder_keeps_its_rows_and_a_file_only_when_asked(models):
     before = sorted(models.folder.rglob("*.csv"))
     assert szilard("measure", original, "--rounds", "3").exit_code == 0
     assert sorted(models.folder.rglob("*.csv")) == before
+
+
+def test_joules_of_an_earlier_run_are_replayed_and_its_file_stays(models, monkeypatch):
+    model, rows = models.write("m.onnx", products()), models.folder / "rows.csv"
+    monkeypatch.setattr(measure_module, "open_meter", lambda kind: counter(0.25))
+    assert szilard("measure", model, "--shape", "5x33", "--rounds", "3", "--csv", str(rows)).exit_code == 0
+    before = rows.read_bytes()
+    found = szilard("measure", model, "--shape", "5x33", "--rounds", "3", "--replay", str(rows))
+    assert found.exit_code == 0, found.output
+    (joules,) = [line for line in found.stdout.splitlines() if line.startswith("joules ")]
+    assert " replayed " in joules
+    assert "measured" not in joules
+    assert f"recorded: Joules are those recorded in {rows}, of A card." in " ".join(found.stdout.split())
+    both = szilard("measure", model, "--replay", str(rows), "--csv", str(rows))
+    assert (both.exit_code, both.stdout) == (2, "")
+    assert "give one of them" in both.stderr
+    missing = szilard("measure", model, "--replay", str(models.folder / "absent.csv"))
+    assert (missing.exit_code, missing.stdout) == (2, "")
+    assert (
+        missing.stderr
+        == f"szilard: The measurements {models.folder / 'absent.csv'} cannot be read: No such file or directory.\n"
+    )
+    assert rows.read_bytes() == before
 
 
 @pytest.mark.parametrize("label", ["measured", "modelled"])

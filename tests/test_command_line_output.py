@@ -2,13 +2,14 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from szilard.cost_model.errors import BudgetError, InputError, SzilardError
-from szilard.rewriter.command_line_output import columns, fault_sentence, read_json, report_fault
+from szilard.rewriter.command_line_output import Terminated, columns, fault_sentence, read_json, report_fault
 
 
 def chained(outer: BaseException, inner: BaseException) -> BaseException:
@@ -22,7 +23,8 @@ def chained(outer: BaseException, inner: BaseException) -> BaseException:
         (InputError("The file x is missing."), 2, "The file x is missing."),
         (BudgetError("No plan reaches 1 J."), 3, "No plan reaches 1 J."),
         (SzilardError("Odd."), 1, "Odd."),
-        (KeyboardInterrupt(), 130, "nothing was half-written"),
+        (KeyboardInterrupt(), 130, "Interrupted; nothing was half-written"),
+        (Terminated(), 143, "Terminated; nothing was half-written"),
         (OSError(errno.ENOSPC, "No space left on device", "out/model.onnx"), 1, "no space left on the disk for out/model.onnx"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), 1, "no space left"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), 1, "no space left"),
@@ -99,19 +101,24 @@ def test_a_reader_that_went_away_is_no_fault():
 
 SWALLOWED = """
 import os, signal, sys
-from szilard.rewriter.command_line_output import progress, remember_interrupt
-remember_interrupt()
+from szilard.rewriter.command_line_output import progress, remember_signals, report_fault
+remember_signals()
 try:
-    os.kill(os.getpid(), signal.SIGINT)
-except KeyboardInterrupt:
+    os.kill(os.getpid(), int(sys.argv[1]))
+except BaseException:
     pass
 try:
     progress("the next step")
-except KeyboardInterrupt:
-    sys.exit(130)
+except BaseException as fault:
+    sys.exit(report_fault(fault if len(sys.argv) < 3 else ImportError("a library is half loaded"), debug=False))
 """
 
 
-def test_an_interrupt_that_a_library_swallowed_stops_the_next_step():
-    done = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (130, "")
+@pytest.mark.parametrize("made_of_it", [(), ("another fault",)])
+@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")])
+def test_a_signal_that_a_library_swallowed_stops_the_next_step(number, code, word, made_of_it):
+    done = subprocess.run([sys.executable, "-c", SWALLOWED, str(int(number)), *made_of_it], capture_output=True, text=True)
+    assert done.returncode == code
+    assert (
+        done.stderr == f"szilard: {word}; nothing was half-written, and a file or folder that was there before is as it was.\n"
+    )

@@ -10,11 +10,16 @@ import torch
 from szilard.cost_model.device import Coefficient, load_device, unit_of
 from szilard.cost_model.errors import InputError
 from szilard.cost_model.plan import Budget, Phase, Plan, Workload
+from szilard.cost_model.timing import Timing
 from szilard.rewriter import measure as measure_module
 from szilard.rewriter import subject
 from szilard.rewriter.measure import measure
+from szilard.rewriter.measured_rows import measured_rows, save_rows
 
-from .product_models import FEATURES, counter, products, written_models
+from .product_models import FEATURES, counter, products, reading, written_models
+
+MATMUL = ("call", "flop", "near_byte", "cached_weight_byte")
+"""What the seconds of a matrix product are linear in."""
 
 
 @pytest.fixture
@@ -46,6 +51,12 @@ def test_a_counter_makes_joules_measured(models, monkeypatch):
     assert joules["log"]["temperature"] == 41.0
     assert (joules["log"]["throttle"], joules["log"]["driver"]) == (["power cap"], "550.1")
     assert kinds == ["cpu"]
+    cpu = load_device("cpu")
+    assert joules["static"]["as_run"] == pytest.approx(1.0 * cpu.value("static")), (
+        "idle watts for the seconds of the counter's windows"
+    )
+    assert joules["static"]["predicted"] == pytest.approx(cpu.value("static") * run["seconds"]["predicted"])
+    assert joules["static"]["provenance"] == "prior"
 
 
 def test_what_the_profile_predicts_has_an_interval_and_every_op_a_row(models):
@@ -56,6 +67,10 @@ def test_what_the_profile_predicts_has_an_interval_and_every_op_a_row(models):
         assert promise["value"] == run[quantity]["predicted"]
     joules = run["joules"]
     assert joules["modelled_low"] < joules["modelled"] < joules["modelled_high"]
+    assert joules["static"]["as_run"] == pytest.approx(load_device("cpu").value("static") * run["seconds"]["measured"])
+    assert joules["provenance"] == {"prior": pytest.approx(1.0)}
+    assert 0 < run["floors"]["landauer"] < run["floors"]["landauer_stored"] < joules["predicted"]
+    assert run["floors"]["memory_bytes"] <= run["floors"]["core_bytes"] <= run["moved"]["cache"]
     watts = (joules["modelled"] - joules["predicted"]) / (run["seconds"]["measured"] - run["seconds"]["predicted"])
     assert watts == pytest.approx(load_device("cpu").value("static"))
     assert sorted(row["kind"] for row in run["ops"]) == ["matmul"] * 3 + ["tanh"] * 3
@@ -64,6 +79,34 @@ def test_what_the_profile_predicts_has_an_interval_and_every_op_a_row(models):
     assert run["summary"]["predicted"] == pytest.approx(run["seconds"]["predicted"])
     assert run["work"]["flop.float32"] > 3 * 2 * 9 * FEATURES**2
     assert (run["config"], run["runtime"]) == ("m onnxruntime 9x33", "onnxruntime")
+
+
+def test_joules_of_an_earlier_run_are_replayed_by_config(models, monkeypatch, tmp_path):
+    path = models.write("m.onnx", products())
+    monkeypatch.setattr(measure_module, "open_meter", lambda kind: counter(0.25))
+    save_rows(tmp_path / "rows.csv", measured_rows(measure(path, workload=["3x33"], rounds=5), "toy"))
+
+    def absent(kind):
+        raise AssertionError("a replay opens no counter")
+
+    monkeypatch.setattr(measure_module, "open_meter", absent)
+    known, unknown = measure(path, workload=["3x33", "7x33"], rounds=5, replay=tmp_path / "rows.csv")["runs"]
+    assert (known["joules"]["measured"], known["joules"]["label"]) == (0.25, "replayed")
+    assert known["joules"]["log"]["driver"] == "550.1"
+    assert known["seconds"]["measured"] < 0.1
+    assert (unknown["joules"]["measured"], unknown["joules"]["label"]) == (None, "modelled")
+    assert (
+        "no row with the config 'm onnxruntime 7x33'; it has joules of m onnxruntime 3x33." in unknown["joules"]["unavailable"]
+    )
+
+
+def test_recorded_seconds_that_differ_from_these_are_flagged():
+    log = replace(reading(0.25, 0.25), label="replayed", seconds=1.0)
+    for median, flagged in ((0.95, False), (0.5, True), (2.0, True)):
+        flags = measure_module._measured(log, Timing(median, median, median, (median,)))["log"]["flags"]
+        assert flags == ([f"The recorded calls took 1.00 s each, these {median * 1000:.0f} ms."] if median < 0.9 else flags)
+        assert bool(flags) == flagged
+    assert not measure_module._measured(replace(log, label="measured"), Timing(0.5, 0.5, 0.5, (0.5,)))["log"]["flags"]
 
 
 def test_shapes_of_one_name_cannot_be_told_apart(models):
@@ -79,11 +122,11 @@ def test_the_roofline_is_said_to_be_one_and_so_is_what_has_no_law(models, tmp_pa
         "The profile cpu holds no measured times of onnxruntime's kernels, so seconds are the roofline's; `szilard calibrate` makes a "
         "profile that has them."
     ]
-    key = "time.onnxruntime.matmul.call"
-    law = Coefficient(1e-5, str(unit_of(key)), 1e-5, 2e-5, "measured", "A test.")
+    law = {f"time.onnxruntime.matmul.{feature}": 1e-5 if feature == "call" else 0.0 for feature in MATMUL}
+    law = {key: Coefficient(value, str(unit_of(key)), value, 2 * value, "measured", "A test.") for key, value in law.items()}
     cpu = load_device("cpu")
     profile = tmp_path / "mine.json"
-    profile.write_text(json.dumps(replace(cpu, name="mine", coefficients={**cpu.coefficients, key: law}).to_json()))
+    profile.write_text(json.dumps(replace(cpu, name="mine", coefficients={**cpu.coefficients, **law}).to_json()))
     found = measure(path, rounds=3, target=profile)
     assert found["notes"] == ["Without a measured time in the profile mine, so by the roofline: tanh."]
     (run,) = found["runs"]
@@ -107,7 +150,14 @@ def test_two_models_run_in_turn_and_the_sign_of_their_difference_is_judged(model
 
 @pytest.mark.parametrize(
     ("after", "predicted", "sign"),
-    [((2.0, 2.1, 2.2), 3.0, "right"), ((2.0, 2.1, 2.2), 0.5, "wrong"), ((0.9, 1.0, 1.1), 0.5, "not resolved")],
+    [
+        ((2.0, 2.1, 2.2), 3.0, "right"),
+        ((2.0, 2.1, 2.2), 0.5, "wrong"),
+        ((0.5, 0.6, 0.7), 0.5, "right"),
+        ((0.5, 0.6, 0.7), 1.0, "wrong"),
+        ((2.0, 2.1, 2.2), 1.0, "wrong"),
+        ((0.9, 1.0, 1.1), 0.5, "not resolved"),
+    ],
 )
 def test_a_sign_counts_only_where_the_measured_interval_leaves_out_one(after, predicted, sign):
     pair = [{"seconds": {"from_profile": {"value": value}}} for value in (1.0, predicted)]

@@ -1,5 +1,7 @@
 """What `szilard measure` prints: every figure with its interval and label, both levels of error, and nothing wider than a terminal."""
 
+import re
+
 import pytest
 
 from szilard.rewriter.measure_text import measure_text
@@ -25,7 +27,10 @@ UNSEEN = {
     "high": None,
     "label": "modelled",
     "unavailable": REASON,
+    "static": {"predicted": 0.6, "as_run": 0.3, "watts": 3.0, "provenance": "prior"},
+    "provenance": {"prior": 0.9, "measured": 0.1},
 }
+FLOORS = {"landauer": 1e-13, "landauer_stored": 3e-12, "memory_bytes": 4e6, "core_bytes": 5e6}
 LOG = {
     "temperature": 41.0,
     "clock": 1980.0,
@@ -60,12 +65,17 @@ def row(kind="matmul", **more):
 
 
 def run(config="m onnxruntime 1x8", seconds=SECONDS, joules=UNSEEN, classes=(), summary=SUMMARY):
-    return {"config": config, "seconds": seconds, "joules": joules, "classes": list(classes or [row()]), "summary": summary}
+    found = {"config": config, "seconds": seconds, "joules": joules, "classes": list(classes or [row()]), "summary": summary}
+    return {**found, "floors": FLOORS, "moved": {"memory": 6e6, "cache": 7e6}}
 
 
-def lines(*runs, differences=(), notes=()):
-    text = measure_text({"target": "cpu", "runs": list(runs), "differences": list(differences), "notes": list(notes)})
-    return text.splitlines()
+def text(*runs, differences=(), notes=()):
+    return measure_text({"target": "cpu", "runs": list(runs), "differences": list(differences), "notes": list(notes)})
+
+
+def lines(*runs, **more):
+    """The lines, with long sentences as one."""
+    return re.sub(r"\n  (?=\S)", " ", text(*runs, **more)).splitlines()
 
 
 def words(line: str) -> str:
@@ -80,7 +90,34 @@ def test_the_whole_stands_first_with_intervals_and_labels():
     assert words(found[2]) == "seconds 200 ms 100 ms to 400 ms roofline 100 ms 90.0 ms to 110 ms measured +100 %"
     assert words(found[3]) == "joules 1.00 J 500 mJ to 2.00 J modelled 750 mJ 500 mJ to 1.25 J modelled"
     assert f"joules unavailable: {REASON}" in found
-    assert found[-1].startswith("Intervals hold a measured value with 95 %")
+    assert "Intervals hold a measured value with 95 %" in found[-1]
+
+
+def test_static_joules_what_modelled_ones_rest_on_and_floors_are_labelled():
+    found = lines(run())
+    assert found[4] == "static joules: 600 mJ of the predicted, 300 mJ of those as run (modelled: 3.00 W, prior)"
+    assert found[5] == "modelled joules: 90 % of them rest on prior coefficients, 10 % on measured ones"
+    assert found[6] == (
+        "floors (modelled), which decide nothing: 100 fJ (Landauer; 3.00 pJ if every op stores its results), 4.00 MB from and to memory "
+        "at a cold start, 5.00 MB from and to cores, where it moves 7.00 MB (modelled)"
+    )
+
+
+def test_replayed_joules_name_their_recording_and_never_claim_to_be_measured():
+    log = {**LOG, "windows": 0, "stopped": "", "flags": ["The recorded calls took 1.00 s each, these 100 ms."]}
+    found = lines(run(joules={**SEEN, "label": "replayed", "reason": "Joules are those recorded in rows.csv.", "log": log}))
+    assert words(found[3]) == "joules 1.00 J 500 mJ to 2.00 J modelled 500 mJ 400 mJ to 600 mJ replayed +100 %"
+    assert found[4].startswith("recorded: Joules are those recorded in rows.csv. Sensors: A card, driver 550.1, 41 °C")
+    assert "windows" not in found[4]
+    assert found[5] == "doubt: The recorded calls took 1.00 s each, these 100 ms."
+    bare = {
+        **log,
+        "device": "",
+        "driver": "",
+        **dict.fromkeys(("temperature", "clock", "power_limit", "cross_check")),
+        "throttle": [],
+    }
+    assert lines(run(joules={**SEEN, "label": "replayed", "reason": "R.", "log": bare}))[4] == "recorded: R. Sensors: none"
 
 
 def test_measured_joules_come_with_what_the_sensors_said():
@@ -97,8 +134,8 @@ def test_measured_joules_come_with_what_the_sensors_said():
 def test_classes_say_how_seconds_were_had_and_that_joules_are_modelled():
     found = lines(run(classes=[row(), row("softmax", error=None, label="roofline", share=0.004)]))
     start = next(number for number, line in enumerate(found) if line.startswith("op class"))
-    assert words(found[start]).endswith("joules predicted modelled as run")
-    assert words(found[start + 1]) == "matmul 3 2.00 ms table 1.00 ms 50 % +100 % 20.0 mJ 10.0 mJ"
+    assert words(found[start]).endswith("error modelled joules as run")
+    assert words(found[start + 1]) == "matmul 3 2.00 ms table 1.00 ms 50.0 % +100 % 20.0 mJ 10.0 mJ"
     assert words(found[start + 2]) == "softmax 3 2.00 ms roofline 1.00 ms 0.4 % 20.0 mJ 10.0 mJ"
 
 
@@ -106,13 +143,17 @@ def test_many_classes_end_in_one_row():
     found = lines(run(classes=[row(f"kind{number}", share=0.05) for number in range(20)]))
     assert sum(line.startswith("kind") for line in found) == 12
     rest = next(line for line in found if line.startswith("8 more"))
-    assert words(rest) == "8 more 24 16.0 ms table 8.00 ms 40 % 160 mJ 80.0 mJ"
+    assert words(rest) == "8 more 24 16.0 ms table 8.00 ms 40.0 % 160 mJ 80.0 mJ"
 
 
 def test_both_levels_of_error_are_shown():
     found = "\n".join(lines(run()))
-    assert "40 ops add up to 98.0 ms by onnxruntime's profiler (50 calls, less the 2.70 µs that it adds to each)" in found
-    assert "errors: 25 % in the median of |op| (30 ops above that, 97 % of the time), +94 % of the sum of ops" in found
+    assert (
+        "40 ops add up to 98.0 ms, measured by onnxruntime's profiler (50 calls, less the 2.70 µs that it adds to each)"
+        in found
+    )
+    errors = "errors, predicted against measured: 25.0 % in the median of |op| (30 ops above that, 97.0 % of the time), +94 % of the sum"
+    assert errors in found
     assert "+100 % of the whole" in found
     plain = "\n".join(lines(run(summary={**SUMMARY, "added": 0.0, "how": "a clock"})))
     assert "by a clock (50 calls)" in plain
@@ -139,8 +180,8 @@ def test_ops_without_a_price_make_totals_a_lower_limit():
 @pytest.mark.parametrize(
     ("origin", "sentence"),
     [
-        ("plan", "the plan of this folder says 300 ms and 1.00 J"),
-        ("rewrite", "when it was rewritten it took 300 ms"),
+        ("plan", "the plan of this folder says 300 ms and 1.00 J (modelled)"),
+        ("rewrite", "when it was rewritten it took 300 ms (measured)"),
     ],
 )
 def test_a_folder_is_held_against_what_it_promised(origin, sentence):
@@ -149,13 +190,13 @@ def test_a_folder_is_held_against_what_it_promised(origin, sentence):
 
 def test_seconds_of_both_kinds_say_which_share_has_a_law():
     promise = {**SECONDS["from_profile"], "table_share": 0.97}
-    assert "table 97 %" in lines(run(seconds={**SECONDS, "from_profile": promise}))[2]
+    assert "table 97.0 %" in lines(run(seconds={**SECONDS, "from_profile": promise}))[2]
 
 
 def test_a_difference_is_predicted_beside_measured():
     difference = {"workload": "1x8", "predicted": 0.5, "measured": 0.625, "low": 0.6, "high": 0.65, "sign": "right"}
     found = lines(run(), run("out onnxruntime 1x8"), differences=[difference], notes=["A note."])
-    sentence = "1x8: the second takes 0.625 of the seconds of the first (measured, 0.600 to 0.650), predicted 0.500: sign right"
+    sentence = "1x8: the second takes 0.625 of the seconds of the first (measured, 0.600 to 0.650), predicted 0.500 (modelled): sign right"
     assert sentence in found
     assert "A note." in found
     assert found.count(f"joules unavailable: {REASON}") == 1
@@ -163,5 +204,4 @@ def test_a_difference_is_predicted_beside_measured():
 
 def test_tables_fit_a_terminal():
     long = run("minilm-dynamo onnxruntime 1x128", classes=[row("matmul_integer_to_float", share=0.5)])
-    found = lines(long)
-    assert max(len(line) for line in found) <= 130
+    assert max(len(line) for line in text(long).splitlines()) <= 130

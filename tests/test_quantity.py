@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from szilard.rewriter.quantity import change, number, quantity
+from szilard.rewriter.quantity import change, number, percent, quantity
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,10 @@ def test_a_quantity_reads_back_within_its_digits(value):
 )
 def test_change(before, after, text):
     assert change(before, after) == text
+
+
+def test_percent():
+    assert [percent(share) for share in (0.154, 0.97, 4.483, 0.0, None)] == ["15.4 %", "97.0 %", "448.3 %", "0.0 %", "unknown"]
 
 
 def test_number():

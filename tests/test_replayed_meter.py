@@ -60,7 +60,7 @@ def test_what_was_not_recorded_is_unavailable(recorded):
     meter = recorded(row("real", 3.0), row("cold", None, "unavailable", reason="There was no counter."))
     absent, cold = (meter.energy(forbidden, name=name) for name in ("absent", "cold"))
     assert (absent.label, absent.joules) == ("unavailable", None)
-    assert "no row with the config 'absent'" in absent.reason
+    assert absent.reason.endswith("has no row with the config 'absent'; it has joules of real.")
     assert (cold.label, cold.reason) == ("unavailable", "There was no counter.")
 
 
