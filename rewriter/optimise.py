@@ -9,6 +9,7 @@ from typing import Any
 
 from ..cost_model.device import Device
 from ..cost_model.errors import InputError
+from ..cost_model.floors import Floors, floors_of
 from ..cost_model.net import Net
 from ..cost_model.plan import Budget, Choice, Plan, Step, Workload
 from ..cost_model.price import NetCost, price_net
@@ -36,9 +37,9 @@ NO_CACHE = "in the decode phase {} it would read a cache, for which it has no pr
 
 @dataclass(frozen=True, eq=False)
 class Optimised:
-    """A rewritten program and everything that led to it. `before` holds prices by phase name, `elsewhere` the
-    (joules, seconds) per call of ops that no choice covers; `error` is the relative
-    squared error on held-out data; `changed` is False where nothing paid and the program is the original."""
+    """A rewritten program and everything that led to it. `before` and `floors` are those of the original by phase name, `elsewhere` the
+    (joules, seconds) per call of ops that no choice covers; `error` is the relative squared error on held-out data; `changed` is False
+    where nothing paid and the program is the original."""
 
     backend: Backend
     original: Program
@@ -50,6 +51,7 @@ class Optimised:
     printed: tuple[str, ...]
     rolled_back: tuple[str, ...]
     before: Mapping[str, NetCost]
+    floors: Mapping[str, Floors]
     elsewhere: tuple[float, float]
     error: float
     metric: tuple[float, float] | None
@@ -142,6 +144,7 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
         printed=(backend.print_step(graph), *held.printed),
         rolled_back=held.rolled_back,
         before=before,
+        floors={name: floors_of(each, request.device) for name, each in {**nets, **decoding}.items()},
         elsewhere=elsewhere,
         error=held.error,
         metric=held.metric,

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import exp, prod
 from typing import Any
 
 from ..cost_model.cpu_features import products_saturate
+from ..cost_model.landauer import landauer_joules
+from ..cost_model.landauer_learning import inference_bits, inference_gap
 from ..cost_model.meter import open_meter
 from ..cost_model.plan import Plan
 from ..cost_model.program import Program
 from ..cost_model.provenance import provenance_shares
+from ..models.tasks import TASKS
 from .optimise import Optimised, Request
 from .workload import described
 
 FORMAT = 1
+LIKELIHOOD = TASKS["causal-lm"][2]
+_LARGEST_NATS = 700.0
 EIGHT_BITS = (
     "model.onnx multiplies 8-bit codes as processors with VNNI (or ARM) do; on an x86 processor without it sums may saturate, so "
     "rewrite it there, where weights keep to 7 bits."
@@ -29,10 +35,10 @@ def build_report(
     runtime has its own under "runtimes"."""
     shipped = done[-1]
     totals = {each.backend.runtime: _totals(each, request, measured.get(each.backend.runtime)) for each in done}
-    floors = [(phase.weight, shipped.before[phase.name].total) for phase in request.workload.phases]
+    priced = [(phase.weight, shipped.before[phase.name].total) for phase in request.workload.phases]
     kinds = [site_kind for choice in shipped.choices for site_kind in [choice.kind] * len(choice.sites)]
     joules = dict(totals[shipped.backend.runtime]["joules"])
-    joules["provenance"] = provenance_shares(floors, request.device)
+    joules["provenance"] = provenance_shares(priced, request.device)
     meter = open_meter(request.device.kind)
     joules["unavailable"] = (
         meter.reason
@@ -55,10 +61,9 @@ def build_report(
         "joules": joules,
         "seconds": totals[shipped.backend.runtime]["seconds"],
         "floors": {
-            "landauer_joules": sum(weight * floor.landauer for weight, floor in floors),
-            "io_bytes": sum(weight * floor.io_bytes for weight, floor in floors),
-            "at_least": any(floor.at_least for _, floor in floors),
-            "unpriced": list(dict.fromkeys(name for _, floor in floors for name in floor.unpriced)),
+            **_floors(shipped, request),
+            "at_least": any(cost.at_least for _, cost in priced),
+            "unpriced": list(dict.fromkeys(name for _, cost in priced for name in cost.unpriced)),
         },
         "error": _error(shipped, request),
         "steps": [
@@ -95,6 +100,31 @@ def _totals(each: Optimised, request: Request, measured: Mapping[str, Any] | Non
     sides = {"before": "before", "after": "after" if each.changed else "before"}
     seconds = {side: sum(weights[name] * row[key] for name, row in measured.items()) for side, key in sides.items()}
     return {"joules": joules, "seconds": {**seconds, "label": "measured", "predicted": predicted, "phases": dict(measured)}}
+
+
+def _floors(shipped: Optimised, request: Request) -> dict[str, Any]:
+    """Floors of a call of the workload: "landauer_joules" of what leaves the model, "landauer_stored_joules" where every op stores its
+    results [J], "io_bytes" from and to memory, "core_bytes" from and to the cores [B]; and "token", where the bits of one are known."""
+    parts = [(phase.weight, shipped.floors[phase.name]) for phase in request.workload.phases]
+    return {
+        "landauer_joules": sum(weight * floors.landauer for weight, floors in parts),
+        "landauer_stored_joules": sum(weight * floors.landauer_stored for weight, floors in parts),
+        "io_bytes": sum(weight * floors.memory_bytes for weight, floors in parts),
+        "core_bytes": sum(weight * floors.core_bytes for weight, floors in parts),
+        "token": _token(shipped, request),
+    }
+
+
+def _token(shipped: Optimised, request: Request) -> dict[str, float] | None:
+    """Of a language model whose likelihood was measured: the "perplexity" after the rewrite, the modelled "joules" of a token, the Landauer
+    floor of its bits "landauer_joules" [J] and how many times that the joules are, "gap"."""
+    tokens = sum(phase.weight * prod(phase.shapes.get("input_ids", (0,))) for phase in request.workload.phases)
+    if request.budget.metric != LIKELIHOOD or shipped.metric is None or shipped.metric[1] >= 0 or not tokens:
+        return None
+    perplexity = exp(min(-shipped.metric[1], _LARGEST_NATS))
+    joules = (shipped.elsewhere[0] + sum(choice.after.joules for choice in shipped.choices)) / tokens
+    floor = landauer_joules(inference_bits(1, perplexity))
+    return {"perplexity": perplexity, "joules": joules, "landauer_joules": floor, "gap": inference_gap(joules, perplexity)}
 
 
 def _eight_bit(each: Optimised) -> bool:

@@ -151,8 +151,21 @@ def _floors(report: Mapping[str, Any]) -> str:
     rest = provenance_clause(report.get("joules", {}).get("provenance") or {})
     if rest:
         why += f" Joules before the rewrite are modelled; {rest}."
-    floor = f"No machine can do this work below {landauer} (Landauer) or by moving fewer than {moved}"
-    return f"{floor}; floors never decide anything here.{why}"
+    stored, cores = quantity(floors.get("landauer_stored_joules"), "J"), quantity(floors.get("core_bytes"), "B")
+    heat = f"{landauer} (Landauer; {stored} where every op stores its results)"
+    floor = (
+        f"No machine can do this work below {heat} or, from a cold start, by moving fewer than {moved} from and to memory; {cores} is the "
+        "least from and to its cores, where nothing is computed twice"
+    )
+    return f"{floor}. Floors are modelled and never decide anything here.{_token(floors.get('token'))}{why}"
+
+
+def _token(token: Mapping[str, float] | None) -> str:
+    """How far the joules of a token are above the floor of its bits, where its perplexity was measured."""
+    if token is None:
+        return ""
+    bits = f"A token of perplexity {number(token['perplexity'])} (measured) has a floor of {quantity(token['landauer_joules'], 'J')}"
+    return f" {bits}, and costs {quantity(token['joules'], 'J')} (modelled), {number(token['gap'])} times that."
 
 
 def _error(report: Mapping[str, Any]) -> list[tuple[str, str]]:

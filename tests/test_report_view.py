@@ -23,7 +23,7 @@ REPORT = {
     "misses": [{"op": f"softmax_{i}", "kind": "attention", "reason": "Too short."} for i in range(8)],
     "joules": {"before": 4.0, "after": 2.5, "label": "modelled", "terms": TERMS},
     "seconds": {"before": 0.4, "after": 0.2, "label": "measured", "predicted": {"before": 0.5, "after": 0.25}},
-    "floors": {"landauer_joules": 2.87e-21 * 1e9, "io_bytes": 4e6},
+    "floors": {"landauer_joules": 2.87e-21 * 1e9, "landauer_stored_joules": 2.87e-21 * 2e9, "io_bytes": 4e6, "core_bytes": 6e6},
     "error": {"budget": 0.02, "measured": 0.0041, "metric": "recall", "metric_before": 0.61, "metric_after": 0.6, "held_out": False},
     "steps": [{"pass": "int8", "changed": 2, "nodes_before": 9, "nodes_after": 13, "max_error": 0.0041, "seconds": 1.5}],
     "rolled_back": ["int8_static at layer.1.out was taken back: over budget."],
@@ -45,6 +45,20 @@ def test_totals_show_predicted_beside_measured_seconds():
         ("500 ms", "250 ms", "-50 %", "modelled"),
     ]
     assert "Landauer" in rows[0]["floor"]
+
+
+def test_floors_are_of_the_whole_model_and_say_for_which_machine_they_hold():
+    floors = report_view(REPORT, plan())["floors"]
+    assert floors == (
+        "No machine can do this work below 2.87 pJ (Landauer; 5.74 pJ where every op stores its results) or, from a cold start, by moving "
+        "fewer than 4.00 MB from and to memory; 6.00 MB is the least from and to its cores, where nothing is computed twice. Floors are "
+        "modelled and never decide anything here."
+    )
+    token = {"perplexity": 16.0, "joules": 0.5, "landauer_joules": 1.148e-20, "gap": 4.355e19}
+    text = report_view({**REPORT, "floors": {**REPORT["floors"], "token": token}}, plan())["floors"]
+    assert text == (
+        f"{floors} A token of perplexity 16 (measured) has a floor of 11.5 zJ, and costs 500 mJ (modelled), 4.36e+19 times that."
+    )
 
 
 def test_two_runtimes_have_rows_of_their_own():

@@ -167,7 +167,10 @@ def test_a_report_has_every_field_of_the_contract(monkeypatch, tmp_path):
     assert report["joules"]["label"] == "modelled"
     assert report["joules"]["provenance"] == {"prior": pytest.approx(1.0)}
     assert "all of them rest on prior coefficients" in (tmp_path / "out" / "report.md").read_text()
-    assert set(report["floors"]) >= {"landauer_joules", "io_bytes"}
+    floors = report["floors"]
+    assert 0 < floors["landauer_joules"] < floors["landauer_stored_joules"] < report["joules"]["before"]
+    assert 0 < floors["io_bytes"] <= floors["core_bytes"]
+    assert floors["token"] is None
     assert set(report["error"]) >= {"budget", "measured", "metric", "metric_before", "metric_after"}
     assert {"pass", "changed", "nodes_before", "nodes_after", "max_error", "seconds"} <= set(report["steps"][0])
     choice = report["choices"][0]
