@@ -2,7 +2,6 @@
 
 import errno
 import json
-import signal
 import subprocess
 import sys
 import types
@@ -258,49 +257,3 @@ def test_a_full_disk_behind_stdout_is_a_sentence():
     assert done.returncode == 1
     assert done.stderr.startswith("szilard: There is no space left on the disk")
     assert done.stderr.count("\n") == 1
-
-
-SLOW = """
-import sys, time, types
-from szilard.rewriter.command_line import main
-from szilard.rewriter.folder import new_folder
-def rewrite(model, *, out, force, **options):
-    with new_folder(out, force) as partial:
-        (partial / "plan.json").write_text("half")
-        print("writing", file=sys.stderr, flush=True)
-        time.sleep(60)
-stand_in = types.ModuleType("stand_in")
-stand_in.rewrite = rewrite
-sys.modules["szilard.rewriter.rewrite"] = stand_in
-sys.argv = ["szilard", "rewrite", "m.onnx", "--out", sys.argv[1], "--force", "--json"]
-main()
-"""
-
-
-@pytest.mark.parametrize(
-    ("number", "code", "words"),
-    [
-        (signal.SIGINT, 130, "nothing was half-written"),
-        (signal.SIGTERM, 143, "nothing was half-written"),
-        (signal.SIGKILL, -9, ""),
-    ],
-)
-def test_a_signal_leaves_the_old_folder(tmp_path, number, code, words):
-    out = tmp_path / "out"
-    out.mkdir()
-    for name in ("plan.json", "report.json"):
-        (out / name).write_text("old")
-    running = subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert running.stderr is not None
-    assert running.stderr.readline() == "writing\n"
-    running.send_signal(number)
-    stdout, stderr = running.communicate()
-    assert running.returncode == code
-    assert stdout == ""
-    assert words in stderr
-    assert "Traceback" not in stderr
-    assert (out / "plan.json").read_text() == "old"
-    left = sorted(path.name for path in tmp_path.iterdir())
-    assert left == ([f".out.partial-{running.pid}", "out"] if number == signal.SIGKILL else ["out"])
