@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..cost_model.energy_session import Effort
 from ..cost_model.idle_states import IdleStates
 from ..cost_model.joule_design import Point, joule_points
 from ..cost_model.sensor_checks import square_wave, tick_histogram
+from ..cost_model.whole_file import write_whole
 from ..rewriter.energy_case import Bench, Case, Run, seconds_of
 from ..rewriter.json_text import json_text, plain
 from ..rewriter.microbenchmarks_cuda import point_case
@@ -31,14 +31,17 @@ class IdleBench(Bench, Protocol):
 
 
 def sensors(bench: IdleBench, profile: Device, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """All parts by name; those that the file `out` holds for this card are not measured again. A part that the card does not allow has a
-    "reason" instead."""
-    found = _kept(out, bench.device) or {
+    """All parts by name. A part that the card does not allow has a "reason" instead. Those that the file `out` holds for this card, driver,
+    meter and profile are not measured again, except those that failed: another process or heat may have gone."""
+    stamp = {
         "device": bench.device,
+        "driver": bench.driver,
+        "profile": profile.digest,
         "label": bench.meter.status,
         "meter": bench.meter.reason,
-        "parts": {},
     }
+    found = _kept(out, stamp) or {**stamp, "parts": {}}
+    write_whole(out, json_text(found))
     product, copy = _largest(profile, "matmul", "bfloat16"), _largest(profile, "neg", "float32")
 
     def busy() -> Run:
@@ -57,7 +60,7 @@ def sensors(bench: IdleBench, profile: Device, out: Path, say: Callable[[str], N
         ),
     }
     for name, measure in parts.items():
-        if name in found["parts"]:
+        if name in found["parts"] and not (bench.meter.counter and _failed(found["parts"][name])):
             continue
         say(name)
         try:
@@ -65,7 +68,7 @@ def sensors(bench: IdleBench, profile: Device, out: Path, say: Callable[[str], N
         except (CounterFault, ValueError, RuntimeError) as fault:
             found["parts"][name] = {"reason": str(fault)}
         bench.release()
-        _write(out, found)
+        write_whole(out, json_text(found))
     return found
 
 
@@ -162,15 +165,16 @@ def _name(found: Any) -> str:
     return found.decode() if isinstance(found, bytes) else str(found)
 
 
-def _kept(out: Path, device: str) -> dict[str, Any] | None:
+def _failed(part: Mapping[str, Any]) -> bool:
+    """A part, or one of the cases in it, that has a reason in place of readings."""
+    cases = [part, *(case for case in part.values() if isinstance(case, dict))]
+    return any("reason" in case and case.get("label", "unavailable") == "unavailable" for case in cases)
+
+
+def _kept(out: Path, stamp: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         data = json.loads(out.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return data if isinstance(data, dict) and data.get("device") == device and isinstance(data.get("parts"), dict) else None
-
-
-def _write(out: Path, data: Mapping[str, Any]) -> None:
-    beside = out.with_name(f"{out.name}.new")
-    beside.write_text(json_text(data), encoding="utf-8")
-    os.replace(beside, out)
+    same = isinstance(data, dict) and all(data.get(key) == value for key, value in stamp.items())
+    return data if same and isinstance(data.get("parts"), dict) else None

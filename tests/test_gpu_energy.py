@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from szilard.benchmarks import gpu_energy, gpu_kernels, gpu_models, gpu_networks
+from szilard.benchmarks.gpu_sensors import sensors
 from szilard.benchmarks.gpu_simulated import SimulatedBench
 from szilard.cost_model.device import load_device
 from szilard.cost_model.errors import InputError
@@ -108,6 +109,48 @@ def test_a_repeated_sensor_stage_measures_nothing_again(stages):
     assert bench.card.now() == 0.0
     assert again["sensors"] == json.loads((folder / "gpu-energy-simulated-sensors.json").read_text())
     assert again["sensors"]["parts"].keys() == found["sensors"]["parts"].keys()
+
+
+def test_a_part_that_failed_is_measured_again_and_the_others_are_not(stages, tmp_path):
+    out = tmp_path / "sensors.json"
+    data = json.loads((stages[1] / "gpu-energy-simulated-sensors.json").read_text())
+    parts = data["parts"]
+    parts["idle"] |= {"label": "unavailable", "deep": None, "context": None, "active": None}
+    parts["square wave"] = {"reason": "is shared with the process 7"}
+    product = parts["products of random numbers and zeros"]
+    product[next(iter(product))] |= {"label": "unavailable", "joules": None, "watts": None}
+    out.write_text(json.dumps(data))
+    said = []
+    again = sensors(SimulatedBench(PRIOR, 1), PRIOR, out, said.append)["parts"]
+    assert said == ["idle", "square wave", "products of random numbers and zeros"]
+    assert again["idle"]["label"] == "modelled"
+    assert again["square wave"]["verdict"] == "full"
+    assert all(case["joules"] for case in again["products of random numbers and zeros"].values())
+    assert json.loads(out.read_text())["parts"]["square wave"]["verdict"] == "full"
+
+
+def test_another_driver_or_profile_measures_all_sensors_again(stages, tmp_path):
+    text, out = (stages[1] / "gpu-energy-simulated-sensors.json").read_text(), tmp_path / "sensors.json"
+    other = SimulatedBench(PRIOR, 1)
+    other.driver = "another"
+    for bench, profile in ((other, PRIOR), (SimulatedBench(PRIOR, 1), PRIOR.with_values({"link": 0.0}))):
+        out.write_text(text)
+        said = []
+        with pytest.raises(KeyboardInterrupt):
+            sensors(bench, profile, out, lambda part, said=said: said.append(part) or interrupt(said))
+        assert said == ["idle", "support"]
+
+
+def interrupt(said):
+    if len(said) == 2:
+        raise KeyboardInterrupt
+
+
+def test_a_folder_that_takes_no_file_is_told_before_a_sensor_is_read(tmp_path):
+    bench = SimulatedBench(PRIOR, 1)
+    with pytest.raises(InputError, match="cannot be written: No such file"):
+        sensors(bench, PRIOR, tmp_path / "none" / "sensors.json", lambda part: None)
+    assert bench.card.now() == 0.0
 
 
 def test_validation_without_a_profile_says_what_to_run_first(tmp_path):
