@@ -106,11 +106,12 @@ def wrapped(text: str, indent: str = "") -> str:
 
 def fault_sentence(fault: BaseException) -> tuple[str, int]:
     """One sentence for the user and the exit code: 2 and 3 as the fault says, 130 for Ctrl-C, 143 for SIGTERM, 1 for the rest. After
-    either signal the fault is what a library made of it."""
+    either signal the fault is what a library made of it; a note on the signal itself says what was kept."""
     stop = _stopped[-1] if _stopped else fault
     if isinstance(stop, KeyboardInterrupt | Terminated):
         name, code = ("Interrupted", INTERRUPTED) if isinstance(stop, KeyboardInterrupt) else ("Terminated", TERMINATED)
-        return f"{name}; nothing was half-written, and a file or folder that was there before is as it was.", code
+        said = "nothing was half-written, and a file or folder that was there before is as it was"
+        return f"{name}; {getattr(stop, '__notes__', [said])[-1]}.", code
     chain = _chain(fault)
     full = next((f for f in chain if _is_disk_full(f)), None)
     if full is not None:

@@ -12,6 +12,11 @@ from szilard.cost_model.errors import BudgetError, InputError, SzilardError
 from szilard.rewriter.command_line_output import Terminated, columns, fault_sentence, read_json, report_fault
 
 
+def noted(fault: BaseException, note: str) -> BaseException:
+    fault.add_note(note)
+    return fault
+
+
 def chained(outer: BaseException, inner: BaseException) -> BaseException:
     outer.__cause__ = inner
     return outer
@@ -25,6 +30,7 @@ def chained(outer: BaseException, inner: BaseException) -> BaseException:
         (SzilardError("Odd."), 1, "Odd."),
         (KeyboardInterrupt(), 130, "Interrupted; nothing was half-written"),
         (Terminated(), 143, "Terminated; nothing was half-written"),
+        (noted(KeyboardInterrupt(), "the rows are in x.part"), 130, "Interrupted; the rows are in x.part."),
         (OSError(errno.ENOSPC, "No space left on device", "out/model.onnx"), 1, "no space left on the disk for out/model.onnx"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), 1, "no space left"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), 1, "no space left"),
