@@ -26,7 +26,7 @@ from ..cost_model.measurement import Measurement, read_measurements, write_measu
 from ..cost_model.validate import ON_MEASURED
 from ..rewriter.calibrate_cuda import calibrate_on, profile_of
 from ..rewriter.command_line_validate import validation_text
-from ..rewriter.energy_case import Case, part_stamp
+from ..rewriter.energy_case import EnergyCase, part_stamp
 from ..rewriter.json_text import json_text
 from ..rewriter.measure_with_bar import measure_with_bar
 from ..rewriter.part_file import PartFile
@@ -63,7 +63,7 @@ def calibrate_stage(bench: IdleBench, prior: Device, files: Files, console: Cons
 
 
 def validate_stage(
-    bench: IdleBench, cases: Sequence[Case], files: Files, console: Console, effort: Effort = EFFORT
+    bench: IdleBench, cases: Sequence[EnergyCase], files: Files, console: Console, effort: Effort = EFFORT
 ) -> dict[str, Any]:
     """Rows of the held-out cases, the verdict on the profile, and whether it keeps what was asked of it."""
     if not files.profile.is_file():
@@ -123,7 +123,7 @@ def promises(
 
 
 def run(
-    stages: Sequence[str], bench: IdleBench, prior: Device, folder: Path, cases: Sequence[Case], console: Console
+    stages: Sequence[str], bench: IdleBench, prior: Device, folder: Path, cases: Sequence[EnergyCase], console: Console
 ) -> dict[str, Any]:
     """The stages, one after the other; what each found, by its name."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(f"results: {chosen.out}")
 
 
-def repeats(cases: Sequence[Case]) -> list[Case]:
+def repeats(cases: Sequence[EnergyCase]) -> list[EnergyCase]:
     """Every `REPEATED`th case once more, at the end: what two measurements of one thing differ by."""
     return [replace(case, again=True) for case in cases[::REPEATED]]
 

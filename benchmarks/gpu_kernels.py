@@ -16,7 +16,7 @@ from ..kernels.quantized_linear.torch_cuda import Int8ColumnLinear
 from ..kernels.quantized_linear.triton_kernel import MOST_ROWS
 from ..kernels.spectral_attention.crossover import DENSITY, TILE, budget_for, leaves_for
 from ..kernels.spectral_attention.torch_module import SpectralAttention
-from ..rewriter.energy_case import Case
+from ..rewriter.energy_case import EnergyCase
 from .gpu_models import Feed, Traced
 
 WIDTH = 4096
@@ -26,7 +26,7 @@ HEADS, DEPTH = 12, 64
 Way = tuple[Callable[[], Net], Callable[[str], Callable[[], object]], str]
 
 
-def kernel_cases() -> Iterator[Case]:
+def kernel_cases() -> Iterator[EnergyCase]:
     """Linear layers [rows, 4096] x [4096, 4096] in bfloat16, with and without int8 weights; attention in float32, dense and sparse."""
     for rows, repeats in ((1, 64), (64, 32), (1024, 8)):
         dense = Traced(partial(nn.Linear, WIDTH, WIDTH), _rows(rows), torch.bfloat16)
@@ -46,10 +46,10 @@ def in_turn(build: Callable[[str], Callable[[], object]], device: str) -> Callab
     return lambda: next(following)()
 
 
-def _pair(family: str, name: str, before: Way, after: Way, repeats: int = 1) -> Iterator[Case]:
+def _pair(family: str, name: str, before: Way, after: Way, repeats: int = 1) -> Iterator[EnergyCase]:
     first = f"{name} {before[2]}"
-    yield Case(first, family, "op", before[0], before[1], repeats, group=name)
-    yield Case(f"{name} {after[2]}", family, "op", after[0], after[1], repeats, rewritten_from=first, group=name)
+    yield EnergyCase(first, family, "op", before[0], before[1], repeats, group=name)
+    yield EnergyCase(f"{name} {after[2]}", family, "op", after[0], after[1], repeats, rewritten_from=first, group=name)
 
 
 def quantised_net(rows: int, width: int = WIDTH) -> Net:

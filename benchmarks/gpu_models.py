@@ -9,7 +9,7 @@ from torch import nn
 
 from ..cost_model.net import Net
 from ..cost_model.view_fx import view_fx
-from ..rewriter.energy_case import Case
+from ..rewriter.energy_case import EnergyCase
 from ..rewriter.trace_torch import KEPT_WHOLE
 from .gpu_networks import SMOLLM2, ConvNet, Decoder, Encoder, Inputs, VisionTransformer, caches, pixels, tokens
 
@@ -18,7 +18,7 @@ Make = Callable[[], nn.Module]
 Feed = Callable[[str, torch.dtype], Inputs]
 
 
-def model_cases() -> Iterator[Case]:
+def model_cases() -> Iterator[EnergyCase]:
     """MiniLM, SmolLM2 (prefill and decode), ViT-B/16 and a network like ResNet-50. Each half precision is a rewrite of float32."""
     for batch, length in ((1, 128), (8, 128), (32, 256)):
         yield from pair("bert", f"minilm {batch}x{length}", Encoder, _words(batch, length), torch.bfloat16)
@@ -32,12 +32,12 @@ def model_cases() -> Iterator[Case]:
         yield from pair("convnet", f"resnet {batch}", ConvNet, _images(batch), torch.float16)
 
 
-def pair(family: str, name: str, make: Make, feed: Feed, half: torch.dtype) -> Iterator[Case]:
+def pair(family: str, name: str, make: Make, feed: Feed, half: torch.dtype) -> Iterator[EnergyCase]:
     """One model in float32 and in `half`, measured in turn in one session."""
     before = f"{name} float32"
     for dtype in (torch.float32, half):
         config, traced = f"{name} {str(dtype).removeprefix('torch.')}", Traced(make, feed, dtype)
-        yield Case(
+        yield EnergyCase(
             config,
             family,
             "model",

@@ -15,7 +15,7 @@ from ..cost_model.idle_states import IdleStates
 from ..cost_model.joule_design import Point, joule_points
 from ..cost_model.sensor_checks import square_wave, tick_histogram
 from ..cost_model.whole_file import write_whole
-from ..rewriter.energy_case import Bench, Case, Run, seconds_of
+from ..rewriter.energy_case import Bench, EnergyCase, Run, seconds_of
 from ..rewriter.json_text import json_text, plain
 from ..rewriter.microbenchmarks_cuda import point_case
 
@@ -124,7 +124,7 @@ def wave(bench: Bench, run: Run) -> dict[str, Any]:
     return {**plain(found), "ratio": found.ratio, "contrast": found.contrast, "verdict": found.verdict}
 
 
-def power(bench: Bench, cases: list[Case], profile: Device) -> dict[str, Any]:
+def power(bench: Bench, cases: list[EnergyCase], profile: Device) -> dict[str, Any]:
     """Seconds, joules, watts and speed of each case, all in one session."""
     runs = {case.config: bench.open(case) for case in cases}
     readings = bench.meter.energies(runs, synchronise=bench.synchronise, **vars(EFFORT))

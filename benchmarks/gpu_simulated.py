@@ -17,7 +17,7 @@ from ..cost_model.idle_states import IdleStates, measure_idle
 from ..cost_model.price import price_net
 from ..cost_model.simulated_card import CardTraits, SimulatedCard
 from ..cost_model.simulated_meter import SimulatedMeter
-from ..rewriter.energy_case import Case
+from ..rewriter.energy_case import EnergyCase
 
 ENERGIES = ("flop", "byte", "launch", "static")
 SPEEDS = ("rate", "bandwidth", "utilisation", "launch_seconds")
@@ -60,13 +60,13 @@ class SimulatedBench:
         spin = self.card.load("spin", [SPIN])
         return measure_idle(self.meter, open_context=spin, spin=spin)
 
-    def open(self, case: Case) -> Callable[[], object]:
+    def open(self, case: EnergyCase) -> Callable[[], object]:
         """One call of `case`, at the seconds and watts that the hidden card takes."""
         busy, joules = self.taken(case)
         shape = [(busy, joules / busy)] if busy else []
         return self.card.load(case.config, [*shape, *([(case.pause, 0.0)] if case.pause else [])])
 
-    def taken(self, case: Case) -> tuple[float, float]:
+    def taken(self, case: EnergyCase) -> tuple[float, float]:
         """The true busy seconds [s] of one call and its joules above static power [J], noise and drift of the card aside."""
         found = price_net(case.net, self.truth)
         seconds = joules = 0.0

@@ -11,7 +11,7 @@ import torch
 from ..cost_model.errors import InputError
 from ..cost_model.idle_states import IdleStates, measure_idle
 from ..cost_model.meter import Meter, open_meter
-from .energy_case import Case
+from .energy_case import EnergyCase
 
 _WARM_CALLS = 3
 _SPIN_CYCLES = 10_000_000
@@ -51,7 +51,7 @@ class CudaBench:
             self.meter, open_context=self._open_context if fresh else None, spin=self._spin, synchronise=self.synchronise
         )
 
-    def open(self, case: Case) -> Callable[[], object]:
+    def open(self, case: EnergyCase) -> Callable[[], object]:
         """One call of `case`: a graph of all its repeats and its pause, or plain calls where that cannot be captured."""
         self._check()
         once = case.build(self.card)

@@ -1,4 +1,4 @@
-"""`Case`: something that a card is to be measured at; `measure_cases`: seconds and joules of many, taken up again where a run stopped."""
+"""`EnergyCase`: something that a card is to be measured at; `measure_cases`: seconds and joules of many, taken up again where a run stopped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Run = Callable[[], object]
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class EnergyCase:
     """One call does what `view` shows, `repeats` times, and then waits for `pause` seconds [s]. `build` makes it on a device ("cuda:0"):
     a function that does it once, on random operands. Cases with one `group` are measured in turn, in one session. `zeros` marks the
     control whose operands are all zero, `again` a repeat that shows the noise. The other fields are those of its `Measurement`."""
@@ -89,7 +89,7 @@ class Bench(Protocol):
         """The version of its driver, "" if it is not known."""
         ...
 
-    def open(self, case: Case) -> Run:
+    def open(self, case: EnergyCase) -> Run:
         """One call of `case`, ready to be repeated; its first calls are over. Raises whatever the card does not do."""
         ...
 
@@ -103,7 +103,7 @@ class Bench(Protocol):
 
 
 def measure_cases(
-    cases: Sequence[Case],
+    cases: Sequence[EnergyCase],
     bench: Bench,
     profile: Device,
     part: PartFile,
@@ -145,12 +145,12 @@ def _finished(row: Mapping[str, Any] | None, bench: Bench) -> bool:
     return row is not None and (row["joules"] is not None or bench.meter.status == "unavailable")
 
 
-def _sessions(cases: Iterable[Case]) -> Iterator[list[Case]]:
+def _sessions(cases: Iterable[EnergyCase]) -> Iterator[list[EnergyCase]]:
     """Up to `AT_ONCE` cases at a time; those of one group stay together."""
-    groups: dict[str, list[Case]] = {}
+    groups: dict[str, list[EnergyCase]] = {}
     for case in cases:
         groups.setdefault(f"{case.group}, {case.again}" if case.group else case.key, []).append(case)
-    session: list[Case] = []
+    session: list[EnergyCase] = []
     for group in groups.values():
         if session and len(session) + len(group) > AT_ONCE:
             yield session
@@ -161,7 +161,7 @@ def _sessions(cases: Iterable[Case]) -> Iterator[list[Case]]:
 
 
 def _measured(
-    session: Sequence[Case], bench: Bench, profile: Device, effort: Effort, refused: dict[str, str]
+    session: Sequence[EnergyCase], bench: Bench, profile: Device, effort: Effort, refused: dict[str, str]
 ) -> Iterator[tuple[str, Measurement]]:
     runs: dict[str, Run] = {}
     for case in session:
@@ -193,7 +193,7 @@ def seconds_of(reading: EnergyReading, run: Run, bench: Bench) -> Estimate:
     return Estimate(mean, max(0.0, low), high)
 
 
-def _row(case: Case, reading: EnergyReading, seconds: Estimate, bench: Bench, profile: Device) -> Measurement:
+def _row(case: EnergyCase, reading: EnergyReading, seconds: Estimate, bench: Bench, profile: Device) -> Measurement:
     before, after = reading.log.before, reading.log.after
     predicted = case.predicted(profile)
     temperatures = [sensors.temperature for sensors in (before, after) if sensors.temperature is not None]
@@ -222,6 +222,6 @@ def _row(case: Case, reading: EnergyReading, seconds: Estimate, bench: Bench, pr
     )
 
 
-def part_stamp(bench: Bench, profile: Device, cases: Sequence[Case]) -> dict[str, Any]:
+def part_stamp(bench: Bench, profile: Device, cases: Sequence[EnergyCase]) -> dict[str, Any]:
     """What rows of an earlier run must have in common with this one to be taken up: the card, the profile and all cases."""
     return {"device": bench.device, "driver": bench.driver, "profile": profile.digest, "cases": [case.key for case in cases]}

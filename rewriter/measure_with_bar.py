@@ -10,12 +10,12 @@ from rich.progress import Progress
 from ..cost_model.device import Device
 from ..cost_model.energy_session import Effort
 from ..cost_model.measurement import Measurement
-from .energy_case import Bench, Case, measure_cases
+from .energy_case import Bench, EnergyCase, measure_cases
 from .part_file import PartFile
 
 
 def measure_with_bar(
-    cases: Sequence[Case], bench: Bench, profile: Device, part: PartFile, effort: Effort
+    cases: Sequence[EnergyCase], bench: Bench, profile: Device, part: PartFile, effort: Effort
 ) -> tuple[tuple[Measurement, ...], dict[str, str]]:
     """`measure_cases`, shown while it runs. Raises what that raises."""
     with Progress(console=Console(stderr=True)) as bar:

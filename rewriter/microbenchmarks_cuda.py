@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from ..cost_model.joule_design import Point
-from .energy_case import Case
+from .energy_case import EnergyCase
 
 BYTES = ("int8", "float8_e4m3fn")
 """Dtypes whose products have functions of their own in torch."""
@@ -29,11 +29,11 @@ def microbenchmark(point: Point, device: str, zeros: bool = False) -> Run:
     return partial(_operator(point, device), *operands)
 
 
-def point_case(point: Point, zeros: bool = False) -> Case:
+def point_case(point: Point, zeros: bool = False) -> EnergyCase:
     """A microbenchmark as a case; with `zeros` the control whose operands are all zero."""
     name = f"{point.config} zeros" if zeros else point.config
     build = partial(microbenchmark, point, zeros=zeros)
-    return Case(name, point.family, "op", lambda: point.net, build, point.repeats, point.pause, zeros=zeros)
+    return EnergyCase(name, point.family, "op", lambda: point.net, build, point.repeats, point.pause, zeros=zeros)
 
 
 def _operands(point: Point, device: str, zeros: bool) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ from szilard.cost_model.errors import InputError
 from szilard.cost_model.joule_design import Point
 from szilard.cost_model.meter import Meter
 from szilard.rewriter import cuda_bench
-from szilard.rewriter.energy_case import Case
+from szilard.rewriter.energy_case import EnergyCase
 from szilard.rewriter.microbenchmarks_cuda import point_case
 
 POINT = Point("copy", "neg", "float32", (4096,))
@@ -97,7 +97,7 @@ def bench(request, monkeypatch):
 
 
 def on_cpu(case):
-    return Case(case.config, "copy", "op", case.view, lambda device: counted(case.build("cpu")), 3, pause=1e-3)
+    return EnergyCase(case.config, "copy", "op", case.view, lambda device: counted(case.build("cpu")), 3, pause=1e-3)
 
 
 def counted(run):
@@ -133,7 +133,7 @@ def test_float32_is_no_tf32_while_a_case_runs(bench, monkeypatch):
         return lambda: seen.append((torch.backends.cudnn.allow_tf32, torch.is_inference_mode_enabled()))
 
     before = torch.backends.cudnn.allow_tf32
-    bench.open(Case("seen", "conv", "op", lambda: POINT.net, build))()
+    bench.open(EnergyCase("seen", "conv", "op", lambda: POINT.net, build))()
     assert set(seen) == {(False, True)}
     assert torch.backends.cudnn.allow_tf32 == before
 
