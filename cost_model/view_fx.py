@@ -34,8 +34,11 @@ def view_fx(graph: GraphModule, shapes: Mapping[str, tuple[int, ...]]) -> Net:
 
 
 def as_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor as an array of the same bits; bfloat16 and float8, which numpy lacks, as ml_dtypes."""
-    tensor = tensor.detach().cpu().contiguous()
+    """A tensor as an array of the same bits; bfloat16 and float8, which numpy lacks, as ml_dtypes. One number under a larger shape stays
+    one number."""
+    tensor = tensor.detach().cpu()
+    if any(tensor.stride()):
+        tensor = tensor.contiguous()
     name = _dtype(tensor)
     if name == "bfloat16" or name.startswith("float8"):
         raw = tensor.view(torch.uint16 if tensor.element_size() == 2 else torch.uint8)

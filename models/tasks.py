@@ -4,6 +4,7 @@ embed       encoder -> last_hidden_state         recall@1 of signatures to descr
 classify    classifier -> logits                 share of texts given the class that the original gives
 causal-lm   language model -> logits             mean log-likelihood of the next token, in nats
 none        text encoder -> last_hidden_state    no metric
+decode      language model -> logits             only to be priced: hollow (see `hollow`), no tokenizer, no texts, no metric
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import nn
 
 from . import texts
 from .embedding import embedder, tokens
+from .hollow import hollow_language_model
 from .retrieval import recall_at_one
 from .wrappers import Text, TextPair
 
@@ -31,6 +33,7 @@ TASKS = {
     "causal-lm": ("AutoModelForCausalLM", "logits", "log-likelihood per token (nats)"),
     "none": ("AutoModel", "last_hidden_state", ""),
 }
+DECODE = "decode"
 MAX_LENGTH = 512
 PAIR = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -42,7 +45,7 @@ class Recipe:
     """A task for one model folder. Arrays go by input name (each int64 [B, L]); axes 0 and 1 of every input are free.
 
     `build` makes the module in float32: tensors called `inputs`, in order -> one tensor called `output`. `metric` is better when
-    higher, takes the running model (inputs by name -> outputs by name, of which it reads the first) and is None for "none".
+    higher, takes the running model (inputs by name -> outputs by name, of which it reads the first) and is None for "none" and "decode".
     """
 
     task: str
@@ -53,24 +56,28 @@ class Recipe:
     calibration: list[dict[str, np.ndarray]]
     metric: Callable[[Run], float] | None
     metric_name: str
+    notes: tuple[str, ...] = ()
 
 
 def recipe(task: str, directory: str | Path) -> Recipe:
     """The recipe of `task` for a local transformers folder: nothing is fetched, no code of the folder runs, nothing is unpickled.
 
-    Raises ValueError for an unknown task or a model that does not read text, FileNotFoundError for a folder without
-    config.json or a .safetensors file, ModuleNotFoundError without transformers; each with a sentence.
+    "decode" reads the configuration alone. Raises ValueError for an unknown task or a model that does not read text, FileNotFoundError
+    for a folder without config.json or, but for "decode", a .safetensors file, ModuleNotFoundError without transformers; each with a
+    sentence.
     """
-    if task not in TASKS:
+    if task not in (*TASKS, DECODE):
         raise ValueError(f"There is no task {task!r}: choose one of {', '.join(TASKS)}.")
-    folder = _checked(Path(directory))
+    folder = _checked(Path(directory), weights=task != DECODE)
     try:
         import transformers
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("Reading a transformers folder needs transformers: run `pip install szilard[hf]`.") from error
-    kind, output, metric_name = TASKS[task]
     local = {"local_files_only": True, "trust_remote_code": False}
     configuration = transformers.AutoConfig.from_pretrained(str(folder), **local)
+    if task == DECODE:
+        return _decode(configuration, folder)
+    kind, output, metric_name = TASKS[task]
     tokenizer = _tokenizer(transformers.AutoTokenizer, folder, local)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -91,10 +98,41 @@ def recipe(task: str, directory: str | Path) -> Recipe:
     )
 
 
-def _checked(folder: Path) -> Path:
+def _decode(configuration: Any, folder: Path) -> Recipe:
+    """A causal language model as its configuration describes it, and random ids: enough to price it."""
+    import transformers
+
+    model = getattr(configuration, "model_type", "unknown")
+    known = type(configuration) in transformers.AutoModelForCausalLM._model_mapping
+    vocabulary = getattr(configuration.get_text_config(), "vocab_size", None)
+    if not known or not vocabulary or getattr(configuration, "is_encoder_decoder", False):
+        raise ValueError(
+            f"The model in {folder} ({model}) is no causal language model, and no other decodes; name one that is."
+        )
+    dtype = getattr(configuration, "dtype", None) or torch.float32
+    stored = getattr(configuration, "quantization_config", None)
+    ids = np.arange(22).reshape(2, 11) % vocabulary
+    notes = [f"Only the configuration of {folder} was read: the weights are priced as {str(dtype).removeprefix('torch.')}."]
+    if stored:
+        method = stored.get("quant_method", "unknown") if isinstance(stored, Mapping) else "unknown"
+        notes.append(f"Its checkpoint is quantised ({method}), which this price does not know: real weights take fewer bytes.")
+    return Recipe(
+        task=DECODE,
+        build=lambda: Text(hollow_language_model(configuration, dtype), "logits").eval(),
+        inputs=PAIR[:2],
+        output="logits",
+        sample={PAIR[0]: ids, PAIR[1]: np.ones_like(ids)},
+        calibration=[],
+        metric=None,
+        metric_name="",
+        notes=tuple(notes),
+    )
+
+
+def _checked(folder: Path, weights: bool) -> Path:
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} is not a transformers folder: it has no config.json.")
-    if not any(folder.glob("*.safetensors")):
+    if weights and not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(
             f"{folder} has no .safetensors weights, and other formats are not read because they can run code when loaded: "
             "save the model again with save_pretrained, which writes model.safetensors."

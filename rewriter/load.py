@@ -45,7 +45,8 @@ class Loaded:
 def load(model: Any, task: str | None = None, shapes: Shapes | None = None, sample: Any = None) -> Loaded:
     """Load `model`: a spec (see `KINDS`) or a path; an nn.Module with `sample`; an ExportedProgram; an ONNX model in memory.
 
-    `task` names a recipe of sample, calibration and metric for a transformers folder ("embed", "classify", "causal-lm", "none").
+    `task` names a recipe of sample, calibration and metric for a transformers folder ("embed", "classify", "causal-lm", "none"), or
+    "decode" for a language model that is only priced.
     `shapes` (input name -> sizes) chooses the sizes of the random sample of an ONNX model; a `sample` replaces what any other model
     brings, once it is checked against it. Raises InputError with a sentence for
     everything that cannot be used, exceptions of the user's own code included, by name.
@@ -162,7 +163,7 @@ def _load_folder(folder: Path, task: str) -> Loaded:
     axes = {name: {0: "batch", 1: "sequence"} for name in found.inputs}
     program = trace_module(module, dict(found.sample), axes, source=f"hf:{folder}")
     program = replace(program, outputs=(found.output,))
-    return Loaded(program, found.calibration, found.metric, found.metric_name)
+    return Loaded(program, found.calibration, found.metric, found.metric_name, notes=found.notes)
 
 
 def _with_task(program: Program, task: str | None, folder: Path) -> Loaded:

@@ -169,6 +169,7 @@ class Recipe:
     metric_name = "share"
     sample = {"input": np.ones((2, 3), np.float32)}  # noqa: RUF012
     calibration = [sample]  # noqa: RUF012
+    notes = ("A note.",)
 
     def metric(self, run):
         return 0.5
@@ -182,7 +183,7 @@ def test_a_transformers_folder_brings_its_recipe(tmp_path, monkeypatch):
     loaded = load(f"hf:{tmp_path}", task="classify")
     assert loaded.program.outputs == ("logits",)
     assert loaded.program.dynamic == {"input": {0: "batch", 1: "sequence"}} or loaded.program.notes
-    assert (loaded.metric_name, loaded.metric(None), len(loaded.calibration)) == ("share", 0.5, 1)
+    assert (loaded.metric_name, loaded.metric(None), len(loaded.calibration), loaded.notes) == ("share", 0.5, 1, ("A note.",))
 
 
 def saved(path):
