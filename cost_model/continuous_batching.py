@@ -93,6 +93,14 @@ def gathered_batch(arrivals: float, longest: float, compute: Callable[[int], flo
     return low
 
 
+def marginal_joules(points: Sequence[OperatingPoint], tokens: float) -> float:
+    """e_marginal of eq. 21: by how much the dynamic joules of a request of `tokens` tokens change with each sequence more in its batch [J],
+    from the smallest to the largest of `points`. Negative for a decoder, which shares its weights; 0 for one batch."""
+    first, last = (pick(points, key=lambda point: point.batch) for pick in (min, max))
+    dynamic = [tokens * (point.joules - point.static) for point in (first, last)]
+    return (dynamic[1] - dynamic[0]) / (last.batch - first.batch) if last.batch > first.batch else 0.0
+
+
 def printed_request_energy(batch: float, static: float, longest: float, dynamic: float, marginal: float) -> float:
     """Eq. 21 as printed: e_static tau_max / B + e_dynamic(B) [J], with e_dynamic = `dynamic` + `marginal` B, the only form that gives the
     optimum it states. `static` [W], `longest` [s]."""

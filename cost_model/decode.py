@@ -24,6 +24,11 @@ MIXING = kinds.CONVOLUTION | kinds.RECURRENT | {"loop", "scan"}
 """Kinds that carry something from one position to the next outside attention."""
 
 _WAY = kinds.MOVEMENT - kinds.GATHER - kinds.SCATTER - {"concat", "stack", "pad"} | {"identity", "cast", "dropout"}
+_EVEN = (
+    kinds.ELEMENTWISE | kinds.FREE - {"arange"} | kinds.MOVEMENT - kinds.SCATTER - {"concat", "stack", "pad", "triu", "tril"}
+)
+"""Kinds that make one number everywhere out of one number everywhere."""
+
 _UNFOLLOWED = "which a decode phase cannot follow"
 
 
@@ -106,25 +111,32 @@ def mixing_op(short: Net, long: Net) -> Op | None:
 
 def position_rows(short: Net, long: Net) -> int | None:
     """The most positions that the tables of learned positions hold: a row for each position, chosen by shapes alone and not by what the
-    inputs hold. None without such a table. One for distances has an index for each pair of positions, and no end."""
+    inputs hold. None without such a table. One for distances has an index for each pair of positions, and no end; one of token types
+    takes the same row everywhere."""
     tables = [op for op in long.ops.values() if op.kind in ("embedding", "gather") and long.values[op.inputs[0]].constant]
-    learned = [op for op in tables if len(_differing(short, long, op.inputs[1])) == 1 and not _reads_inputs(long, op.inputs[1])]
+    learned = [op for op in tables if len(_differing(short, long, op.inputs[1])) == 1 and _counts(long, op.inputs[1])]
     shapes = [long.shape(op.inputs[0]) or () for op in learned]
     return min((shape[0] for shape in shapes if len(shape) == 2), default=None)
 
 
-def _reads_inputs(net: Net, name: str) -> bool:
-    waiting, seen = [name], {name}
+def _counts(net: Net, name: str) -> bool:
+    """Whether a value may differ from position to position and follows from no input."""
+    waiting, seen, varies = [name], {name}, False
     while waiting:
         value = waiting.pop()
-        if value in net.inputs:
-            return True
         op = net.producer(value)
+        if value in net.inputs:
+            return False
+        constant = net.array(value) if op is None else None
+        varies = varies or (constant is not None and constant.size > 0 and constant.min() != constant.max())
         if op is not None and op.kind not in ("shape", "sym"):
-            new = [operand for operand in op.inputs if operand and operand not in seen]
+            varies = varies or op.kind not in _EVEN
+            # What is gathered is what the data hold, wherever it is taken from.
+            operands = op.inputs[:1] if op.kind in kinds.GATHER else op.inputs
+            new = [operand for operand in operands if operand and operand not in seen]
             waiting += new
             seen.update(new)
-    return False
+    return varies
 
 
 def _cached(operand: Value, rows: Value, name: str, axis: int, positions: int) -> Value:

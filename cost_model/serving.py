@@ -71,15 +71,21 @@ def largest_batch(memory: float, weights: float, overhead: float, cache: float) 
     room = memory - weights - overhead
     if room < 0:
         raise InputError(
-            f"Weights of {weights:.3g} B and an overhead of {overhead:.3g} B do not fit in {memory:.3g} B of memory; "
+            f"Weights of {_size(weights)} and an overhead of {_size(overhead)} do not fit in {_size(memory)} of memory; "
             "take a larger device or --memory, fewer bits a weight, or a smaller --overhead."
         )
     if room < cache:
         raise InputError(
-            f"{room:.3g} B of memory are left beside the weights, and the cache of one sequence takes {cache:.3g} B; "
-            "take a shorter --context or a larger device."
+            f"{_size(room)} of memory are left beside the weights, and the cache of one sequence takes {_size(cache)}; "
+            "take a shorter --context, a larger device or --memory, or a smaller --overhead."
         )
     return floor(room / cache)
+
+
+def _size(amount: float) -> str:
+    """Bytes in three digits."""
+    step, prefix = next((each for each in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if amount >= each[0]), (1.0, ""))
+    return f"{amount / step:.3g} {prefix}B"
 
 
 def heuristic_batch(parameters: float, context: int, width: int) -> float:

@@ -41,7 +41,8 @@ class DecoderShape:
 @dataclass(frozen=True)
 class TrainingRun:
     """`tokens` in all, in `batch` sequences of `sequence` tokens a step, on `replicas` devices that sum their gradients. A checkpoint of
-    `state_bytes` [B] is written every `checkpoint_interval` steps; `gradient_bytes` [B] are those of one replica."""
+    `state_bytes` [B] is written every `checkpoint_interval` steps; `gradient_bytes` [B] are those of one replica. `windows` are the most
+    positions that the attention of each layer sees when `causal`, () where all see every earlier one."""
 
     tokens: float
     sequence: int
@@ -51,6 +52,15 @@ class TrainingRun:
     state_bytes: float = 0.0
     gradient_bytes: float = 0.0
     causal: bool = True
+    windows: tuple[int, ...] = ()
+
+    @property
+    def keys(self) -> float:
+        """Positions that a token attends to, in the mean over the tokens of a sequence and the layers."""
+        if not self.causal:
+            return float(self.sequence)
+        ends = [min(window, self.sequence) for window in self.windows] or [self.sequence]
+        return sum(end * (self.sequence - (end - 1) / 2.0) for end in ends) / (self.sequence * len(ends))
 
     @property
     def steps(self) -> int:
@@ -105,14 +115,15 @@ def attention_flops(shape: DecoderShape, tokens: float, keys: float) -> float:
 
 
 def inference_energy(
-    shape: DecoderShape, weights: float, cache: float, context: int, batch: int, flop: float, byte: float
+    shape: DecoderShape, weights: float, cache: float, keys: float, batch: float, flop: float, byte: float
 ) -> dict[str, float]:
     """Dynamic joules of one generated token by term, eq. 11 corrected: `weights` bytes [B] read once for `batch` sequences, `cache`
-    bytes [B] of one sequence read once, `flop` [J/flop], `byte` [J/B]. `context` counts the positions before the new one."""
+    bytes [B] of one sequence read once, `flop` [J/flop], `byte` [J/B]. The token attends to `keys` positions, its own included, in the
+    mean over layers."""
     return {
         "weights": byte * weights / batch,
         "arithmetic": flop * 2.0 * shape.multiplied,
-        "attention": flop * attention_flops(shape, 1, context + 1),
+        "attention": flop * attention_flops(shape, 1, keys),
         "cache": byte * cache,
     }
 
@@ -127,10 +138,9 @@ def printed_inference_energy(
 def training_energy(shape: DecoderShape, run: TrainingRun, flop: float, byte: float, link: float) -> dict[str, float]:
     """Joules of a training run by term, eq. 13 corrected: three passes (forward, and two products backward for each one forward), attention
     without the second count of heads, checkpoints every so many steps, and a ring all-reduce (2 (R - 1) times the gradients a step)."""
-    keys = (run.sequence + 1) / 2.0 if run.causal else float(run.sequence)
     return {
         "arithmetic": flop * 6.0 * shape.multiplied * run.tokens,
-        "attention": flop * 3.0 * attention_flops(shape, run.tokens, keys),
+        "attention": flop * 3.0 * attention_flops(shape, run.tokens, run.keys),
         "checkpoint": byte * run.state_bytes * ceil(run.steps / run.checkpoint_interval),
         "communication": link * 2.0 * (run.replicas - 1) * run.gradient_bytes * run.steps,
     }

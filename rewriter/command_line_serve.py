@@ -23,7 +23,6 @@ def serve_limits(
     overhead: Annotated[
         float | None, typer.Option(metavar="BYTES", help="Memory for neither weights nor caches; a tenth if not given.")
     ] = None,
-    task: options.TaskOption = None,
     as_json: options.AsJson = False,
     debug: options.Debug = False,
 ) -> None:
@@ -33,7 +32,7 @@ def serve_limits(
         from .serve_limits import serve_limits as run
 
         asked = Asked(context, latency, arrivals, tokens, memory, overhead)
-        result = run(model, target=target, asked=asked, task=options.task_name(task), progress=progress)
+        result = run(model, target=target, asked=asked, progress=progress)
     deliver(result, serve_limits_text(result), as_json)
 
 
@@ -46,7 +45,7 @@ def serve_limits_text(result: Mapping[str, Any]) -> str:
     lines = [
         f"{result['model']} on {result['target']}, decoding at a context of {result['context']} ({decoder['dtype']}): modelled, "
         f"seconds from {result['seconds_label']}; of the joules, {provenance_clause(result['rests_on'])}",
-        f"{decoder['layers']} layers of {decoder['heads']} heads over {decoder['kv_heads']} kept ones, "
+        f"{decoder['layers']} layers, {decoder['heads']} query heads over {decoder['kv_heads']} key/value heads, "
         f"{number(decoder['parameters'])} parameters",
         f"memory: {quantity(memory['capacity'], 'B')} - {quantity(memory['weights'], 'B')} weights - "
         f"{quantity(memory['overhead'], 'B')} overhead holds {memory['largest_batch']} caches of "
@@ -88,7 +87,10 @@ def _point(row: Mapping[str, Any]) -> str:
 
 
 def _paper_lines(paper: Mapping[str, Any]) -> list[str]:
-    lines = [f"paper's B* (Theorem 4.2, a heuristic): {number(paper['heuristic_batch'])}; {_point(paper['heuristic_point'])}"]
+    lines = [
+        f"paper's B* (Theorem 4.2, a heuristic): {number(paper['heuristic_batch'])}; {_point(paper['heuristic_point'])}: "
+        f"{number(paper['heuristic_over_fewest'])} times the fewest joules"
+    ]
     for title, name in (("eq. 11, decode", "inference"), ("eq. 13, training", "training")):
         forms = [
             f"{form} " + ", ".join(f"{term} {quantity(joules, 'J')}" for term, joules in paper[name][form].items())
@@ -108,5 +110,10 @@ def _arrival_lines(found: Mapping[str, Any]) -> list[str]:
         f"  {quantity(found['joules'], 'J')} a request, static watts included, of which {quantity(found['idle_joules'], 'J')} idle",
     ]
     if found["eq_20_batch"] is not None:
-        lines.append(f"  the paper's eq. 20 gathers {found['eq_20_batch']} requests before it serves them")
+        least = "has no least batch, since joules a request fall with it"
+        if found["eq_21_batch"] is not None:
+            least = f"is least at {number(found['eq_21_batch'])}"
+        lines.append(
+            f"  the paper's eq. 20 gathers {found['eq_20_batch']} requests before it serves them, and its eq. 21 {least}"
+        )
     return lines

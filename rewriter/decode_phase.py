@@ -44,13 +44,14 @@ def phase_net(program: Program, backend: Backend, graph: Any, phase: Phase) -> N
     return backend.view(graph, phase.shapes)
 
 
-def decoder(program: Program, backend: Backend, graph: Any, phase: Phase) -> Decoder:
+def decoder(program: Program, backend: Backend, graph: Any, phase: Phase, said: str = "") -> Decoder:
     """`graph`, which may be the program's own or a cleaned one, as it decodes at the context of `phase`.
 
-    Raises InputError, one sentence: no input with an axis of positions, no attention, one that is not causal or cannot be followed, a cache
-    or a memory that the model already has, or another op that mixes positions.
+    Raises InputError, one sentence that starts with `said`: no input with an axis of positions, no attention, one that is not causal or
+    cannot be followed, a cache or a memory that the model already has, another op that mixes positions, or a table of positions
+    with fewer rows.
     """
-    said = f"The phase {phase.name} has a context of {phase.context}, which {program.source} cannot have"
+    said = said or f"The phase {phase.name} has a context of {phase.context}, which {program.source} cannot have"
     new = _new_positions(program, phase)
     if new is None:
         raise InputError(f"{said}: no input has a second axis, of positions, that may change; trace it with a dynamic one.")
@@ -59,10 +60,10 @@ def decoder(program: Program, backend: Backend, graph: Any, phase: Phase) -> Dec
     sites = _sites(long, short, said)
     mixing = mixing_op(short, long)
     if mixing is not None:
-        raise InputError(f"{said}: {mixing.kind} {mixing.id} mixes positions too, and keeps a state that is not known.")
-    rows = position_rows(short, long)
-    if rows is not None and rows < phase.context + new:
-        raise InputError(f"{said}: its table of positions has {rows} rows.")
+        raise InputError(
+            f"{said}: {mixing.kind} {mixing.id} mixes positions too, and keeps a state that is not known; give a model in which "
+            "attention alone does."
+        )
     wide = max(length, min(phase.context + new, LONGEST_MASK[program.runtime]))
     net = backend.view(graph, _shapes(program, phase, wide))
     seen: dict[str, int] = {}
@@ -72,8 +73,11 @@ def decoder(program: Program, backend: Backend, graph: Any, phase: Phase) -> Dec
         try:
             known[key] = known[key] if key in known else positions_seen(program, backend, graph, net, site)
         except InputError as fault:
-            raise InputError(f"{said}: {fault}") from fault
+            raise InputError(f"{said}: {str(fault).rstrip('.')}; give a causal model, whose mask can be computed.") from fault
         seen[site.id] = phase.context + new if known[key] == wide else min(known[key], phase.context + new)
+    rows = position_rows(short, long)
+    if rows is not None and rows < phase.context + new:
+        raise InputError(f"{said}: its table of positions has {rows} rows; give a context of at most {rows - new}.")
     caches = find_caches(short, long, sites, seen)
     if isinstance(caches, Miss):
         raise InputError(f"{said}: {caches.reason}")
@@ -106,7 +110,9 @@ def _sites(long: Net, short: Net, said: str) -> tuple[AttentionSite, ...]:
             raise InputError(f"{said}: {miss.reason}")
     sites = tuple(site for site in found.sites if isinstance(site, AttentionSite))
     if not sites:
-        raise InputError(f"{said}: no attention was found in it, and nothing else is known to keep a cache.")
+        raise InputError(
+            f"{said}: no attention was found in it, and nothing else is known to keep a cache; give a causal transformer."
+        )
     return sites
 
 

@@ -8,7 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cost_model.continuous_batching import gathered_batch, largest_arrivals, occupancy
+from ..cost_model.continuous_batching import (
+    gathered_batch,
+    largest_arrivals,
+    marginal_joules,
+    occupancy,
+    printed_optimal_batch,
+)
 from ..cost_model.cost import Cost
 from ..cost_model.decode import cache_bytes
 from ..cost_model.device import Device, load_device
@@ -16,6 +22,7 @@ from ..cost_model.errors import InputError
 from ..cost_model.net import Net
 from ..cost_model.plan import Phase, Workload
 from ..cost_model.price import price_net
+from ..cost_model.program import Program
 from ..cost_model.provenance import provenance_shares
 from ..cost_model.serving import (
     OperatingPoint,
@@ -39,7 +46,7 @@ from ..cost_model.transformer import (
 )
 from .backend import Backend
 from .backend_onnx import OnnxBackend
-from .decode_phase import Decoder, decoder
+from .decode_phase import LONGEST_MASK, Decoder, decoder
 from .load import load
 from .workload import workload_for
 
@@ -47,6 +54,13 @@ FORMAT = 1
 TOKENS = 256
 OVERHEAD = 0.1
 """The share of memory that is neither weights nor caches unless told: what vLLM leaves by default (gpu_memory_utilization 0.9)."""
+
+UNITS = {
+    "latency": "seconds for a token",
+    "arrivals": "requests a second",
+    "tokens": "the new tokens of a request",
+    "memory": "bytes",
+}
 
 NOTES = (
     "Decode steps only: what a request's prefill costs is what `szilard estimate --shape 1xLENGTH` says.",
@@ -71,10 +85,10 @@ class Asked:
             raise InputError(
                 f"--context {self.context} is no context; give the positions in the cache, a whole number above zero."
             )
-        for name in ("latency", "arrivals", "tokens", "memory"):
+        for name, unit in UNITS.items():
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise InputError(f"--{name} {value:g} is no limit; give a number above zero.")
+                raise InputError(f"--{name} {value:g} is no limit; give {unit}, a number above zero.")
         if self.overhead is not None and not 0 <= self.overhead < math.inf:
             raise InputError(f"--overhead {self.overhead:g} is no amount of memory; give bytes, zero or more.")
 
@@ -103,17 +117,19 @@ class Prices:
 
 
 def serve_limits(
-    model: Any, *, target: str | Path, asked: Asked, task: str | None = None, progress: Callable[[str], None] = lambda _: None
+    model: Any, *, target: str | Path, asked: Asked, progress: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
     """The batches at which `model` can be served on `target`: {"memory", "batches", "points", "paper", "arrivals", ...} in J, s and B, all
-    modelled. Raises InputError for a model that is no causal decoder, weights that do not fit, a latency that one sequence misses, and
-    arrivals that the device cannot serve.
+    modelled. Of a transformers folder only the configuration is read. Raises InputError for a model that is no causal decoder, weights
+    that do not fit, a latency that one sequence misses, and arrivals that the device cannot serve.
     """
     device = load_device(target)
     memory = asked.memory or device.values.get("capacity.memory")
     if memory is None:
         raise InputError(f"The device profile {device.name} does not say how much memory it has; give --memory BYTES.")
-    program = load(model, task=task or ("causal-lm" if str(model).startswith("hf:") else None)).program
+    loaded = load(model, task="decode" if str(model).startswith("hf:") else None)
+    program = loaded.program
+    _check_axes(program)
     backend: Backend
     if program.runtime == "torch":
         from .backend_torch import TorchBackend
@@ -126,7 +142,8 @@ def serve_limits(
         one = Phase(f"{batch}x1@{asked.context}", {"*": (batch, 1)}, 1.0, asked.context)
         return workload_for(program, Workload((one,))).phases[0]
 
-    prices = Prices(decoder(program, backend, program.graph, phase(1)), device, lambda batch: phase(batch).shapes)
+    said = f"{program.source} cannot decode with {asked.context} positions in a cache"
+    prices = Prices(decoder(program, backend, program.graph, phase(1), said), device, lambda batch: phase(batch).shapes)
     caches, one = prices.decoder.caches, prices.net(1)
     shape, weights = decoder_shape(one, caches), weight_bytes(one, caches)
     overhead = OVERHEAD * memory if asked.overhead is None else asked.overhead
@@ -163,10 +180,37 @@ def serve_limits(
             "lowest_latency": _row(prices(1), device),
             "most_tokens": _row(max(within, key=lambda point: point.tokens_per_second), device),
         },
-        "paper": _paper(shape, prices, best, fits, asked.context, weights),
+        "paper": _paper(shape, prices, best, limit, asked.context, weights),
         "arrivals": None if asked.arrivals is None else _arrivals(asked, asked.arrivals, within, limit, prices),
-        "notes": [*program.notes, *NOTES],
+        "notes": [*program.notes, *loaded.notes, *_unseen_windows(program, asked.context), *NOTES],
     }  # fmt: skip
+
+
+def _check_axes(program: Program) -> None:
+    """Raises InputError unless some input has a free axis of positions and the batch is free too."""
+    why = "".join(f" ({note.rstrip('.')})" for note in program.notes[:1])
+    free = next((axes for axes in program.dynamic.values() if 1 in axes), None)
+    if free is None:
+        inputs = ", ".join(f"{name} {list(array.shape)}" for name, array in program.sample.items())
+        raise InputError(
+            f"{program.source} cannot be served: none of its inputs ({inputs}) has a second axis, of positions, that may change{why}; "
+            "give a causal language model, traced or exported with that axis free."
+        )
+    if 0 not in free:
+        raise InputError(
+            f"{program.source} cannot be served at other batches: the first axis of its inputs is fixed{why}; trace or export it with "
+            "that axis free."
+        )
+
+
+def _unseen_windows(program: Program, context: int) -> list[str]:
+    """A sentence where the cache is longer than the masks that were looked at."""
+    longest = LONGEST_MASK[program.runtime]
+    if context < longest:
+        return []
+    return [
+        f"Masks were looked at up to {longest} positions: an attention with a longer window is taken to see the whole context."
+    ]
 
 
 def _row(point: OperatingPoint, device: Device) -> dict[str, Any]:
@@ -182,23 +226,26 @@ def _row(point: OperatingPoint, device: Device) -> dict[str, Any]:
 
 
 def _paper(
-    shape: DecoderShape, prices: Prices, best: OperatingPoint, fits: int, context: int, weights: float
+    shape: DecoderShape, prices: Prices, best: OperatingPoint, limit: int, context: int, weights: float
 ) -> dict[str, Any]:
-    """B* (Theorem 4.2) and the decompositions of eq. 11 and 13 a token: corrected and as printed."""
+    """B* (Theorem 4.2), its point within `limit` (Remark 4.1), and the decompositions of eq. 11 and 13 a token: corrected and as
+    printed."""
     device, caches = prices.device, prices.decoder.caches
     flop = device.values[f"flop.{device.resolve(f'{caches[0].dtype}.tensor')}"]
     byte, link = device.values["byte.memory"], device.values["link"]
     heuristic = heuristic_batch(shape.parameters, context, shape.head_dim)
-    taken = min(max(1, math.floor(heuristic)), fits)
-    run = TrainingRun(tokens=context, sequence=context, batch=1)
+    taken = prices(min(max(1, math.floor(heuristic)), limit))
+    seen = tuple(cache.positions for cache in caches)
+    run = TrainingRun(tokens=context, sequence=context, batch=1, windows=seen)
     trained = training_energy(shape, run, flop, byte, link)
     printed = printed_training_energy(shape, shape.parameters, 1.0, context, context, math.inf, flop, 0.0)
     per_token = ("arithmetic", "attention")
     return {
         "heuristic_batch": heuristic,
-        "heuristic_point": _row(prices(taken), device),
+        "heuristic_point": _row(taken, device),
+        "heuristic_over_fewest": taken.joules / best.joules,
         "inference": {
-            "corrected": inference_energy(shape, weights, cache_bytes(caches), context, best.batch, flop, byte),
+            "corrected": inference_energy(shape, weights, cache_bytes(caches), sum(seen) / len(seen), best.batch, flop, byte),
             "printed": printed_inference_energy(shape.parameters, context, shape.head_dim, flop, byte, byte),
         },
         "training": {
@@ -209,16 +256,20 @@ def _paper(
 
 
 def _arrivals(asked: Asked, arrivals: float, within: list[OperatingPoint], limit: int, prices: Prices) -> dict[str, Any]:
-    """Continuous batching of requests that arrive at random, and the batch of eq. 20."""
-    found = occupancy(within, arrivals, asked.tokens, prices.device.values["static"])
-    gathered = None
+    """Continuous batching of requests that arrive at random, and the batches of eq. 20 and 21."""
+    static = prices.device.values["static"]
+    found = occupancy(within, arrivals, asked.tokens, static)
+    gathered = optimum = None
     if asked.latency is not None:
         longest = asked.latency * asked.tokens
         gathered = gathered_batch(arrivals, longest, lambda batch: asked.tokens * prices(batch).seconds, limit)
+        marginal = marginal_joules([prices(1), prices(limit)], asked.tokens)
+        optimum = printed_optimal_batch(static, longest, marginal) if marginal > 0 else None
     return {
         "requests_per_second": arrivals,
         "tokens_per_request": asked.tokens,
         "largest_requests_per_second": largest_arrivals(within, asked.tokens),
         **asdict(found),
         "eq_20_batch": gathered,
+        "eq_21_batch": optimum,
     }

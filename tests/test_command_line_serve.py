@@ -46,7 +46,7 @@ def test_the_text_says_what_is_modelled_and_from_what():
         "sdpa_mask on h100, decoding at a context of 50 (float32): modelled, seconds from roofline; of the joules, "
     )
     assert "prior coefficients" in lines[0]
-    assert lines[1].startswith("2 layers of 6 heads over 2 kept ones, ")
+    assert lines[1].startswith("2 layers, 6 query heads over 2 key/value heads, ")
     assert "overhead holds 75 caches of 16.3 kB" in lines[2]
     assert lines[4].split() == [
         "batch", "latency", "joules/token", "of", "it", "static", "tokens/s", "latency", "x", "J", "/", "throughput", "its", "floor",
@@ -57,6 +57,7 @@ def test_the_text_says_what_is_modelled_and_from_what():
     assert "fewest joules: batch 75, " in whole
     assert "eq. 11, decode, dynamic joules a token: corrected weights " in whole
     assert "; printed weights " in whole
+    assert " times the fewest joules" in whole
     assert "requests/s" not in whole
     assert "note: Decode steps only" in whole
 
@@ -66,7 +67,10 @@ def test_the_text_with_a_latency_and_arrivals():
     assert "fewest joules within 500 ms a token: batch 75" in whole
     assert "3 requests/s of 80 tokens, continuous batching (modelled; at most " in whole
     assert " a request, static watts included, of which " in whole
-    assert "the paper's eq. 20 gathers 75 requests before it serves them" in whole
+    assert "the paper's eq. 20 gathers 75 requests before it serves them, and its eq. 21 has no least batch" in whole
+    result = serve_limits(tiny_decoder.traced("sdpa_mask"), target="h100", asked=Asked(50, 0.5, 3.0, memory=1.5e6))
+    given = serve_limits_text({**result, "arrivals": {**result["arrivals"], "eq_21_batch": 12.34}})
+    assert "and its eq. 21 is least at 12.3" in given
 
 
 def test_a_lower_limit_and_what_has_no_price_are_said():
@@ -93,9 +97,12 @@ def test_one_document_with_json_and_nothing_else_on_stdout(run):
         (["serve_factories:decoder", "--context", "9", "--latency", "-1"], "--latency -1 is no limit"),
         (["serve_factories:decoder", "--context", "9", "--target", "h900"], "There is no device 'h900'"),
         (["none.onnx", "--context", "9"], "The model file none.onnx does not exist."),
+        (["hf:nowhere", "--context", "9"], "The folder nowhere does not exist"),
         pytest.param(["serve_factories:encoder", "--context", "9"], "sees the later ones too", marks=pytest.mark.long),
         pytest.param(
-            ["serve_factories:decoder", "--context", "9", "--memory", "9000"], "do not fit in 9e+03 B", marks=pytest.mark.long
+            ["serve_factories:decoder", "--context", "9", "--memory", "9000"],
+            "do not fit in 9 kB of memory; take a larger device",
+            marks=pytest.mark.long,
         ),
     ],
 )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from szilard.cost_model.counts import count
-from szilard.cost_model.decode import Cache, cache_bytes, decode_net, find_caches, mixing_op
+from szilard.cost_model.decode import Cache, cache_bytes, decode_net, find_caches, mixing_op, position_rows
 from szilard.cost_model.device import load_device
 from szilard.cost_model.price import price_net
 from szilard.cost_model.sites import Miss
@@ -127,6 +127,42 @@ def test_a_memory_of_its_own_is_refused():
     miss = find_caches(short, long, sites, {sites[0].id: 7})
     assert isinstance(miss, Miss)
     assert "has 5 queries over keys [2, 2, 9, 4]: it reads a memory or a cache of its own." in miss.reason
+
+
+@pytest.mark.parametrize(
+    ("indices", "rows"),
+    [
+        ("range", 16),
+        ("slice of a table", 16),
+        ("sum of ones", 16),
+        ("zeros", None),
+        ("types at positions", None),
+        ("input", None),
+    ],
+)
+def test_a_table_ends_the_context_where_its_rows_are_positions(indices, rows):
+    """Token types take one row everywhere, however many rows there are."""
+
+    def net(length: int):
+        build = NetBuilder()
+        ids = build.input("ids", 1, length, dtype="int64")
+        every = {"shape": (1, length), "dtype": "int64"}
+        if indices == "input":
+            chosen = ids
+        elif indices == "range":
+            chosen = build.op("arange", **every)
+        elif indices == "sum of ones":
+            chosen = build.op("cumsum", build.op("constant_of_shape", **every), **every)
+        else:
+            places = build.op("slice", build.constant("places", np.arange(16)[None]), **every)
+            chosen = places
+            if indices != "slice of a table":
+                chosen = build.op("expand", build.constant("types", np.zeros((1, 16), np.int64)), **every)
+            if indices == "types at positions":
+                chosen = build.op("gather_elements", chosen, places, **every)
+        return build.net(build.op("embedding", build.weight("table", 16, 4), chosen, shape=(1, length, 4)))
+
+    assert position_rows(net(1), net(5)) == rows
 
 
 def test_one_value_as_keys_and_values_is_refused():

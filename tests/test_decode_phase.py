@@ -121,12 +121,12 @@ IDS = torch.arange(18).reshape(2, 9) % 11
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("later", "lets a position see later ones."),
-        ("open", "has no mask, so that every position sees the later ones too."),
+        ("later", "lets a position see later ones; give a causal model"),
+        ("open", "has no mask, so that every position sees the later ones too; give a causal model"),
         ("learned", "depends on what the layers compute"),
-        ("conv", "mixes positions too, and keeps a state that is not known."),
+        ("conv", "mixes positions too, and keeps a state that is not known; give a model in which"),
         ("softmax", "softmax"),
-        ("places", "its table of positions has 16 rows."),
+        ("places", "its table of positions has 16 rows; give a context of at most 15."),
     ],
 )
 def test_what_cannot_decode_is_refused_in_one_sentence(kind, words):

@@ -69,8 +69,8 @@ def test_b_star_minimises_nothing():
         return (BYTE * 7e9 + FLOP * 2 * 7e9 + BYTE * 2 * 2048 * 128 * batch) / batch
 
     def corrected(log: float) -> float:
-        cache = 2 * 2048 * 32 * 4096 * 2.0
-        return sum(inference_energy(LLAMA_7B, 2 * 6.74e9, cache, 2048, np.exp(log), FLOP, BYTE).values())
+        cache = 2 * 2049 * 32 * 4096 * 2.0
+        return sum(inference_energy(LLAMA_7B, 2 * 6.74e9, cache, 2049, np.exp(log), FLOP, BYTE).values())
 
     for energy in (printed, corrected):
         found = minimize_scalar(energy, bounds=(0.0, np.log(1e6)), method="bounded")
@@ -81,13 +81,13 @@ def test_b_star_minimises_nothing():
 def test_eq_11_as_printed_and_corrected_for_seven_billion_parameters():
     """Batch 1 at 2K: the printed form takes half the bytes of fp16 weights and one head of one layer for the cache."""
     cache = 2 * 2049 * 32 * 4096 * 2.0
-    ours = inference_energy(LLAMA_7B, 2 * 6.74e9, cache, 2048, 1, FLOP, BYTE)
+    ours = inference_energy(LLAMA_7B, 2 * 6.74e9, cache, 2049, 1, FLOP, BYTE)
     printed = printed_inference_energy(6.74e9, 2048, 128, FLOP, BYTE, BYTE)
     assert ours["weights"] == pytest.approx(0.27, rel=0.01)
     assert printed["weights"] == pytest.approx(0.135, rel=0.01)
     assert ours["cache"] / printed["cache"] == pytest.approx(2 * 32 * 32, rel=1e-3)  # bytes, layers, heads
     # At batch 64 the weights are shared and the cache is most of it: the claim that the first term dominates ends there.
-    many = inference_energy(LLAMA_7B, 2 * 6.74e9, cache, 2048, 64, FLOP, BYTE)
+    many = inference_energy(LLAMA_7B, 2 * 6.74e9, cache, 2049, 64, FLOP, BYTE)
     assert many["cache"] > many["weights"]
 
 

@@ -55,14 +55,14 @@ def test_tied_tables_are_held_once():
 def test_the_flops_of_a_token_are_those_torch_counts(context):
     """Flops cost one joule each and bytes nothing."""
     flops, _ = tiny_decoder.counted_step(1, context)
-    terms = inference_energy(shape(), 0.0, 0.0, context, 1, flop=1.0, byte=0.0)
+    terms = inference_energy(shape(), 0.0, 0.0, context + 1, 1, flop=1.0, byte=0.0)
     assert sum(terms.values()) == flops
 
 
 def test_the_bytes_of_a_token_are_its_share_of_the_weights_and_its_cache():
     _, held = tiny_decoder.counted_step(8, 33)
     weights = float(sum(p.nbytes for p in tiny_decoder.TinyDecoder("by_hand").parameters()))
-    terms = inference_energy(shape(), weights, cache_bytes(at(found("by_hand"), 34)), 33, 8, flop=0.0, byte=1.0)
+    terms = inference_energy(shape(), weights, cache_bytes(at(found("by_hand"), 34)), 34, 8, flop=0.0, byte=1.0)
     assert 8 * sum(terms.values()) == weights + held
 
 
@@ -72,7 +72,7 @@ def test_the_decomposition_follows_the_priced_graph():
     net, caches = decoding("by_hand", 8, 33), at(found("by_hand"), 34)
     priced = price_net(net, device).total.terms
     byte, flop = device.values["byte.memory"], device.values["flop.float32"]
-    terms = inference_energy(shape(), weight_bytes(net, caches), cache_bytes(caches), 33, 8, flop, byte)
+    terms = inference_energy(shape(), weight_bytes(net, caches), cache_bytes(caches), 34, 8, flop, byte)
     assert 8 * (terms["weights"] + terms["cache"]) == pytest.approx(priced["memory"], rel=0.1)
     assert 0.8 < 8 * (terms["arithmetic"] + terms["attention"]) / priced["arithmetic"] < 1.0
 
@@ -92,6 +92,15 @@ def test_a_causal_run_counts_the_pairs_that_attend():
     pairs = int(np.tri(length).sum())
     run = TrainingRun(tokens=length, sequence=length, batch=1)
     assert training_energy(shape(), run, 1.0, 0.0, 0.0)["attention"] == 3 * pairs * attention_flops(shape(), 1, 1)
+
+
+@pytest.mark.parametrize(("windows", "length"), [((), 17), ((5, 40), 17), ((5, 1, 17), 17), ((3,), 2)])
+def test_layers_with_windows_count_the_pairs_within_them(windows, length):
+    run = TrainingRun(tokens=length, sequence=length, batch=1, windows=windows)
+    behind = np.subtract.outer(np.arange(length), np.arange(length))
+    pairs = [int(((behind >= 0) & (behind < window)).sum()) for window in windows or (length,)]
+    assert run.keys == pytest.approx(np.mean(pairs) / length)
+    assert TrainingRun(length, length, 1, causal=False, windows=windows).keys == length
 
 
 def test_checkpoints_and_gradients_are_counted_step_by_step():
