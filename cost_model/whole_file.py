@@ -14,12 +14,16 @@ ADVICE = "name a file in a folder that can be written"
 def write_whole(path: str | Path, text: str, advice: str = ADVICE) -> None:
     """`text` as the file `path`, in UTF-8 and in one rename: whoever is interrupted, or reads meanwhile, has the old file or the new one.
 
-    Raises InputError with the system's reason and `advice` where the place takes no file, and UnicodeEncodeError for what UTF-8 has no
-    bytes for; either leaves nothing behind.
+    A link stays one, and the file behind it is replaced. Raises InputError with the system's reason and `advice` where the place takes no
+    file or holds something else (a folder, a device), and UnicodeEncodeError for what UTF-8 has no bytes for; either leaves nothing behind.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     beside = target.with_name(f"{target.name}.new")
     try:
+        if os.path.lexists(target) and not target.is_file():
+            raise InputError(
+                f"{path} cannot be written: {'Is a directory' if target.is_dir() else 'Not a plain file'}; {advice}."
+            )
         beside.write_text(text, encoding="utf-8", newline="")
         os.replace(beside, target)
     except OSError as fault:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ def calibrate(
     Raises InputError for a device that is not here, a folder that is not there, or a design that cannot tell coefficients apart.
     """
     target = Path(out)
-    if target.is_dir() or not target.absolute().parent.is_dir():
+    if not os.path.isdir(target.absolute().parent) or (os.path.exists(target) and not os.path.isfile(target)):
         raise InputError(f"The profile cannot be written to {target}; name a JSON file in a folder that exists.")
     if device == "cpu":
         from .calibrate_cpu import calibrate_cpu

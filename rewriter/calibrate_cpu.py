@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,16 +20,14 @@ from rich.progress import Progress
 from ..cost_model.device import Coefficient, Device, load_device, unit_of
 from ..cost_model.errors import InputError
 from ..cost_model.fit import Fit
-from ..cost_model.fitted_profile import calibration_record, profile_with_fit
-from ..cost_model.joule_fit import fit_joules
+from ..cost_model.fitted_profile import calibration_record
 from ..cost_model.kernel_fit import Row, fit_kernels, kernel_of
 from ..cost_model.kernel_times import TIME
 from ..cost_model.measurement import Measurement, split_hash
 from ..cost_model.meter import Meter
 from ..cost_model.time_table import machine_fingerprint
-from .calibrate_cpu_joules import joule_rows
+from .calibrate_cpu_joules import seconds_of_readings, with_joules
 from .cpu_caches import with_caches
-from .microbenchmark_graph import Microbenchmark
 from .microbenchmarks import counted, microbenchmarks, timed
 from .part_file import PartFile
 from .profile_file import write_profile
@@ -37,7 +36,7 @@ from .quiet_machine import quiet_machine
 RUNTIME = "onnxruntime"
 PASSES = 5
 MOST_SECONDS = 260.0
-"""After this long no further pass begins, so that the fit ends within five minutes."""
+"""No further pass begins that would end later, readings of a counter included, so that the fit ends within five minutes [s]."""
 
 HELD_OUT = ("bert", "llama", "convnet", "ocr", "voice")
 """Families of whole models that judge the profile: none of them is ever fitted on."""
@@ -51,15 +50,19 @@ _SHARES = (1.0, 0.5, 0.25)
 def calibrate_cpu(out: Path, meter: Meter, *, passes: int = PASSES, progress: Callable[[str], None] = print) -> dict[str, Any]:
     """Time every microbenchmark up to `passes` times, fit the law of each kernel, and write the profile `out`; returns a summary.
 
-    A run that was stopped goes on from `out`.part if machine and versions are the same. Joules are fitted where `meter` reads a
+    A run that was stopped goes on from `out`.part if machine, versions and design are the same. Joules are fitted where `meter` reads a
     counter; else they keep the generic profile's priors, and the summary says why. Raises InputError where the result cannot be written,
     or nothing could be fitted.
     """
+    ends = time.monotonic() + MOST_SECONDS
     base = with_caches(load_device("cpu"))
     fingerprint = machine_fingerprint()
     machine = {**fingerprint, "device": fingerprint["cpu"]}
-    part = PartFile(out, {**machine, "szilard": metadata.version("szilard")})
-    rows, probe = _time(part, base, passes)
+    names = [benchmark.key for benchmark in microbenchmarks()]
+    part = PartFile(out, _stamp(machine, base, names))
+    # A place that takes no file is told before anything is timed.
+    part.write()
+    rows, probe = _time(part, base, names, passes, ends - seconds_of_readings(meter, names))
     measurements = [_measurement(name, row, machine["device"], meter.reason) for name, row in rows.items()]
     families = {row.family for row in measurements}
     progress(f"split {split_hash(families, HELD_OUT)}: fitted on microbenchmarks, judged on {', '.join(HELD_OUT)}")
@@ -68,22 +71,14 @@ def calibrate_cpu(out: Path, meter: Meter, *, passes: int = PASSES, progress: Ca
         raise InputError("No kernel could be fitted; run szilard calibrate again on a quiet machine.")
     device = with_laws(base, size, laws)
     fits = {f"seconds of {kernel}": found for kernel, found in laws.items()}
-    joules = [] if meter.counter is None else joule_rows(meter, microbenchmarks(), rows, machine["device"])
-    reason = meter.reason
-    if joules:
-        try:
-            fits["joules"] = found = fit_joules(joules, base)
-        except InputError as fault:
-            joules, reason = [], f"left as priors: {fault}"
-        else:
-            source = f"{joules[0].label.capitalize()}: {len(joules)} microbenchmarks; {meter.reason}"
-            device = profile_with_fit(device, found, source, joules[0].label)
-            reason = f"fitted on {len(joules)} readings, condition {found.condition:.1f}; {meter.reason}"
+    joules = with_joules(device, base, meter, microbenchmarks(), rows, part, machine["device"])
+    if joules.fit:
+        fits["joules"] = joules.fit
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    record = calibration_record([*measurements, *joules], fits, HELD_OUT, now, machine)
+    record = calibration_record([*measurements, *joules.rows], fits, HELD_OUT, now, machine)
     record["probe_seconds"] = probe
     name = re.sub(r"\W+", "_", out.stem)
-    write_profile(replace(device, name=name, notes=_notes(machine, bool(joules)), calibration=record), out)
+    write_profile(replace(joules.device, name=name, notes=_notes(machine, bool(joules.fit)), calibration=record), out)
     part.remove()
     return {
         "profile": str(out),
@@ -93,7 +88,7 @@ def calibrate_cpu(out: Path, meter: Meter, *, passes: int = PASSES, progress: Ca
         "rows": len(rows),
         "median_error": statistics.median(found.residual for found in laws.values()),
         "split_hash": record["split_hash"],
-        "joules": reason,
+        "joules": joules.reason,
     }
 
 
@@ -129,21 +124,30 @@ def _best_fit(rows: Mapping[str, Any]) -> tuple[float, dict[str, Fit], dict[str,
     return -size, fits, refused
 
 
-def _time(part: PartFile, base: Device, passes: int) -> tuple[dict[str, Any], float]:
-    """(the row of each microbenchmark by name: its work, and the seconds of each lap on a quiet machine; the usual probe [s])."""
-    sizes = [share * base.value("capacity.cache") for share in _SHARES]
-    began, names = time.monotonic(), [named(benchmark) for benchmark in microbenchmarks()]
-    spent = 0.0
+def _sizes(base: Device) -> list[float]:
+    return [share * base.value("capacity.cache") for share in _SHARES]
+
+
+def _stamp(machine: Mapping[str, str], base: Device, names: Sequence[str]) -> dict[str, Any]:
+    """What rows of an earlier run must have in common with this one: what they were timed on, and all that their work was counted by."""
+    design = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    return {**machine, "szilard": metadata.version("szilard"), "profile": base.digest, "sizes": _sizes(base), "design": design}
+
+
+def _time(part: PartFile, base: Device, names: Sequence[str], passes: int, ends: float) -> tuple[dict[str, Any], float]:
+    """(the row of each microbenchmark by name: its work, and the seconds of each lap on a quiet machine; the usual probe [s]). No lap but
+    the first begins that would not be over when the monotonic clock says `ends` [s]."""
+    sizes, spent = _sizes(base), 0.0
     laps = {name: len(part.rows[name]["seconds"]) if name in part.rows else 0 for name in names}
     try:
         with Progress(console=Console(stderr=True)) as bar, quiet_machine(_PATIENCE) as quiet:
             task = bar.add_task("timing kernels", total=passes * len(names), completed=sum(laps.values()))
             for lap in range(min(laps.values()), passes):
-                if time.monotonic() - began + spent > MOST_SECONDS:
+                if time.monotonic() + spent > ends:
                     break
                 before, counting = time.monotonic(), 0.0
                 for benchmark in microbenchmarks():
-                    name = named(benchmark)
+                    name = benchmark.key
                     row = part.rows.get(name)
                     if row is None:
                         start = time.monotonic()
@@ -162,11 +166,6 @@ def _time(part: PartFile, base: Device, passes: int) -> tuple[dict[str, Any], fl
     rows = {name: part.rows[name] for name in names}
     kept = {name: {**row, "seconds": quiet.undisturbed(row["seconds"], row["probes"])} for name, row in rows.items()}
     return kept, quiet.usual
-
-
-def named(benchmark: Microbenchmark) -> str:
-    """The name of a row: the kernel and the shapes."""
-    return f"{benchmark.kernel}: {benchmark.name}"
 
 
 def _measurement(name: str, row: Mapping[str, Any], device: str, reason: str) -> Measurement:

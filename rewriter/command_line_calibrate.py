@@ -22,8 +22,14 @@ def calibrate(
     """Measure a device with matched microbenchmarks (under five minutes; a stopped run goes on) and write its profile to FILE."""
     with only_results_on_stdout():
         from .calibrate import calibrate as run
+        from .part_file import part_of
 
-        result = run(device, out, passes=passes, progress=progress)
+        try:
+            result = run(device, out, passes=passes, progress=progress)
+        except BaseException as fault:
+            if not isinstance(fault, Exception) and part_of(out).is_file():
+                fault.add_note(f"what was measured is in {part_of(out)}, and the same command goes on from there")
+            raise
     deliver(result, calibrate_text(result), as_json)
 
 

@@ -1,4 +1,4 @@
-"""`EnergyCase`: something that a card is to be measured at; `measure_cases`: seconds and joules of many, taken up again where a run stopped."""
+"""`EnergyCase`: what a card is measured at; `measure_cases`: seconds and joules of many, taken up again where a run stopped."""
 
 from __future__ import annotations
 

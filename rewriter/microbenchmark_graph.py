@@ -28,6 +28,11 @@ class Microbenchmark:
     model: onnx.ModelProto
     feeds: Mapping[str, np.ndarray]
 
+    @property
+    def key(self) -> str:
+        """What it is called among all: the kernel and the shapes."""
+        return f"{self.kernel}: {self.name}"
+
 
 @dataclass
 class Chain:

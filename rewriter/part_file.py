@@ -14,11 +14,16 @@ _EVERY = 2.0
 """Seconds between two writes: a file of some 100 kB, replaced in one rename."""
 
 
+def part_of(out: Path) -> Path:
+    """Where the rows of an unfinished `out` are."""
+    return out.with_name(f"{out.name}.part")
+
+
 class PartFile:
     """Rows by name, in `<out>.part`. They are taken up again if `stamp` (machine, versions, design) is the one they were found with."""
 
     def __init__(self, out: Path, stamp: Mapping[str, Any]) -> None:
-        self.path = out.with_name(f"{out.name}.part")
+        self.path = part_of(out)
         self.stamp = dict(stamp)
         self.rows: dict[str, Any] = self._read()
         self._written = time.monotonic()

@@ -1,58 +1,33 @@
 """`szilard calibrate --device cpu`: fitted on timed kernels, resumable, honest about joules; timings are made up here.
 
-Covers calibrate.py, calibrate_cpu.py, calibrate_cpu_joules.py, command_line_calibrate.py.
+Covers calibrate.py, calibrate_cpu.py, command_line_calibrate.py.
 """
 
 import json
-from itertools import chain
+from dataclasses import replace
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from szilard.cost_model.clock import WallClock
 from szilard.cost_model.device import load_device
 from szilard.cost_model.errors import InputError
-from szilard.cost_model.joule_fit import fit_joules
-from szilard.cost_model.measurement import Measurement
+from szilard.cost_model.meter import Meter
 from szilard.cost_model.simulated_card import CardTraits, SimulatedCard
 from szilard.cost_model.simulated_meter import SimulatedMeter
-from szilard.rewriter import calibrate_cpu, calibrate_cpu_joules, microbenchmarks_elementwise
+from szilard.rewriter import calibrate_cpu, calibrate_cpu_joules
 from szilard.rewriter.calibrate import calibrate
 from szilard.rewriter.command_line import app
-from szilard.rewriter.microbenchmark_graph import Chain, Microbenchmark
-from szilard.rewriter.microbenchmarks import counted, microbenchmarks
+from szilard.rewriter.microbenchmark_graph import Microbenchmark
 
-LAW = {"Slice": 1e-6}
-
-
-def unary(count: int, size: int) -> Microbenchmark:
-    graph = Chain()
-    x = graph.input(size)
-    for _ in range(count):
-        x = graph.node("Neg", x)
-    return graph.done("unary", f"Neg {size} {count}", x)
+from .few_microbenchmarks import KERNELS, benchmarks, unary, use
 
 
 @pytest.fixture
 def few(monkeypatch):
-    """Three views and six changes of sign, timed by a law: 10 us a run, 0.5 us a view, 1 us and 0.01 ns a byte for each Neg."""
-    calls: list[str] = []
-
-    def benchmarks():
-        views = (
-            b for count in (4, 40, 160) for b in microbenchmarks_elementwise._calls(count) if b.kernel in ("reshape", "squeeze")
-        )
-        return chain(views, (unary(count, size) for count in (2, 9) for size in (16, 1000, 100_000)))
-
-    def timed(benchmark: Microbenchmark) -> float:
-        calls.append(benchmark.name)
-        nodes = benchmark.model.graph.node
-        size = sum(array.nbytes for array in benchmark.feeds.values())
-        return 1e-5 + sum(1e-6 + 2e-11 * size if node.op_type == "Neg" else LAW.get(node.op_type, 5e-7) for node in nodes)
-
-    monkeypatch.setattr(calibrate_cpu, "microbenchmarks", benchmarks)
-    monkeypatch.setattr(calibrate_cpu, "timed", timed)
-    return calls
+    """The names of what is timed: six views and six changes of sign, by a law."""
+    return use(monkeypatch)
 
 
 def test_the_profile_holds_the_laws_and_says_where_they_come_from(few, tmp_path):
@@ -92,6 +67,19 @@ def test_a_stopped_run_goes_on_where_it_was(few, tmp_path, monkeypatch):
     assert few[: len(first)] == first
 
 
+def test_who_interrupts_is_told_where_the_rows_are_and_how_to_go_on(few, tmp_path, monkeypatch):
+    def stops(benchmark: Microbenchmark) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(calibrate_cpu, "timed", stops)
+    done = CliRunner().invoke(app, ["calibrate", "--out", str(tmp_path / "mine.json")])
+    assert done.exit_code == 130
+    kept = tmp_path / "mine.json.part"
+    last = done.stderr.splitlines()[-1]
+    assert last == f"szilard: Interrupted; what was measured is in {kept}, and the same command goes on from there."
+    assert list(tmp_path.iterdir()) == [kept]
+
+
 def test_devices_and_files_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(InputError, match="no device 'gpu'"):
         calibrate("gpu", tmp_path / "x.json")
@@ -99,6 +87,8 @@ def test_devices_and_files_that_cannot_be_are_refused(tmp_path):
         calibrate("cpu", tmp_path / "missing" / "x.json")
     with pytest.raises(InputError, match="name a JSON file"):
         calibrate("cpu", tmp_path)
+    with pytest.raises(InputError, match="cannot be written to /dev/null; name a JSON file"):
+        calibrate("cpu", "/dev/null")
 
 
 def test_the_command_prints_what_was_fitted(few, tmp_path):
@@ -113,41 +103,60 @@ def test_the_command_prints_what_was_fitted(few, tmp_path):
     assert "time.onnxruntime.neg.call" in shown.stdout
 
 
-def test_joules_that_the_readings_cannot_tell_apart_stay_priors_and_seconds_are_kept(few, tmp_path, monkeypatch):
-    card = SimulatedCard(CardTraits(seed=1))
+def test_rows_that_were_counted_otherwise_are_not_taken_up(few, tmp_path, monkeypatch):
+    out = tmp_path / "mine.json"
 
-    def on_card(session: object, benchmark: Microbenchmark):
-        return card.load(benchmark.name, [(1e-3, 50.0)])
+    def stopped(after: int) -> None:
+        whole = calibrate_cpu.timed
 
-    monkeypatch.setattr(calibrate_cpu_joules, "_call", on_card)
-    monkeypatch.setattr(calibrate_cpu_joules, "KERNELS", ("unary", "reshape"))
-    result = calibrate_cpu.calibrate_cpu(tmp_path / "mine.json", SimulatedMeter(card), passes=1, progress=lambda _: None)
-    assert "left as priors" in result["joules"]
-    assert "cannot tell" in result["joules"]
-    device = load_device(tmp_path / "mine.json")
-    assert device.coefficients["static"].provenance == "prior"
-    assert device.coefficients["time.onnxruntime.neg.call"].provenance == "measured"
+        def stops(benchmark: Microbenchmark) -> float:
+            if len(few) == after:
+                raise KeyboardInterrupt
+            return whole(benchmark)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(calibrate_cpu, "timed", stops)
+            with pytest.raises(KeyboardInterrupt):
+                calibrate("cpu", out, passes=1)
+        few.clear()
+
+    stopped(5)
+    base = calibrate_cpu.with_caches(load_device("cpu"))
+    other = base.with_values({"capacity.cache": 3 * base.value("capacity.cache")})
+    with monkeypatch.context() as patch:
+        patch.setattr(calibrate_cpu, "with_caches", lambda device: other)
+        calibrate("cpu", out, passes=1)
+    assert len(few) == 12, "the caches are others, and so is the work"
+    few.clear()
+    stopped(5)
+    with monkeypatch.context() as patch:
+        patch.setattr(calibrate_cpu, "microbenchmarks", lambda: (b for b in [*benchmarks(), unary(3, 77)]))
+        calibrate("cpu", out, passes=1)
+    assert len(few) == 13, "the design is another"
 
 
-@pytest.mark.long
-def test_the_shipped_readings_tell_joules_apart():
-    """On a card that draws what hidden coefficients say, in seconds of the roofline at varied occupancy."""
-    base, random = load_device("cpu"), np.random.default_rng(5)
-    hidden = {key: value * random.uniform(0.6, 1.6) for key, value in base.values.items()}
-    names = [f"{b.kernel}: {b.name}" for b in microbenchmarks() if b.kernel in calibrate_cpu_joules.KERNELS]
-    chosen, rows = set(calibrate_cpu_joules._spread(names)), []
-    for benchmark in microbenchmarks():
-        if (name := f"{benchmark.kernel}: {benchmark.name}") in chosen:
-            work = counted(benchmark, base, [8e6])["work"]
-            busy = work.get("launch", 0) * 2e-6 + sum(amount for key, amount in work.items() if key != "launch") / 2e11
-            seconds = random.uniform(1, 2) * (1e-5 + busy)
-            truth = hidden["static"] * seconds + sum(hidden[key] * amount for key, amount in work.items())
-            joules = truth * (1 + 0.01 * random.standard_normal())
-            rows.append(
-                Measurement(name, benchmark.kernel, "op", work, seconds, seconds, seconds, joules, joules, joules, "modelled")
-            )
-    found = fit_joules(rows, base)
-    assert len(rows) == len(chosen) == 28
-    assert found.condition < 30
-    for key in ("flop.float32", "byte.memory", "static"):
-        assert found.coefficients[key].low <= hidden[key] <= found.coefficients[key].high, key
+def test_a_folder_that_takes_no_file_is_told_before_anything_is_timed(few, tmp_path):
+    with pytest.raises(InputError, match=r"json\.part cannot be written: File name too long; name a file"):
+        calibrate("cpu", tmp_path / f"{'x' * 250}.json")
+    assert few == []
+
+
+def test_laps_leave_the_time_that_the_readings_of_a_counter_take(few, tmp_path, monkeypatch):
+    now, law = [0.0], calibrate_cpu.timed
+
+    def slow(benchmark: Microbenchmark) -> float:
+        now[0] += 10.0
+        return law(benchmark)
+
+    monkeypatch.setattr(calibrate_cpu, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(calibrate_cpu, "timed", slow)
+    monkeypatch.setattr(calibrate_cpu_joules, "KERNELS", KERNELS)
+    silent = Meter("unavailable", "No energy counter: none is here.", None, WallClock())
+    calibrate_cpu.calibrate_cpu(tmp_path / "a.json", silent, progress=lambda _: None)
+    assert len(few) == 24, "two laps of 120 s fit 260 s"
+    few.clear()
+    now[0] = 0.0
+    hot = replace(CardTraits().sensors, throttle=("thermal slowdown",))
+    refused = SimulatedMeter(SimulatedCard(CardTraits(sensors=hot)))
+    calibrate_cpu.calibrate_cpu(tmp_path / "b.json", refused, progress=lambda _: None)
+    assert len(few) == 12, "11 readings need another 36 s"

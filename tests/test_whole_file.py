@@ -40,6 +40,26 @@ def test_places_that_take_no_file_are_named_with_the_reason_and_what_to_do(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+def test_what_is_no_plain_file_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(InputError, match=f"{name} cannot be written: Not a plain file; name a file"):
+            write_whole(tmp_path / name, "text")
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_the_file_behind_a_link_is_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder/a.txt")
+    for text in ("first", "second"):
+        write_whole(tmp_path / "link", text)
+        assert (tmp_path / "folder" / "a.txt").read_text() == text
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["a.txt"]
+
+
 def test_a_full_disk_is_still_seen_as_one(tmp_path, monkeypatch):
     def full(*names):
         raise OSError(28, "No space left on device")
