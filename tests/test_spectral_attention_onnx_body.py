@@ -62,12 +62,15 @@ def test_equals_the_reference_at_every_length(prepared, batch, queries, keys):
 @given(
     seed=st.integers(0, 2**31), heads=st.sampled_from([(1, 1), (3, 3), (4, 2), (6, 2)]), batch=st.integers(1, 2),
     queries=st.integers(1, 90), keys=st.integers(1, 90), tile=st.sampled_from([1, 3, 8]), key_tile=st.sampled_from([None, 4]),
-    most=st.integers(0, 5), alike=st.booleans(), masked=st.booleans(), opset=st.sampled_from([OPSET, 18, 23]),
+    most=st.integers(0, 5), alike=st.booleans(), masked=st.booleans(), leaves=st.sampled_from([4, 8]),
+    opset=st.sampled_from([OPSET, 18, 23]),
 )  # fmt: skip
-def test_shared_heads_masks_and_budgets_a_head(seed, heads, batch, queries, keys, tile, key_tile, most, alike, masked, opset):
+def test_shared_heads_masks_and_budgets_a_head(
+    seed, heads, batch, queries, keys, tile, key_tile, most, alike, masked, leaves, opset
+):
     random = np.random.default_rng(seed)
     budget = most if alike else tuple(int(each) for each in random.integers(0, most + 1, heads[0]))
-    q, k, v, *codebooks = operands(seed, batch, heads, queries, keys, width=6, depth=5, leaves=8)
+    q, k, v, *codebooks = operands(seed, batch, heads, queries, keys, width=6, depth=5, leaves=leaves)
     made = SparsePrepared(*(each.numpy() for each in codebooks), tile, budget, 0.3, key_tile)
     feeds = {"q": q.numpy(), "k": k.numpy(), "v": v.numpy()}
     if masked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log2
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,9 @@ from .reference import FLOOR
 OPSET = 15
 """The first operator set whose Shape takes a part of the axes."""
 TINY = float(np.finfo(np.float32).tiny)
-STEP_BYTES = 2.5e6
-"""Logits of one step of the Scan: what the step makes is then read back from the cache. On two cores with 1 MiB of L2 each the steps
-took half the time of one product over all tiles (27 against 47 ms at 4,096 keys, 12 heads of 64, 7 exact tiles)."""
+STEP_BYTES = 8e6
+"""Keys, values, logits and weights of one step of the Scan, which each of its operators then finds in the cache. On two cores with 1 MiB of
+L2 each the steps took half the time of one product over all tiles (27 against 47 ms at 4,096 keys, 12 heads of 64, 7 exact tiles)."""
 
 
 class SparseBody(NamedTuple):
@@ -64,10 +65,9 @@ def attention_nodes(
             f"not {shared} key heads and budgets {budgets}."
         )
     build = Builder(name)
-    tile, key_tile = prepared.tile, prepared.key_tile or prepared.tile
+    tile = prepared.tile
     depth, batch = build("Shape", value, start=3, end=4), build("Shape", query, start=0, end=1)
-    most = max(1, int(STEP_BYTES / (4 * tile * key_tile * (4 * max(budgets) / 3 + 1))))
-    queries = ordered(build, query, prepared.query_codebook, tile, most=most)
+    queries = ordered(build, query, prepared.query_codebook, tile, most=_most(prepared))
     query_tiles = cut(build, query, build.sizes(prepared.query_codebook.shape[2]), queries, tile)
     columns = _columns(build, query_tiles, queries, key, value, depth, prepared, budgets, key_mask)
     parts, first, starts = [], build.sizes(0), {}
@@ -83,6 +83,13 @@ def attention_nodes(
         result = build("Mul", result, build.unsqueeze(build("Min", some, build.float(1.0)), 2, 3), label="kept")
     result.type = ir.TensorType(ir.DataType.FLOAT)
     return SparseBody(build.nodes, result, list(build.initializers.values()))
+
+
+def _most(prepared: SparsePrepared) -> int:
+    """Query tiles of one step: a power of two, so that usual lengths fill their steps. Far columns are taken for a third of the exact."""
+    columns = (prepared.key_tile or prepared.tile) * (4 * max(prepared.budgets) / 3 + 1)
+    each = 4 * columns * 2 * (prepared.tile + prepared.query_codebook.shape[2])
+    return 2 ** max(0, round(log2(STEP_BYTES / each)))
 
 
 def _columns(
@@ -105,7 +112,7 @@ def _columns(
     centres = build("Mul", means(build, query_tiles, queries), build.float(prepared.scale))
     centres = build.reshape(centres, groups, -1, width)
     mean = build("MatMul", centres, build("Transpose", build.reshape(mean_keys, 0, tiles, width), perm=(0, 2, 1)))
-    spread = variance(build, centres, products(build, deviations, key_tiles, keys))
+    spread = variance(build, centres, deviations, key_tiles, keys, prepared.key_codebook.shape[1:])
     floor = build("Mul", build("Add", spread, build("Mul", mean, mean)), build.float(FLOOR))
     spread = build("Max", spread, build("Add", floor, build.float(TINY)))
     log_count = build.unsqueeze(build("Max", build("Log", keys.counts), build.float(LEAST)), 1)

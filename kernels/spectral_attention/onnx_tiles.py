@@ -88,12 +88,20 @@ def products(build: Builder, deviations: ir.Value, others: ir.Value, rows: Order
     return build.reshape(product, 0, rows.tiles, -1)
 
 
-def variance(build: Builder, centres: ir.Value, covariance: ir.Value) -> ir.Value:
-    """c' Sigma c, the variance of the logits in each tile, [G, centres, tiles], for `centres` c [G, centres, D] and `covariance`
-    [G, tiles, D * D]: products of D^2 numbers, and nothing of the size of centres x keys is written."""
-    squares = build("Mul", build.unsqueeze(centres, 3), build.unsqueeze(centres, 2))
-    flat = build("Reshape", squares, build.join(0, build("Shape", centres, start=1, end=2), -1))
-    return build("MatMul", flat, build("Transpose", covariance, perm=(0, 2, 1)))
+def variance(
+    build: Builder, centres: ir.Value, deviations: ir.Value, keys: ir.Value, rows: Order, codebook: tuple[int, ...]
+) -> ir.Value:
+    """Of the logits in each tile of `keys`, [G, centres, tiles], for `centres` c [G, centres, D]: as c' Sigma c where many tiles are
+    expected, one a leaf of the `codebook` [leaves, D], so that nothing of the size of centres x keys is written, or else key by key."""
+    leaves, width = codebook
+    if leaves > width:
+        squares = build("Mul", build.unsqueeze(centres, 3), build.unsqueeze(centres, 2))
+        flat = build("Reshape", squares, build.join(0, build("Shape", centres, start=1, end=2), -1))
+        return build("MatMul", flat, build("Transpose", products(build, deviations, keys, rows), perm=(0, 2, 1)))
+    apart = build("MatMul", centres, build("Transpose", build.reshape(deviations, 0, -1, width), perm=(0, 2, 1)))
+    apart = build("Reshape", apart, build.join(0, 0, rows.tiles, -1))
+    squares = build("ReduceSum", build("Mul", apart, apart), build.sizes(3), keepdims=0)
+    return build("Mul", squares, build.unsqueeze(rows.counts, 1))
 
 
 def back(build: Builder, output: ir.Value, depth: ir.Value, first: ir.Value, queries: Order) -> ir.Value:

@@ -1,0 +1,44 @@
+"""Tests of benchmarks/attention_onnx.py: its files and its figures on a small case; nothing here asserts a time."""
+
+import json
+
+import numpy as np
+import pytest
+
+from szilard.benchmarks import attention_onnx
+from szilard.benchmarks.attention_onnx import FUSED, OURS, TORCH, Case, clustered, compare
+
+
+@pytest.fixture
+def cases(tmp_path, monkeypatch):
+    monkeypatch.setattr(attention_onnx, "CALIBRATION", 512)
+    return [Case(tmp_path, 8, length, 0.1, heads=2, threads=1) for length in (512, 1024)]
+
+
+def test_the_forms_compute_the_same_attention(cases):
+    outputs = {}
+    for form in (OURS, FUSED, TORCH):
+        with cases[0].opened(form) as call:
+            outputs[form] = call()
+    fused = outputs[FUSED].reshape(1, 512, 2, 8).transpose(0, 2, 1, 3)
+    np.testing.assert_allclose(fused, outputs[TORCH], rtol=1e-3, atol=1e-4)
+    assert 1e-4 < np.linalg.norm(outputs[OURS] - outputs[TORCH]) / np.linalg.norm(outputs[TORCH]) < 0.5
+
+
+def test_figures_of_one_run(cases):
+    result = json.loads(json.dumps(compare(cases, heads=2, threads=1, rounds=2)))
+    assert set(result["seconds"]["8x512"]) == {OURS, FUSED, TORCH}
+    assert result["quality"]["8x1024"]["exact_tiles"] == 5
+    assert result["quality"]["8x1024"]["density"] == pytest.approx(5 / 16)
+    best = result["best_peer"]["8x512"]
+    assert result["seconds"]["8x512"][best]["median"] == min(
+        result["seconds"]["8x512"][form]["median"] for form in (FUSED, TORCH)
+    )
+    assert set(result["growth"]) == {"8x1024"}
+
+
+def test_draws_share_their_centres_and_nothing_else():
+    first, again, other = (clustered(seed, 1, 2000, 8) for seed in (3, 3, 4))
+    assert all((first[name] == again[name]).all() for name in "qkv")
+    assert abs(first["v"] - other["v"]).max() > 1
+    np.testing.assert_allclose(first["v"].mean(2), other["v"].mean(2), atol=0.15)
