@@ -29,8 +29,8 @@ def device_text(device: Device) -> str:
     lines = [_wrapped(f"{device.name} ({device.kind}): {device.notes}", 0), _wrapped(_summary(device), 0)]
     if device.calibration:
         lines.append(_wrapped(_calibrated(device), 0))
-    widest = max(len(key) for key in device.coefficients)
     for family, members in by_family(device.coefficients).items():
+        widest = max(map(len, members))
         lines += ["", _wrapped(FAMILIES.get(family, f"{family}."), 0)]
         for key, coefficient in members.items():
             lines += [f"  {_row(key, coefficient, widest)}", _wrapped(coefficient.source.strip(), 6)]
@@ -50,10 +50,13 @@ def _summary(device: Device) -> str:
 
 
 def _calibrated(device: Device) -> str:
+    """What is recorded of the fit: somebody may have left fields out."""
     record = device.calibration
-    rows, condition = record.get("rows"), number(record.get("condition"))
+    date = f" {record['date']}" if record.get("date") else ""
+    rows = f"{record['rows']} rows" if "rows" in record else "rows"
     return (
-        f"Calibrated {record.get('date', '')} on {rows} rows of {', '.join(record.get('families', []))}; condition {condition}."
+        f"Calibrated{date} on {rows} of {', '.join(record.get('families', [])) or 'families that are not recorded'}; condition "
+        f"{number(record.get('condition'))}."
     )
 
 

@@ -71,6 +71,21 @@ def test_a_calibrated_profile_says_on_what():
     text = device_text(replace(load_device("cpu"), calibration=record))
     assert "Calibrated 2031-05-01 on 40 rows of copy, matmul; condition 12.3." in text
     assert "Calibrated" not in device_text(load_device("cpu"))
+    few = device_text(replace(load_device("cpu"), calibration={"families": ["copy"]}))
+    assert "Calibrated on rows of copy; condition unknown." in few
+    none = device_text(replace(load_device("cpu"), calibration={"date": "2031-05-01"}))
+    assert "Calibrated 2031-05-01 on rows of families that are not recorded; condition unknown." in none
+
+
+def test_a_long_key_widens_its_own_family_only():
+    cpu = load_device("cpu")
+    key = "time.onnxruntime.matmul_nbits.4bits.level4.cached_weight_byte"
+    found = replace(cpu, coefficients={**cpu.coefficients, key: replace(cpu.coefficients["launch"], unit="s/B")})
+    rows = device_text(found).splitlines()
+    assert max(map(len, rows)) <= WIDTH + 5
+    assert [row for row in rows if row.startswith("  launch ")] == [
+        row for row in device_text(cpu).splitlines() if row.startswith("  launch ")
+    ]
 
 
 def test_lists_fit_the_page():
