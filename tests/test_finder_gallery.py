@@ -38,12 +38,6 @@ def test_core_architectures(case, cache):
     check(case, cache)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case.architecture}-{case.spelling}-{case.road}")
-def test_every_architecture(case, cache):
-    check(case, cache)
-
-
 def test_the_last_line_counts_what_is_wrong():
     case, other = Case("bert", "eager", "torch"), Case("t5", "sdpa", "onnx 18")
     right = Outcome(2, kept=1, rewritten=1, error=1e-7)
