@@ -17,7 +17,7 @@ Flops = dict[str, float]
 
 WEIGHT = {
     **dict.fromkeys(("div", "sqrt", "rsqrt", "reciprocal", "mod"), 4.0),
-    **dict.fromkeys(("exp", "log", "sigmoid", "silu", "elu"), 12.0),
+    **dict.fromkeys(("exp", "log", "log1p", "sigmoid", "silu", "elu"), 12.0),
     **dict.fromkeys(("tanh", "sin", "cos", "erf"), 16.0),
     **dict.fromkeys(("gelu", "softplus", "pow"), 20.0),
     **dict.fromkeys(("hard_sigmoid", "hard_swish", "clip", "leaky_relu", "prelu"), 2.0),

@@ -13,7 +13,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 UNARY = _words(
-    "neg abs exp log sqrt rsqrt reciprocal tanh sigmoid erf relu gelu silu hard_sigmoid hard_swish leaky_relu elu softplus "
+    "neg abs exp log log1p sqrt rsqrt reciprocal tanh sigmoid erf relu gelu silu hard_sigmoid hard_swish leaky_relu elu softplus "
     "clip sin cos floor ceil round sign isnan isinf not cast dropout"
 )
 BINARY = _words("add sub mul div pow min max mod and or xor eq ne lt le gt ge prelu")
