@@ -176,7 +176,10 @@ _local_scalar_dense    sym               self
 cond                   if
 """
 
-_UNARY = "neg abs exp log log1p sqrt rsqrt reciprocal tanh sigmoid erf relu gelu silu leaky_relu elu softplus sin cos floor ceil sign isnan isinf"
+_UNARY = (
+    "neg abs exp log log1p sqrt rsqrt reciprocal tanh sigmoid erf relu "
+    "gelu silu leaky_relu elu softplus sin cos floor ceil sign isnan isinf"
+)
 
 KINDS_ATEN: Mapping[str, tuple[str, tuple[str, ...]]] = {
     **{name: (kind, tuple(operands)) for name, kind, *operands in (line.split() for line in _TABLE.strip().splitlines())},
