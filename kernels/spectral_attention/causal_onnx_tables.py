@@ -1,0 +1,105 @@
+"""What the steps of a causal spectral attention in ONNX read: keys and values by neighbours and by content, and the moments of tiles."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from .causal import POWER_STEPS, Layout
+from .onnx_builder import Builder
+
+TINY = float(np.finfo(np.float32).tiny)
+ENDLESS = np.iinfo(np.int64).max
+
+
+class Tables(NamedTuple):
+    """Keys and values [B, Hkv, P, .] by neighbours and by content; of their tiles, means of keys and values and the variance of keys
+    [B, Hkv, P / key tile, .]; and centred k^T v summed over pieces of a query tile's length [B, Hkv, P / query tile, D * Dv]."""
+
+    keys: ir.Value
+    values: ir.Value
+    means: ir.Value
+    value_means: ir.Value
+    variances: ir.Value
+    sums: ir.Value
+
+
+def by_content(
+    build: Builder, keys: ir.Value, values: ir.Value, width: ir.Value, depth: ir.Value, layout: Layout
+) -> tuple[ir.Value, ir.Value]:
+    """Keys and values with each segment behind the sink in the order of its tiles: `causal.key_tiles`."""
+    sink, size = layout.sink, layout.segment
+    sunk, clustered = (
+        [build("Slice", x, build.sizes(start), build.sizes(end), build.sizes(2)) for x in (keys, values)]
+        for start, end in ((0, sink), (sink, ENDLESS))
+    )
+    rows = build.reshape(clustered[0], -1, size, width)
+    order = None
+    while size > layout.key_tile:
+        centred = build("Sub", rows, _mean(build, rows, 1, size))
+        covariance = build("MatMul", build("Transpose", centred, perm=(0, 2, 1)), centred)
+        spread = build("ReduceSum", build("Mul", centred, centred), build.sizes(1), keepdims=0)
+        axis = build("OneHot", build("ArgMax", spread, axis=1, keepdims=0), width, build.array(np.array([0, 1], np.float32)))
+        direction = build("MatMul", covariance, build.unsqueeze(axis, 2))
+        for _ in range(POWER_STEPS):
+            norm = build("ReduceSum", build("Mul", direction, direction), build.sizes(1), keepdims=1)
+            norm = build("Max", build("Sqrt", norm), build.float(TINY))
+            direction = build("MatMul", covariance, build("Div", direction, norm))
+        along = build("Squeeze", build("MatMul", rows, direction), build.sizes(2))
+        sorted_ = build("TopK", along, build.sizes(size), axis=1, largest=0, outputs=2)[1]
+        node = build("Mul", build.range(build("Shape", rows, start=0, end=1)), build.sizes(size))
+        places = build.reshape(build("Add", sorted_, build.unsqueeze(node, 1)), -1)
+        order = places if order is None else build("Gather", order, places)
+        size //= 2
+        rows = build.reshape(build("Gather", build.reshape(rows, -1, width), places), -1, size, width)
+    found = []
+    for x, before, each in zip(clustered, sunk, (width, depth), strict=True):
+        moved = build.reshape(x, -1, each) if order is None else build("Gather", build.reshape(x, -1, each), order)
+        found.append(build("Concat", before, build("Reshape", moved, build("Shape", x)), axis=2))
+    return found[0], found[1]
+
+
+def tables_of(build: Builder, keys: ir.Value, values: ir.Value, width: ir.Value, depth: ir.Value, layout: Layout) -> Tables:
+    """The tables of `keys` and `values` [B, Hkv, P, .] in that order."""
+    count = layout.key_tile
+    key_tiles, value_tiles = build.reshape(keys, 0, 0, -1, count, width), build.reshape(values, 0, 0, -1, count, depth)
+    means = _mean(build, key_tiles, 3, count)
+    centred = build("Sub", key_tiles, means)
+    pieces = build.reshape(centred, 0, 0, -1, layout.query_tile, width)
+    sums = build(
+        "MatMul", build("Transpose", pieces, perm=(0, 1, 2, 4, 3)), build.reshape(values, 0, 0, -1, layout.query_tile, depth)
+    )
+    return Tables(
+        keys,
+        values,
+        build("Squeeze", means, build.sizes(3)),
+        build("Squeeze", _mean(build, value_tiles, 3, count), build.sizes(3)),
+        build("Squeeze", _mean(build, build("Mul", centred, centred), 3, count), build.sizes(3)),
+        build.reshape(sums, 0, 0, 0, build("Mul", width, depth)),
+    )
+
+
+def slopes_of(build: Builder, near: Tables, far: Tables, tile: ir.Value, layout: Layout) -> ir.Value:
+    """[B, Hkv, query tiles, D * Dv]: the mean of centred k^T v over the past of each query tile, by content where its segment is closed."""
+    size = layout.query_tile
+    start = build.unsqueeze(build("Mul", tile, build.sizes(size)), 1)
+    place = build("Mul", build.range(build("Shape", near.sums, start=2, end=3)), build.sizes(size))
+    closed = closed_at(build, start, layout)
+    content, past = build("Less", place, closed), build("Less", place, start)
+    masks = [build("And", content, past), build("And", build("Not", content), past)]
+    shares = build("Cast", build("Concat", *masks, axis=1), to=int(ir.DataType.FLOAT))
+    keys = build("Cast", build("Max", start, build.sizes(1)), to=int(ir.DataType.FLOAT))
+    return build("MatMul", build("Div", shares, keys), build("Concat", far.sums, near.sums, axis=2))
+
+
+def closed_at(build: Builder, start: ir.Value, layout: Layout) -> ir.Value:
+    """The position up to which keys are read by content, from `start`, that of the first query; the sink counts as read by content."""
+    past = build("Max", build("Sub", start, build.sizes(layout.sink + layout.key_tile)), build.sizes(0))
+    segments = build("Div", past, build.sizes(layout.segment))
+    return build("Add", build("Mul", segments, build.sizes(layout.segment)), build.sizes(layout.sink))
+
+
+def _mean(build: Builder, x: ir.Value, axis: int, count: int) -> ir.Value:
+    return build("Mul", build("ReduceSum", x, build.sizes(axis), keepdims=1), build.float(1 / count))
