@@ -30,6 +30,14 @@ def test_equals_the_reference_in_every_layout(layout, length):
     torch.testing.assert_close(causal_torch_module.build(prepared)(*given), simulate(prepared, given), rtol=1e-4, atol=2e-5)
 
 
+def test_operands_may_be_views():
+    """As models give them: [B, N, H, D] with two axes exchanged."""
+    given = operands(1, 1, (6, 2), 128, 12, 7)
+    views = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in given]
+    module = causal_torch_module.build(PREPARED)
+    torch.testing.assert_close(module(*views), module(*given))
+
+
 @pytest.mark.parametrize("budgets", [(None,) * 4, (1000,) * 4])
 def test_all_tiles_are_dense_attention(budgets):
     given = operands(0, 1, (4, 2), 150, 12, 7)

@@ -169,7 +169,13 @@ class CausalSpectralAttention(torch.nn.Module):
         keys, values = (x.unflatten(2, (-1, self.sizes[1])) for x in (key, value))
         means = keys.mean(3)
         centred = keys - means[:, :, :, None]
-        tables = [keys.clone(), values.clone(), means, values.mean(3), centred.square().mean(3)]
+        tables = [
+            keys.clone(memory_format=torch.contiguous_format),
+            values.clone(memory_format=torch.contiguous_format),
+            means,
+            values.mean(3),
+            centred.square().mean(3),
+        ]
         centred, value = (x.reshape(*key.shape[:2], -1, rows, x.shape[-1]) for x in (centred, value))
         sums = (centred.transpose(-1, -2) @ value).flatten(3)
         before = torch.ones(sums.shape[2] + 1, sums.shape[2], device=key.device).tril(-1)
