@@ -1,30 +1,38 @@
 """Perplexity and attention seconds of SmolLM2-135M with causal spectral attention in all layers, beside dense attention.
 
-`python -P -m szilard.benchmarks.attention_causal`. Budgets are chosen on the calibration texts of `models/long_texts.py`: the tolerance is
-the least one whose budgets keep the asked density, so that no held-out text decides anything. Seconds are of all layers' attention, on the
-queries, keys and values that the model has on a held-out text.
+python -P -m szilard.benchmarks.attention_causal [--lengths 2048 4096] [--timed 4096 8192] [--cache DIR] [--calls 3] [--threads 2]
+
+Budgets are chosen on the calibration texts of `models/long_texts.py`: the tolerance is the least one whose budgets keep the asked density,
+so that no held-out text decides anything. Seconds are of all layers' attention, on the queries, keys and values that the model has on a
+held-out text, with the budgets of the greatest length; layer by layer, the forms in turns.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
+import platform
 import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import torch
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
-from ..kernels.spectral_attention.causal_prepare import GRID, CausalPrepared, chosen, relative_errors
+from ..kernels.spectral_attention.causal_prepare import GRID, CausalPrepared, Operands, chosen, relative_errors
 from ..kernels.spectral_attention.causal_torch_module import build
 from ..models import smollm
 from ..models.long_texts import CALIBRATION, HELD_OUT, long_text
+from .causal_forms import BODY, DENSE, MODULE, SPECTRAL, Layer, layer_seconds
+from .minilm import RESULTS, processor
 
 DENSITIES = {2048: 0.20, 4096: 0.15}
 """Share of exact pairs at most, over all heads of all layers, by length."""
@@ -69,23 +77,28 @@ def losses(model: Any, ids: torch.Tensor, attention: Attention) -> torch.Tensor:
     return torch.cat(found).double()
 
 
-def head_errors(model: Any, texts: Sequence[torch.Tensor], grid: Sequence[int] = GRID) -> Errors:
-    """The mean relative error over `texts` (token ids [1, N]) of each head, at each budget. Every layer sees what it does in the dense
-    model."""
+def head_errors(model: Any, ids: torch.Tensor, grid: Sequence[int] = GRID) -> Errors:
+    """The relative error of each head at each budget on token ids [1, N]. Every layer sees what it does in the dense model."""
     heads, scale = model.config.num_attention_heads, head_scale(model)
     modules = {budget: build(CausalPrepared((budget,) * heads, scale)) for budget in grid}
-    found: Errors = [{budget: torch.zeros(heads) for budget in grid} for _ in range(model.config.num_hidden_layers)]
+    found: Errors = []
 
     def measured(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         wanted = dense(layer, query, key, value)
-        for budget, module in modules.items():
-            found[layer][budget] += relative_errors(module(query, key, value), wanted) / len(texts)
+        found.append({budget: relative_errors(module(query, key, value), wanted) for budget, module in modules.items()})
         return wanted
 
-    for ids in texts:
-        with attention_of(model, measured), torch.inference_mode():
-            model.model(input_ids=ids, use_cache=False)
+    with attention_of(model, measured), torch.inference_mode():
+        model.model(input_ids=ids, use_cache=False)
     return found
+
+
+def mean_errors(texts: Sequence[Errors]) -> Errors:
+    """Their mean over the texts."""
+    return [
+        {budget: torch.stack([layer[budget] for layer in layers]).mean(0) for budget in layers[0]}
+        for layers in zip(*texts, strict=True)
+    ]
 
 
 def head_scale(model: Any) -> float:
@@ -130,77 +143,113 @@ def judge(model: Any, ids: torch.Tensor, layers: Sequence[CausalPrepared]) -> di
     }
 
 
-def seconds(model: Any, ids: torch.Tensor, layers: Sequence[CausalPrepared], rounds: int) -> dict[str, float]:
-    """Seconds of the attention of all layers on token ids [1, N], the median over `rounds`: dense and spectral in turns at every layer."""
-    operands: list[tuple[torch.Tensor, ...]] = []
+def operands_of(model: Any, ids: torch.Tensor) -> list[Operands]:
+    """Queries, keys and values of every layer of the dense model on token ids [1, N]."""
+    found: list[Operands] = []
 
-    def kept(layer: int, *given: torch.Tensor) -> torch.Tensor:
-        operands.append(tuple(each.clone() for each in given))
-        return dense(layer, *given)
+    def observed(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        found.append((query.clone(), key.clone(), value.clone()))
+        return dense(layer, query, key, value)
 
-    with attention_of(model, kept), torch.inference_mode():
+    with attention_of(model, observed), torch.inference_mode():
         model.model(input_ids=ids, use_cache=False)
-    modules = [build(layer) for layer in layers]
-    kinds: dict[str, Attention] = {"dense": dense, "spectral": lambda layer, *given: modules[layer](*given)}
-    totals: dict[str, list[float]] = {kind: [] for kind in kinds}
-    with torch.inference_mode():
-        for turn in range(-1, rounds):
-            total = dict.fromkeys(kinds, 0.0)
-            for layer, given in enumerate(operands if turn >= 0 else operands[:2]):
-                for kind in sorted(kinds, reverse=bool((turn + layer) % 2)):
-                    start = time.perf_counter()
-                    kinds[kind](layer, *given)
-                    total[kind] += time.perf_counter() - start
-            for kind, each in total.items() if turn >= 0 else ():
-                totals[kind].append(each)
-    return {kind: statistics.median(each) for kind, each in totals.items()}
+    return found
+
+
+def seconds(
+    operands: Sequence[Operands], layers: Sequence[CausalPrepared], forms: Sequence[str], calls: int, threads: int
+) -> dict[str, Any]:
+    """Seconds of the attention of all layers in each form, at every layer one form after the other, first another one each time; and the
+    greatest relative distance between the two spectral forms at a layer."""
+    total, apart = dict.fromkeys(forms, 0.0), 0.0
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        for number, (given, prepared) in enumerate(zip(operands, layers, strict=True)):
+            layer, shift = Layer(Path(folder), given, prepared, threads), number % len(forms)
+            for form, each in layer_seconds(layer, [*forms[shift:], *forms[:shift]], calls).items():
+                total[form] += each
+            if number % 10 == 0:
+                with layer.opened(BODY) as body, layer.opened(MODULE) as module:
+                    apart = max(apart, float(relative_errors(body(), module()).max()))
+    best = min((form for form in forms if form in DENSE), key=total.__getitem__)
+    ours = min((form for form in forms if form in SPECTRAL), key=total.__getitem__)
+    return {"seconds": total, "best_dense": best, "best_spectral": ours, "speedup": total[best] / total[ours], "apart": apart}
+
+
+class Kept:
+    """Results in JSON files of a folder, so that a run that was broken off goes on where it was; without a folder none is kept."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def result(self, name: str, compute: Callable[..., Any], *given: Any) -> Any:
+        """What `compute` of what is given returned under that name, or does now."""
+        path = self.folder / f"{name.replace(' ', '-')}.json" if self.folder else None
+        if path and path.exists():
+            return json.loads(path.read_text())
+        found = compute(*given)
+        if path:
+            path.write_text(json.dumps(found))
+        return found
+
+
+def plan(model: Any, tokens: Mapping[str, torch.Tensor], length: int, kept: Kept) -> tuple[float, list[CausalPrepared]]:
+    """`within` the density of that length, by the errors on the calibration texts."""
+
+    def errors(ids: torch.Tensor) -> list[dict[str, list[float]]]:
+        return [{str(budget): each.tolist() for budget, each in layer.items()} for layer in head_errors(model, ids)]
+
+    texts = [kept.result(f"errors {length} {name}", errors, tokens[name][:, :length]) for name in CALIBRATION]
+    read = [[{int(budget): torch.tensor(each) for budget, each in layer.items()} for layer in text] for text in texts]
+    return within(mean_errors(read), head_scale(model), length, DENSITIES[length])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run, print two tables, and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="*", choices=sorted(DENSITIES), default=sorted(DENSITIES))
+    parser.add_argument("--timed", type=int, nargs="*", default=list(TIMED))
+    parser.add_argument("--forms", nargs="+", choices=[*DENSE, *SPECTRAL], default=[*DENSE, *SPECTRAL])
+    parser.add_argument("--calls", type=int, default=3, help="calls of a form at a layer that the median is of")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds over all layers that the median is of")
-    parser.add_argument(
-        "--errors", type=Path, help="keep the errors of heads in this file, or take them from it where it exists"
-    )
-    parser.add_argument("--skip", choices=("perplexity", "seconds"), action="append", default=[])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "attention-causal.json")
+    parser.add_argument("--cache", type=Path, help="folder that keeps what is done, for a run that may be broken off")
+    parser.add_argument("--out", type=Path, default=RESULTS / "attention-causal.json")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    model, tokenizer = smollm.load().model, smollm.tokenizer()
+    model, tokenizer, kept = smollm.load().model, smollm.tokenizer(), Kept(options.cache)
     tokens = {name: torch.tensor([tokenizer(long_text(name))["input_ids"]]) for name in (*CALIBRATION, *HELD_OUT)}
-    known = json.loads(options.errors.read_text()) if options.errors and options.errors.exists() else {}
-    result = json.loads(options.out.read_text()) if options.out.exists() else {}
-    plans: dict[int, list[CausalPrepared]] = {}
-    for length, density in DENSITIES.items():
-        if str(length) not in known:
-            errors = head_errors(model, [tokens[name][:, :length] for name in CALIBRATION])
-            known[str(length)] = [{str(budget): each.tolist() for budget, each in layer.items()} for layer in errors]
-            if options.errors:
-                options.errors.write_text(json.dumps(known))
-        errors = [{int(budget): torch.tensor(each) for budget, each in layer.items()} for layer in known[str(length)]]
-        tolerance, plans[length] = within(errors, head_scale(model), length, density)
-        budgets = list(itertools.chain.from_iterable(layer.budgets for layer in plans[length]))
-        counts = {str(budget): budgets.count(budget) for budget in (*GRID, None)}
-        plan = {"tolerance": tolerance, "density": mean_density(plans[length], length), "heads_of_budget": counts}
-        print(f"N = {length}: tolerance {tolerance:.4f}, density {plan['density']:.3f}, heads by budget {counts}", flush=True)
-        if "perplexity" not in options.skip:
-            result[f"perplexity {length}"] = {**plan, "texts": {}}
-            for name in HELD_OUT:
-                row = judge(model, tokens[name][:, :length], plans[length])
-                result[f"perplexity {length}"]["texts"][name] = row
-                print(
-                    f"  {name:22} dense {row['dense']:8.3f}  spectral {row['spectral']:8.3f}"
-                    f"  rise {row['rise_percent']:+.2f} % (se {row['standard_error_percent']:.2f})",
-                    flush=True,
-                )
-    for length in TIMED if "seconds" not in options.skip else ():
-        row = seconds(model, tokens[HELD_OUT[0]][:, :length], plans[max(DENSITIES)], options.rounds)
-        result[f"seconds {length}"] = row
-        print(
-            f"N = {length}: attention of all layers, dense {row['dense']:.2f} s, spectral {row['spectral']:.2f} s", flush=True
-        )
+    result: dict[str, Any] = {
+        "benchmark": "attention_causal",
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"system": platform.machine(), "processor": processor(), "threads": options.threads},
+        "versions": {"onnxruntime": onnxruntime.__version__, "torch": torch.__version__},
+        "perplexity": {},
+        "seconds": {},
+    }
+    layers: list[CausalPrepared] = []
+    for length in sorted({*options.lengths, max(DENSITIES)}):
+        tolerance, layers = plan(model, tokens, length, kept)
+        counts = Counter(str(budget) for layer in layers for budget in layer.budgets)
+        density, key = mean_density(layers, length), sha256(repr(layers).encode()).hexdigest()[:8]
+        print(f"N = {length}: tolerance {tolerance:.4f}, density {density:.4f}, heads by budget {dict(counts)}", flush=True)
+        texts = {}
+        for name in HELD_OUT if length in options.lengths else ():
+            given = (model, tokens[name][:, :length], layers)
+            row = texts[name] = kept.result(f"judged {length} {key} {name}", judge, *given)
+            print(
+                f"  {name:22} dense {row['dense']:8.3f}  spectral {row['spectral']:8.3f}"
+                f"  rise {row['rise_percent']:+.2f} % (se {row['standard_error_percent']:.2f})",
+                flush=True,
+            )
+        budgets = [layer.budgets for layer in layers]
+        result["perplexity"][length] = {"tolerance": tolerance, "density": density, "texts": texts, "budgets": budgets}
+    for length in options.timed:
+        operands = operands_of(model, tokens[HELD_OUT[0]][:, :length])
+        row = result["seconds"][length] = seconds(operands, layers, options.forms, options.calls, options.threads)
+        times = ", ".join(f"{form} {each:.2f} s" for form, each in row["seconds"].items())
+        print(f"N = {length}, attention of all layers: {times}; forms apart by {row['apart']:.1e}")
+        print(f"  {row['best_dense']} / {row['best_spectral']}: {row['speedup']:.2f}", flush=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
