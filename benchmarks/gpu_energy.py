@@ -1,5 +1,6 @@
 """Energy of one CUDA card in three stages, each resumable: is its counter any good, what do its coefficients cost, and do they predict
-whole models that were never fitted on. With --simulate the same on a card that does not exist: its joules are modelled.
+whole models that were never fitted on. With --simulate the same on a card that does not exist: its joules are modelled. Each stage is done
+in eight minutes; how long it took is kept beside the results.
 
 python -P -m szilard.benchmarks.gpu_energy [--stage sensors|calibrate|validate] [--card cuda:0 | --simulate SEED] [--out FOLDER]
 """
@@ -7,6 +8,7 @@ python -P -m szilard.benchmarks.gpu_energy [--stage sensors|calibrate|validate] 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import statistics
 import time
@@ -23,7 +25,8 @@ from ..cost_model.device import Device, load_device
 from ..cost_model.energy_session import Effort
 from ..cost_model.errors import InputError
 from ..cost_model.measurement import Measurement, read_measurements, write_measurements
-from ..cost_model.validate import ON_MEASURED
+from ..cost_model.validate import ON_MEASURED, ON_PREDICTED
+from ..cost_model.whole_file import write_whole
 from ..rewriter.calibrate_cuda import calibrate_on, profile_of
 from ..rewriter.command_line_validate import validation_text
 from ..rewriter.energy_case import EnergyCase, part_stamp
@@ -40,6 +43,7 @@ REPEATED = 7
 ENERGIES = ("flop", "byte", "launch", "static")
 MOST_MAPE, GOAL_MAPE = 0.08, 0.05
 MOST_HALF_WIDTH, MOST_COEFFICIENT_HALF_WIDTH = 0.02, 0.1
+MOST_STAGE_SECONDS = 480.0
 
 
 class Files:
@@ -51,6 +55,7 @@ class Files:
         self.profile = folder / f"gpu-energy-{slug}-profile.json"
         self.models = folder / f"gpu-energy-{slug}-models.csv"
         self.verdict = folder / f"gpu-energy-{slug}-verdict.json"
+        self.stages = folder / f"gpu-energy-{slug}-stages.json"
 
 
 def calibrate_stage(bench: IdleBench, prior: Device, files: Files, console: Console) -> dict[str, Any]:
@@ -94,7 +99,7 @@ def promises(
         return {}
     table = tables[0]
     judged = {found["method"]: found for found in table["judged"]}
-    mape = judged[ON_MEASURED]["errors"]["mape"]
+    mapes = {how: judged[how]["errors"]["mape"] for how in (ON_MEASURED, ON_PREDICTED) if how in judged}
     widths = [
         (row.joules_high - row.joules_low) / 2 / row.joules
         for row in (*rows, *calibrated)
@@ -112,8 +117,11 @@ def promises(
         return {"value": value, "kept": kept, "label": table["label"]}
 
     return {
-        f"mean error of joules at most {MOST_MAPE:.0%}": one(f"{mape:.2%}", mape <= MOST_MAPE),
-        f"goal: at most {GOAL_MAPE:.0%}": one(f"{mape:.2%}", mape <= GOAL_MAPE),
+        **{
+            f"{name} at most {most:.0%}: {how}": one(f"{mape:.2%}", mape <= most)
+            for name, most in (("mean error of joules", MOST_MAPE), ("goal: mean error", GOAL_MAPE))
+            for how, mape in mapes.items()
+        },
         "all four baselines beaten": one(", ".join(beaten), len(beaten) == len(NAMES)),
         f"median half-width of a measurement at most {MOST_HALF_WIDTH:.0%}": one(f"{width:.2%}", width <= MOST_HALF_WIDTH),
         f"median half-width of a coefficient at most {MOST_COEFFICIENT_HALF_WIDTH:.0%}": one(
@@ -129,8 +137,8 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     files, found = Files(folder, bench.device), {}
     for stage in stages:
-        began, clock = time.perf_counter(), bench.meter.clock
-        virtual = clock.now()
+        wall, clock = time.perf_counter(), bench.meter.clock
+        began = clock.now()
         console.rule(f"{stage}: {bench.device}")
         console.print(bench.meter.reason, soft_wrap=True)
         if stage == "sensors":
@@ -141,9 +149,29 @@ def run(
         else:
             found[stage] = validate_stage(bench, cases, files, console)
             files.verdict.write_text(json_text(found[stage]), encoding="utf-8")
-        simulated = f", {clock.now() - virtual:.0f} s of the simulated card" if bench.meter.status == "modelled" else ""
-        console.print(f"{stage}: {time.perf_counter() - began:.0f} s{simulated}")
+        spent = clock.now() - began
+        simulated = (
+            f" of the simulated card, {time.perf_counter() - wall:.0f} s of computing"
+            if bench.meter.status == "modelled"
+            else ""
+        )
+        console.print(f"{'kept  ' if keep_seconds(files, bench, stage, spent) else 'BROKEN'} {stage}: {spent:.0f} s{simulated}")
     return found
+
+
+def keep_seconds(files: Files, bench: IdleBench, stage: str, seconds: float) -> bool:
+    """Remember the longest that one run of a stage took on this card, by its own clock [s]: a run that finds its work done says nothing.
+    Whether that keeps to `MOST_STAGE_SECONDS`."""
+    stamp = {"device": bench.device, "label": "modelled" if bench.meter.status == "modelled" else "measured"}
+    try:
+        kept = json.loads(files.stages.read_text(encoding="utf-8"))
+        stages = kept["stages"] if {key: kept[key] for key in stamp} == stamp else {}
+    except (OSError, ValueError, KeyError):
+        stages = {}
+    longest = max(seconds, stages.get(stage, {}).get("seconds", 0.0))
+    stages[stage] = {"seconds": longest, "kept": longest <= MOST_STAGE_SECONDS}
+    write_whole(files.stages, json_text({**stamp, "most_seconds": MOST_STAGE_SECONDS, "stages": stages}))
+    return longest <= MOST_STAGE_SECONDS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

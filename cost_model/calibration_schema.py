@@ -92,5 +92,6 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "date": (_text, "a text"),
     "machine": (_machine, "an object of texts"),
+    "measuring_seconds": (_number, "a number that is not negative,"),
     "probe_seconds": (_positive, "a number above zero"),
 }

@@ -5,17 +5,19 @@ The same fit serves joules (keys of a device's coefficients, "static" in seconds
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 
 import numpy as np
+from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import t as student
 
 from .device import Z90
 from .errors import InputError
+from .shared_errors import Errors, shared_errors
 
 CONDITION = 30.0
 """Where Belsley, Kuh and Welsch (Regression Diagnostics, 1980) see strong collinearity. Proportional columns whose seconds are read with
@@ -32,6 +34,7 @@ _SWEEPS = {
     "link": "transfers of several sizes",
     "launch": "many small kernels",
     "static": "the same work at several speeds, or an idle run",
+    "leakage": "runs on a cold and on a warm device",
 }
 
 
@@ -46,11 +49,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Fit:
-    """What `fit` found. `condition` is that of the design with columns of unit length, `residual` the median |relative error| of the
-    `rows` it was fitted on; `at_prior` names the keys on which the rows said next to nothing: they are the prior's, unchanged."""
+    """What `fit` found. `condition` is that of the design with columns of unit length, None where nothing was solved for jointly,
+    `residual` the median |relative error| of the `rows` it was fitted on; `at_prior` names the keys on which the rows said next to nothing:
+    they are the prior's, unchanged."""
 
     coefficients: Mapping[str, Estimate]
-    condition: float
+    condition: float | None
     residual: float
     rows: int
     at_prior: tuple[str, ...] = ()
@@ -72,6 +76,9 @@ def fit(
     seed: int = 0,
     largest_condition: float = CONDITION,
     noise: float = NOISE,
+    kinds: Sequence[str] | None = None,
+    steady: Collection[str] = (),
+    signed: Collection[str] = (),
 ) -> Fit:
     """Coefficients c >= 0 that minimise the sum of (predicted / observed - 1)^2 over the rows: scipy's NNLS on relative errors.
 
@@ -79,15 +86,19 @@ def fit(
     (noise / width)^2 (c - prior)^2, where the noise is that of the rows, at least `noise`, and the width that of the prior's interval
     on a log scale times its value: both count in standard deviations, so a factor of two of doubt is outvoted by a few good rows.
 
-    An interval spans the 5 % and 95 % quantiles over `draws` resamples of the rows (each with a prior drawn from its own interval) and the
-    interval of the linear model with Student's t, the wider one where rows are few. With noise s the coefficients come out low by about
-    2 s^2 of their size, as dividing by what was observed favours low rows: next to nothing at 2 %.
+    `kinds` names for each row what it shares with others: rows of one kind are then believed to err alike, and weigh less together
+    (`shared_errors`); keys in `steady` cost what they cost whatever the kind. Amounts of keys in `signed` may be negative.
+
+    An interval spans the 5 % and 95 % quantiles over `draws` resamples (of rows; of errors as rows with `kinds` make them; each with a
+    prior drawn from its own interval) and the interval of the linear model with Student's t, the wider one where rows, or kinds, are few.
+    With noise s the coefficients come out low by about 2 s^2 of their size, as dividing by what was observed favours low rows: next to
+    nothing at 2 %.
 
     Raises InputError that names the keys which cannot be told apart (with or without a prior: the prior would decide, and the result would
     pass for measured), or a key without any amount and without a prior; ValueError for numbers that are not finite or have the wrong sign.
     """
     believed = dict(prior or {})
-    keys, matrix, target = _matrix(design, observed, believed)
+    keys, matrix, target = _matrix(design, observed, believed, signed)
     relative = matrix / target[:, None]
     length = np.linalg.norm(relative, axis=0)
     scaled = relative / length
@@ -96,28 +107,36 @@ def fit(
         raise InputError(_collinear(scaled, keys, condition, largest_condition))
     count, ones = len(target), np.ones(len(target))
     free = max(1, count - len(keys))
-    sigma = max(noise, float(nnls(scaled, ones)[1]) / np.sqrt(free))
     centre = np.array([believed[key].value if key in believed else 0.0 for key in keys]) * length
     width = np.array([_width(believed.get(key)) for key in keys]) * length
     # A prior without any doubt holds its coefficient: a millionth of a row's cost stands for none.
-    pull = sigma / np.maximum(width, 1e-6)
+    pull = 1.0 / np.maximum(width, 1e-6)
 
-    def solve(weights: np.ndarray, towards: np.ndarray) -> np.ndarray:
-        rows = np.vstack([scaled * weights[:, None], np.diag(pull)])
-        return nnls(rows, np.concatenate([weights, pull * towards]))[0]
+    def solve(root: np.ndarray, weights: np.ndarray = ones, aim: np.ndarray = ones, towards: np.ndarray = centre) -> np.ndarray:
+        """The coefficients for rows whose errors have the covariance root root'."""
+        rows = solve_triangular(root, np.column_stack([scaled, aim]), lower=True) * weights[:, None]
+        return nnls(np.vstack([rows[:, :-1], np.diag(pull)]), np.concatenate([rows[:, -1], pull * towards]))[0]
 
-    best = solve(ones, centre)
-    covariance = np.linalg.inv(scaled.T @ scaled + np.diag(pull**2)) * sigma**2
-    deviation = np.sqrt(np.diag(covariance))
-    half = deviation * student.ppf(0.95, free)
+    if kinds is None:
+        errors = Errors(max(noise, float(nnls(scaled, ones)[1]) / np.sqrt(free)) * np.eye(count)[None], np.ones(1))
+    else:
+        errors = shared_errors(scaled, kinds, np.isin(keys, list(steady)), noise, solve, pull, centre)
+    best = solve(errors.likely)
+    known = solve_triangular(errors.likely, scaled, lower=True)
+    deviation = np.sqrt(np.diag(np.linalg.inv(known.T @ known + np.diag(pull**2))))
+    half = deviation * student.ppf(0.95, free if kinds is None else max(1, min(free, len(set(kinds)) - 1)))
     spread = np.divide(width, centre, out=np.zeros(len(keys)), where=centre > 0)
     rng = np.random.default_rng(seed)
     drawn = [best]
     for _ in range(draws):
         towards = centre * np.exp(spread * rng.standard_normal(len(keys)))
-        drawn.append(solve(_resample(scaled, rng, largest_condition), towards))
-    # Residuals of a fit are smaller than the noise by this factor, and so are the spreads of resamples.
-    shrunk = np.sqrt(count / free)
+        if kinds is None:
+            drawn.append(solve(errors.likely, weights=_resample(scaled, rng, largest_condition), towards=towards))
+        else:
+            root = errors.roots[rng.choice(len(errors.roots), p=errors.weights)]
+            drawn.append(solve(root, aim=ones + root @ rng.standard_normal(count), towards=towards))
+    # Residuals of a fit are smaller than the noise by this factor, and so are the spreads of resampled rows.
+    shrunk = np.sqrt(count / free) if kinds is None else 1.0
     low, high = best + shrunk * (np.quantile(drawn, (0.05, 0.95), axis=0) - best)
     low, high = np.maximum(0.0, np.minimum(low, best - half)), np.maximum(high, best + half)
     found = {
@@ -132,14 +151,15 @@ def fit(
 
 
 def _matrix(
-    design: Sequence[Mapping[str, float]], observed: Sequence[float], prior: Mapping[str, Estimate]
+    design: Sequence[Mapping[str, float]], observed: Sequence[float], prior: Mapping[str, Estimate], signed: Collection[str]
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     if len(design) != len(observed) or not design:
         raise ValueError(f"a fit needs equally many rows and observations, got {len(design)} and {len(observed)}")
     keys = sorted({key for row in design for key in row})
     matrix = np.array([[float(row.get(key, 0.0)) for key in keys] for row in design]).reshape(len(design), len(keys))
     target = np.array(observed, dtype=float)
-    if not (np.isfinite(matrix).all() and (matrix >= 0).all() and np.isfinite(target).all() and (target > 0).all()):
+    positive = (matrix >= 0).all(axis=0) | np.isin(keys, list(signed))
+    if not (np.isfinite(matrix).all() and positive.all() and np.isfinite(target).all() and (target > 0).all()):
         raise ValueError("amounts must be finite and not negative, observations finite and above zero")
     used = [bool(column.any()) for column in matrix.T]
     missing = [key for key, present in zip(keys, used, strict=True) if not present and key not in prior]

@@ -48,7 +48,7 @@ def calibration_record(
         "held_out": promised,
         "split_hash": split_hash(families, promised),
         "rows": len(found),
-        "condition": max((fit.condition for fit in fits.values()), default=None),
+        "condition": max((fit.condition for fit in fits.values() if fit.condition is not None), default=None),
         "fits": {name: _summary(fit) for name, fit in fits.items()},
         "baselines": fit_baselines(found),
         "date": date,

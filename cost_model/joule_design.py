@@ -79,7 +79,7 @@ def joule_points(device: Device) -> tuple[Point, ...]:
     """The design for a card like `device`: sizes follow its cache, repeats its speed, dtypes what it has units for. Shuffled, always in the
     same way, so that a drift of the card meets every family alike.
 
-    Some 45 points; with six seconds for each they take less than five minutes.
+    Some 45 points, of which each may take five seconds.
     """
     cache = device.value("capacity.cache")
     few, many = _elements(cache / 6), _elements(4 * cache)

@@ -17,7 +17,7 @@ from ..cost_model.errors import InputError
 from ..cost_model.fit import Estimate, Fit
 from ..cost_model.fitted_profile import calibration_record, profile_with_fit
 from ..cost_model.joule_design import Point, joule_points
-from ..cost_model.joule_fit import fit_joules
+from ..cost_model.joule_fit import LEAKAGE, JouleFit, fit_joules
 from ..cost_model.measurement import Measurement, split_hash, write_measurements
 from ..cost_model.time_coefficients import TimedOp, time_fit
 from .cuda_bench import CudaBench
@@ -30,8 +30,8 @@ from .profile_file import write_profile
 HELD_OUT = ("bert", "llama", "vit", "convnet", "quantized_linear", "spectral_attention")
 """Families that judge the profile: none of them is ever fitted on."""
 
-EFFORT = Effort(half_width=0.01, least_seconds=0.3, most_seconds=5.0, warm_seconds=0.5, settle_seconds=0.5)
-"""Five windows of three ticks for each microbenchmark: six seconds with all that goes before them."""
+EFFORT = Effort(half_width=0.01, least_seconds=0.3, most_seconds=3.5, warm_seconds=0.5, settle_seconds=0.25)
+"""Five windows of three ticks for each microbenchmark: less than five seconds with all that goes before them."""
 
 CAPPED = 0.97
 """A card that draws this share of its limit is held back by it."""
@@ -65,21 +65,26 @@ def calibrate_on(
         f"split {split_hash(families, promised)}: fitted on {', '.join(sorted(families))}; judged on {', '.join(promised)}"
     )
     cases = [point_case(point) for point in design]
-    part = PartFile(out, part_stamp(bench, prior, cases))
+    part, began = PartFile(out, part_stamp(bench, prior, cases)), bench.meter.clock.now()
     rows, refused = measure_with_bar(cases, bench, prior, part, effort)
+    spent = bench.meter.clock.now() - began
     label = "modelled" if bench.meter.status == "modelled" else "measured"
     fits = {"seconds": _time_fit(rows, design, prior)}
     counted = [row for row in rows if row.joules is not None]
     reason = bench.meter.reason if bench.meter.status == "unavailable" else ""
+    device = replace(prior, name=re.sub(r"\W+", "_", out.stem), notes=_notes(bench, prior, label, bool(counted)))
     if counted:
-        fits["joules"] = fit_joules(counted, prior)
+        kinds = {point.config: point.net.ops["op"].kind if point.net.ops else point.operator for point in design}
+        fits["joules"] = joules = fit_joules(counted, prior, [kinds[row.config] for row in counted])
     elif not reason:
         reason = rows[0].reason
-    device = replace(prior, name=re.sub(r"\W+", "_", out.stem), notes=_notes(bench, prior, label, bool(counted)))
     for quantity, found in fits.items():
         device = profile_with_fit(device, found, _source(quantity, found, bench, label), label)
+    if counted:
+        device = _at_temperature(device, joules)
     machine = {"device": bench.device, "driver": bench.driver, "counter": bench.meter.reason, "host": platform.machine()}
     record = calibration_record(rows, fits, promised, datetime.now(UTC).isoformat(timespec="seconds"), machine)
+    record["measuring_seconds"] = spent
     beside = out.with_suffix(".measurements.csv")
     write_measurements(beside, rows)
     write_profile(replace(_limited(device, rows, label), calibration=record), out)
@@ -89,6 +94,7 @@ def calibrate_on(
         "device": bench.device,
         "measurements": str(beside),
         "rows": len(rows),
+        "measuring_seconds": spent,
         "refused": refused,
         "split_hash": record["split_hash"],
         "label": label,
@@ -126,6 +132,19 @@ def _waits_for_power(row: Measurement) -> bool:
     if row.joules is None or row.power_limit is None:
         return False
     return row.joules / row.seconds > CAPPED * row.power_limit
+
+
+def _at_temperature(device: Device, found: JouleFit) -> Device:
+    """`device` whose static power says at which temperature it was found, and what it grows by."""
+    if found.temperature is None or found.leakage is None or "static" in found.at_prior:
+        return device
+    static, leakage = device.coefficients["static"], found.leakage
+    known = "believed" if LEAKAGE in found.at_prior else "fitted"
+    source = (
+        f"{static.source} At {found.temperature:.0f} deg C, the mean of the runs; each kelvin more draws {leakage.value:.2g} W "
+        f"({leakage.low:.2g} to {leakage.high:.2g}, {known})."
+    )
+    return replace(device, coefficients={**device.coefficients, "static": replace(static, source=source)})
 
 
 def _limited(device: Device, rows: Sequence[Measurement], label: str) -> Device:

@@ -1,13 +1,14 @@
-"""A card is calibrated from end to end on a simulated one: its profile is near the hidden one, resumable, refused where the design cannot
-tell coefficients apart, and nowhere called measured."""
+"""A card is calibrated from end to end on a simulated one: its intervals hold the hidden coefficients, it is resumable, refused where the
+design cannot tell coefficients apart, done in five minutes, and nowhere called measured."""
 
 import json
 import statistics
 
+import numpy as np
 import pytest
 
 from szilard.benchmarks.gpu_simulated import SimulatedBench
-from szilard.cost_model.device import load_device
+from szilard.cost_model.device import device_names, load_device
 from szilard.cost_model.errors import InputError
 from szilard.cost_model.joule_design import joule_points
 from szilard.cost_model.measurement import read_measurements, split_hash
@@ -15,6 +16,9 @@ from szilard.cost_model.meter import Meter
 from szilard.rewriter.calibrate_cuda import HELD_OUT, calibrate_cuda, calibrate_on, profile_of
 
 PRIOR = load_device("h200")
+CARDS = [name for name in device_names() if load_device(name).kind == "cuda"]
+MOST_SECONDS = 240.0
+"""On a simulated card, where opening a case takes no time: a minute is left for that."""
 
 
 class Counted(SimulatedBench):
@@ -37,22 +41,70 @@ def calibrated(tmp_path_factory):
     return bench, said, calibrate_on(bench, PRIOR, folder / "my-card.json", progress=said.append), folder
 
 
+def recovery(bench, result, device):
+    """Key -> (whether its interval holds the hidden coefficient as this counter shows it, its relative half-width; None at the prior)."""
+    traits, found = bench.card.traits, {}
+    # Static power is that at the mean temperature of the rows; below 35 degrees the card does not leak.
+    rows = read_measurements(result["measurements"])
+    warm = statistics.fmean(row.temperature for row in rows) - 35.0
+    for key, one in result["fits"]["joules"]["coefficients"].items():
+        hidden = bench.truth.value(key) * (1.0 + traits.leakage * warm if key == "static" else 1.0)
+        held = one["low"] <= hidden * traits.gain <= one["high"]
+        found[key] = (held, None if one["at_prior"] else (one["high"] - one["low"]) / 2 / one["value"])
+        assert device.value(key) == one["value"]
+    return found
+
+
 def test_the_profile_is_nearer_to_the_card_than_the_prior(calibrated):
     bench, _, result, folder = calibrated
     device = load_device(folder / "my-card.json")
-    gain = bench.card.traits.gain
-    fitted = [key for key, one in result["fits"]["joules"]["coefficients"].items() if not one["at_prior"] and key != "launch"]
-    assert len(fitted) == 10
-    for key in fitted:
-        assert device.value(key) == pytest.approx(bench.truth.value(key) * gain, rel=0.2)
+    found = recovery(bench, result, device)
+    assert len(found) == 11
+    assert all(width is not None for _, width in found.values())
 
     def error(profile):
-        return statistics.median(abs(profile.value(key) / bench.truth.value(key) / gain - 1) for key in fitted)
+        return statistics.median(abs(profile.value(key) / bench.truth.value(key) / bench.card.traits.gain - 1) for key in found)
 
     assert error(device) < 0.25 * error(PRIOR)
     assert result["condition"] < 10
     assert device.name == "my_card"
     assert device.value("power_limit") == 700.0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("card", CARDS)
+def test_nine_in_ten_intervals_of_every_card_hold_its_hidden_coefficients(card, tmp_path):
+    prior, held, widths, read = load_device(card), {}, [], []
+    for seed in range(12):
+        bench = SimulatedBench(prior, seed)
+        result = calibrate_on(bench, prior, tmp_path / "card.json", progress=lambda _: None)
+        assert bench.card.now() == result["measuring_seconds"] < MOST_SECONDS
+        for key, (one, width) in recovery(bench, result, load_device(tmp_path / "card.json")).items():
+            held.setdefault(key, []).append(one)
+            widths += [] if width is None else [width]
+        rows = read_measurements(result["measurements"])
+        read += [(row.joules_high - row.joules_low) / 2 / row.joules for row in rows]
+    assert {"static", "launch", "byte.memory", "byte.cache", "flop.float32", "flop.float16.tensor"} < set(held)
+    assert np.mean([one for found in held.values() for one in found]) >= 0.9
+    # A key that is right nine times in ten is right in fewer than 8 of 12 seeds once in 230.
+    assert min(sum(found) for found in held.values()) >= 8, held
+    assert statistics.median(widths) < 0.1
+    assert statistics.median(read) < 0.02
+
+
+def test_static_power_is_that_at_a_temperature_and_says_so(calibrated):
+    _, _, result, folder = calibrated
+    source = load_device(folder / "my-card.json").coefficients["static"].source
+    rows = read_measurements(result["measurements"])
+    assert f"At {statistics.fmean(row.temperature for row in rows):.0f} deg C" in source
+    assert "each kelvin more draws 0." in source
+
+
+def test_seconds_are_kept_and_leave_a_minute_of_five(calibrated):
+    bench, _, result, folder = calibrated
+    spent = load_device(folder / "my-card.json").calibration["measuring_seconds"]
+    assert spent == result["measuring_seconds"] == bench.card.now()
+    assert 60.0 < spent < MOST_SECONDS
 
 
 def test_the_split_is_said_before_anything_is_measured(calibrated):

