@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .device import Device
@@ -13,12 +13,15 @@ from .measurement import Measurement, split_hash
 @dataclass(frozen=True)
 class Split:
     """`fit` families are those that the profile, and the baselines, were fitted on; `held_out` those that judge. `hash` stands for both;
-    `promised` says whether the profile recorded that hash before it was fitted, None when it records none."""
+    `configs` says what was measured of each family that judges. `promised` says whether the profile named all of these before it was
+    fitted, None when it records no promise; `unpromised` are those that it did not name."""
 
     fit: tuple[str, ...]
     held_out: tuple[str, ...]
     hash: str
+    configs: Mapping[str, tuple[str, ...]]
     promised: bool | None
+    unpromised: tuple[str, ...] = ()
 
 
 def split_families(rows: Sequence[Measurement], device: Device, held_out: Iterable[str] = ()) -> Split:
@@ -38,11 +41,28 @@ def split_families(rows: Sequence[Measurement], device: Device, held_out: Iterab
         raise InputError(
             f"{device.name} was fitted on every family of these measurements ({_listed(present)}); measure models of another one."
         )
-    fit = tuple(sorted(fitted or present - judged))
-    found = tuple(sorted(judged))
+    fit, found = tuple(sorted(fitted or present - judged)), tuple(sorted(judged))
     digest = split_hash(fit, found)
-    recorded = device.calibration.get("split_hash")
-    return Split(fit, found, digest, None if recorded is None else recorded == digest)
+    promised = _promised(device, digest, found)
+    return Split(
+        fit,
+        found,
+        digest,
+        {family: tuple(dict.fromkeys(row.config for row in rows if row.family == family)) for family in found},
+        None if promised is None else judged <= promised,
+        () if promised is None else tuple(sorted(judged - promised)),
+    )
+
+
+def _promised(device: Device, digest: str, judged: Iterable[str]) -> set[str] | None:
+    """The families that were promised to judge the profile; a record that contradicts its own hash promises none."""
+    record = device.calibration
+    if "split_hash" not in record:
+        return None
+    if record["split_hash"] == digest:
+        return set(judged)
+    named = record.get("held_out", ())
+    return set(named) if record["split_hash"] == split_hash(record.get("families", ()), named) else set()
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from .accuracy import Change, Errors, Signs, errors_of, noise_floor, signs_of
-from .baselines import FLOPS, FLOPS_AND_BYTES, TDP, fit_baselines, tdp_baseline
+from .baselines import FLOPS, FLOPS_AND_BYTES, ROOFLINE, TDP, fit_baselines, fits_of, roofline, tdp_baseline
 from .baselines import predict as baseline_cost
 from .device import Device
 from .held_out import Split, split_families
@@ -157,16 +157,22 @@ def _table(
     # Those that the profile remembers saw the very rows that it was fitted on.
     fitted = device.calibration.get("baselines", {}).get(quantity, {})
     fitted = fitted or fit_baselines([row for row in alike if row.family in split.fit])[quantity]
-    baselines: Mapping[str, Mapping[str, float]] = {**({TDP: tdp_baseline(device)} if quantity == "joules" else {}), **fitted}
+    baselines = fits_of({**({TDP: tdp_baseline(device)} if quantity == "joules" else {}), **fitted})
+    theirs: dict[str, list[Predictor]] = {
+        name: [partial(baseline_cost, one) for one in fits] for name, fits in baselines.items()
+    }
+    if quantity == "seconds":
+        theirs[ROOFLINE] = [partial(roofline, device)]
     found = [one for method, predictor in own.items() if (one := _judge(method, predictor, configs, quantity))]
     missing = [] if len(found) == len(own) else ["no config has predicted seconds"]
     if not fitted:
         missing.append("no rows of a fit family to fit the baselines on; hold a family out by name to use the others")
     mine = tuple(found)
-    for name, baseline in baselines.items():
-        theirs = _judge(name, partial(baseline_cost, baseline), configs, quantity)
-        if theirs:
-            found.append(_compared(theirs, mine))
+    for name, predictors in theirs.items():
+        judged_fits = [one for predictor in predictors if (one := _judge(name, predictor, configs, quantity))]
+        if judged_fits:
+            # Of its fits a baseline may have the one that is best in hindsight: it is beaten only if all of them are.
+            found.append(_compared(min(judged_fits, key=lambda one: one.errors.mape), mine))
     return Table(quantity, scope, label, len(configs), half, noise, tuple(found), "; ".join(missing))
 
 
@@ -213,10 +219,11 @@ def _notes(rows: Sequence[Measurement], split: Split, device: Device) -> tuple[s
     record, notes = device.calibration, []
     if not record:
         notes.append(f"{device.name} records no calibration: nothing of it was fitted, and every held-out family is new to it.")
-    if split.promised is False:
+    if split.unpromised:
         promised = ", ".join(record.get("held_out", ())) or "others"
         notes.append(
-            f"These are not the families that were held out when {device.name} was fitted ({promised}): another split hash."
+            f"Nobody named {', '.join(split.unpromised)} as held out before {device.name} was fitted (those are {promised}): "
+            "name the family that such a model belongs to when it is measured, with --family."
         )
     used = sorted({row.family for row in rows} & set(record.get("families", ())))
     if used:

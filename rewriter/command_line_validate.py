@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,13 +41,11 @@ def validate_model(
 def validation_text(result: Mapping[str, Any]) -> str:
     """The split, one table for each quantity, scope and label, and the notes."""
     split, record = result["split"], result["calibration"]
-    promise = {True: ", the hash printed before the fit", False: ", not the hash printed before the fit", None: ""}[
-        split["promised"]
-    ]
+    held_out = ", ".join(_family(*each) for each in split["configs"].items())
     lines = [
         f"{result['device']} judged by {result['measurements']}",
-        f"held out: {', '.join(split['held_out'])}; {'profile and ' if record else ''}baselines fitted on: "
-        f"{', '.join(split['fit']) or 'nothing'}; split {split['hash']}{promise}",
+        f"held out: {held_out}; {'profile and ' if record else ''}baselines fitted on: "
+        f"{', '.join(split['fit']) or 'nothing'}; split {split['hash']}{_promise(split, record)}",
     ]
     for name, fit in record.get("fits", {}).items():
         kept = f", left at the prior: {', '.join(fit['at_prior'])}" if fit["at_prior"] else ""
@@ -60,6 +58,22 @@ def validation_text(result: Mapping[str, Any]) -> str:
     for table in result["tables"]:
         lines += ["", *_table_lines(table)]
     return "\n".join([*lines, "", *(f"note: {note}" for note in result["notes"])])
+
+
+def _family(name: str, configs: Sequence[str]) -> str:
+    """ "bert (minilm fp32 1x16 and 11 more)": which measurements count as that family."""
+    more = f" and {len(configs) - 1} more" if len(configs) > 1 else ""
+    return f"{name} ({configs[0]}{more})"
+
+
+def _promise(split: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    if split["promised"] is None:
+        return ""
+    if not split["promised"]:
+        return f", not promised before the fit: {', '.join(split['unpromised'])}"
+    if split["hash"] == record["split_hash"]:
+        return ", the hash printed before the fit"
+    return f", part of split {record['split_hash']} that was printed before the fit"
 
 
 def _table_lines(table: Mapping[str, Any]) -> list[str]:

@@ -37,9 +37,29 @@ def test_families_can_be_named():
 
 
 def test_the_promise_made_before_the_fit_is_checked():
-    device = fitted("copy", "matmul", split_hash=split_hash(["copy", "matmul"], ["bert", "vit"]))
+    families, named = ["copy", "matmul"], ["bert", "llama", "vit"]
+    device = fitted(*families, held_out=named, split_hash=split_hash(families, named))
+    # What was promised need not all be there: bert alone is as new to the profile as it was.
+    found = split_families(ROWS, device, ["bert"])
+    assert (found.promised, found.unpromised) == (True, ())
+    assert found.hash != device.calibration["split_hash"]
     assert split_families(ROWS, device).promised is True
-    assert split_families(ROWS, device, ["bert"]).promised is False
+    odd = replace(ROWS[3], family="minilm", config="minilm int8")
+    found = split_families([*ROWS, odd], device)
+    assert (found.promised, found.unpromised) == (False, ("minilm",))
+
+
+def test_a_record_that_contradicts_its_own_hash_promises_nothing():
+    families, named = ["copy", "matmul"], ["bert", "vit"]
+    device = fitted(*families, held_out=[*named, "llama"], split_hash=split_hash(families, named))
+    assert split_families(ROWS, device).promised is True, "the very split that was hashed"
+    found = split_families(ROWS, device, ["bert"])
+    assert (found.promised, found.unpromised) == (False, ("bert",))
+
+
+def test_what_counts_as_a_family_is_shown():
+    rows = [*ROWS, replace(ROWS[2], config="bert again"), ROWS[2]]
+    assert split_families(rows, fitted("copy", "matmul")).configs == {"bert": ("bert", "bert again"), "vit": ("vit",)}
 
 
 def test_a_profile_cannot_be_judged_by_what_it_was_fitted_on():

@@ -53,6 +53,9 @@ def test_the_text_says_how_every_number_was_had(files):
     result = validate_model(*files)
     assert result["split"]["hash"] in lines[1]
     assert "the hash printed before the fit" in lines[1]
+    assert "bert (bert 1 float32 and 5 more), llama (" in lines[1]
+    part = run(files[0], "--device", files[1], "--held-out", "bert").stdout.splitlines()[1]
+    assert f"part of split {result['split']['hash']} that was printed before the fit" in part
     assert lines[2].startswith("fit of joules: 40 rows, condition ")
     assert "coefficients that predicted joules: 6 measured" in answer.stdout
     assert "joules of whole models, modelled against measured: 18 configs" in answer.stdout
@@ -61,7 +64,7 @@ def test_the_text_says_how_every_number_was_had(files):
     (line,) = [line for line in lines if line.startswith("profile, measured seconds")]
     assert f"{100 * mine['errors']['mape']:.1f} %" in line
     assert "9 of 9" in line
-    assert sum(line.endswith("  yes") for line in lines) == 6
+    assert sum(line.endswith("  yes") for line in lines) == 7
     assert "9 changed the joules beyond their uncertainty, 3 of them upwards" in answer.stdout
 
 
