@@ -27,7 +27,7 @@ class ReplayedMeter(Meter):
         rows = read_measurements(path)
         labels = {_label(row) for row in rows if row.joules is not None}
         status = "unavailable" if not labels else "modelled" if "modelled" in labels else "replayed"
-        devices = sorted({row.device for row in rows if row.device})
+        devices = sorted({row.device for row in rows if row.device and row.joules is not None})
         of = f", of {', '.join(devices)}" if devices else ""
         nothing = f"No energy counter was at hand for any row of {path}; joules are modelled."
         super().__init__(status, f"Joules are those recorded in {path}{of}." if labels else nothing)

@@ -10,7 +10,7 @@ import typer
 
 from ..cost_model.errors import InputError
 from . import command_line_options as options
-from .command_line_output import deliver, only_results_on_stdout, progress
+from .command_line_output import deliver, only_results_on_stdout, progress, wrapped
 
 
 def measure(
@@ -35,9 +35,9 @@ def measure(
         typer.Option(metavar="FILE", help="Where the rows go. Default: measurements.csv in a folder that szilard wrote."),
     ] = None,
     family: Annotated[
-        str | None,
+        str,
         typer.Option(help="What kind of model it is, in the rows: families are held out as a whole. Default: its name."),
-    ] = None,
+    ] = "",
     as_json: options.AsJson = False,
     debug: options.Debug = False,
 ) -> None:
@@ -48,9 +48,12 @@ def measure(
     with only_results_on_stdout():
         from .measure import measure as run
         from .measure_text import measure_text
-        from .measured_rows import csv_path, measured_rows, save_rows
+        from .measured_rows import check_csv, csv_path, measured_rows, save_rows
         from .subject import family_of
 
+        path = csv_path(model, csv) if replay is None else None
+        if path is not None:
+            check_csv(path)
         result = run(
             model,
             workload=asked,
@@ -61,11 +64,11 @@ def measure(
             replay=replay,
             progress=progress,
         )
-        path = csv_path(model, csv) if replay is None else None
-        if path is not None:
-            save_rows(path, measured_rows(result, family or family_of(model)))
-            progress(f"wrote {path}")
+        named = family.strip() or family_of(model)
     deliver(result, measure_text(result), as_json)
+    if path is not None:
+        save_rows(path, measured_rows(result, named))
+        progress(f"wrote {path}")
 
 
 def compare(
@@ -99,7 +102,7 @@ def compare_text(result: Mapping[str, Any], first: str, second: str) -> str:
         f"{side}  {quantity(seconds[side.lower()], 's')} measured  {name}" for side, name in (("A", first), ("B", second))
     ]
     if "unavailable" in joules:
-        lines.append(f"joules unavailable: {joules['unavailable']}")
+        lines.append(wrapped(f"joules unavailable: {joules['unavailable']}"))
     else:
         pair = f"A {quantity(joules['a'], 'J')}, B {quantity(joules['b'], 'J')}"
         interval = f"{joules['low']:.3f} to {joules['high']:.3f}"

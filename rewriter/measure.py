@@ -27,7 +27,7 @@ from .folder import is_emitted
 from .op_table import class_rows, op_rows, op_summary
 from .prediction import Prediction, around, predict
 from .quantity import quantity
-from .subject import Subject, machine_of, names_of, open_subject, place_of, planned_workload, synchroniser
+from .subject import Subject, machine_of, names_of, open_subject, place_of, planned_workload, same_model, synchroniser
 from .timed_model import bound_call, timed_model
 from .whole import phase_feeds, require_runs
 from .workload import sample_shapes, workload_for
@@ -70,7 +70,7 @@ def measure(
     meter = open_meter(device.kind) if replay is None else ReplayedMeter(replay)
     place = place_of(device, target)
     specs = [spec] if against is None else [against, spec]
-    if against == spec:
+    if against is not None and same_model(against, spec):
         raise InputError(f"--against names {spec} itself; name the model that it was made from.")
     asked = workload or next(filter(None, map(planned_workload, reversed(specs))), None)
     subjects = [open_subject(each, task, sample_shapes(asked), place) for each in specs]

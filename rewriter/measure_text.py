@@ -27,7 +27,7 @@ def measure_text(result: Mapping[str, Any]) -> str:
     ]
     unpriced = list(dict.fromkeys(name for each in joules for name in each.get("unpriced", ())))
     tail += [unpriced_sentence(unpriced)] if unpriced else []
-    return "\n\n".join([*blocks, "\n".join([*tail, *result["notes"], wrapped(_INTERVALS)])])
+    return "\n\n".join([*blocks, "\n".join(wrapped(line) for line in [*tail, *result["notes"], _INTERVALS])])
 
 
 def _block(run: Mapping[str, Any], target: str) -> str:
@@ -169,7 +169,7 @@ def _sensors(joules: Mapping[str, Any]) -> list[str]:
 
 
 def _difference(each: Mapping[str, Any]) -> str:
-    return wrapped(
+    return (
         f"{each['workload']}: the second takes {each['measured']:.3f} of the seconds of the first (measured, {each['low']:.3f} to "
         f"{each['high']:.3f}), predicted {each['predicted']:.3f} (modelled): sign {each['sign']}"
     )

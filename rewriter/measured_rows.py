@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..cost_model.measurement import Measurement, throttle_text, write_measurements
+from ..cost_model.whole_file import check_place
 from .folder import is_emitted
 
 FILE = "measurements.csv"
+_ADVICE = "name another file with --csv"
 WHOLE_CALLS = "A counter sees whole calls, not the ops in them."
 
 
@@ -62,9 +64,14 @@ def csv_path(spec: str, asked: Path | None) -> Path | None:
     return Path(spec) / FILE if is_emitted(Path(spec)) else None
 
 
+def check_csv(path: Path) -> None:
+    """Raises InputError where `save_rows` would; call it before long work."""
+    check_place(path, _ADVICE)
+
+
 def save_rows(path: Path, rows: tuple[Measurement, ...]) -> None:
     """Write measurements.csv in one rename. Raises InputError where the place takes no file."""
-    write_measurements(path, rows, "name another file with --csv")
+    write_measurements(path, rows, _ADVICE)
 
 
 def _class_row(run: Mapping[str, Any], each: Mapping[str, Any], family: str, machine: Mapping[str, Any]) -> Measurement:

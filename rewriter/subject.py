@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -134,6 +135,12 @@ def names_of(specs: Sequence[str]) -> list[str]:
         if len(set(found)) == len(set(specs)):
             return found
     return list(specs)
+
+
+def same_model(spec: str, other: str) -> bool:
+    """Whether two names mean one model: written alike, or two paths to one file or folder."""
+    paths = Path(spec), Path(other)
+    return spec == other or (all(path.exists() for path in paths) and os.path.samefile(*paths))
 
 
 def family_of(spec: str) -> str:

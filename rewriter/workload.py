@@ -125,7 +125,7 @@ def _complete(phase: Phase, program: Program) -> Phase:
         for axis, (want, fixed) in enumerate(zip(dims, have, strict=True)):
             if axis not in free and want != fixed:
                 raise InputError(
-                    f"Workload shape {phase.name}: axis {axis} of input {name} is fixed at {fixed} in this model; "
+                    f"Workload shape {phase.name}: axis {axis} of input {name} is fixed at {fixed} in {program.source}; "
                     f"give {fixed} there, or export the model with that axis dynamic."
                 )
             if axis in free and bound.setdefault(free[axis], want) != want:

@@ -37,6 +37,23 @@ def test_measure_prints_one_document_and_writes_rows_where_it_is_told(models):
     assert {row.joules for row in written} == {None}
 
 
+def test_a_place_for_rows_that_takes_none_is_refused_before_anything_is_timed(models):
+    model = models.write("m.onnx", products())
+    for place in (models.folder, models.folder / "m.onnx" / "rows.csv"):
+        found = szilard("measure", model, "--csv", str(place))
+        assert (found.exit_code, found.stdout) == (2, "")
+        assert found.stderr.startswith(f"szilard: {place} cannot be written: ")
+        assert found.stderr.endswith("name another file with --csv.\n")
+        assert found.stderr.count("\n") == 1
+
+
+def test_rows_without_a_name_for_their_family_have_the_models(models):
+    rows = models.folder / "rows.csv"
+    model = models.write("m.onnx", products())
+    assert szilard("measure", model, "--rounds", "3", "--csv", str(rows), "--family", " ").exit_code == 0
+    assert {row.family for row in read_measurements(rows)} == {"m"}
+
+
 def test_a_folder_keeps_its_rows_and_a_file_only_when_asked(models):
     folder = models.folder / "out"
     folder.mkdir()

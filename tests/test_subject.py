@@ -13,7 +13,7 @@ from szilard.cost_model.errors import InputError
 from szilard.cost_model.plan import Budget, Phase, Plan, Workload
 from szilard.rewriter import onnx_as_run, subject
 from szilard.rewriter.microbenchmark_graph import Chain
-from szilard.rewriter.subject import family_of, names_of, open_subject, place_of, planned_workload, synchroniser
+from szilard.rewriter.subject import family_of, names_of, open_subject, place_of, planned_workload, same_model, synchroniser
 
 
 def normed(folder) -> str:
@@ -32,6 +32,17 @@ def folder_of(path, source="models/original.onnx"):
     (path / "plan.json").write_text(json.dumps(plan.to_json()))
     (path / "report.json").write_text(json.dumps({"model": {"source": source}, "joules": {}}))
     return path
+
+
+def test_one_model_may_be_named_in_several_ways(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.onnx").touch()
+    (tmp_path / "b.onnx").touch()
+    assert same_model("a.onnx", "./a.onnx")
+    assert same_model("a.onnx", str(tmp_path / "a.onnx"))
+    assert same_model("package.module:factory", "package.module:factory")
+    assert not same_model("a.onnx", "b.onnx")
+    assert not same_model("a.onnx", "missing.onnx")
 
 
 def test_the_ops_are_those_that_onnxruntime_calls_and_each_has_a_time(tmp_path):

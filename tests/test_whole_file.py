@@ -5,7 +5,7 @@ import os
 import pytest
 
 from szilard.cost_model.errors import InputError
-from szilard.cost_model.whole_file import write_whole
+from szilard.cost_model.whole_file import check_place, write_whole
 from szilard.rewriter.command_line_output import fault_sentence
 
 
@@ -38,6 +38,29 @@ def test_places_that_take_no_file_are_named_with_the_reason_and_what_to_do(tmp_p
     with pytest.raises(InputError, match="Is a directory; try --csv"):
         write_whole(tmp_path / "folder", "text", "try --csv")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("folder", "Is a directory"),
+        ("file/a.txt", "Not a directory"),
+        ("/proc/a.txt", ""),
+        ("a" * 300, "too long"),
+        ("pipe", "plain file"),
+    ],
+)
+def test_places_that_take_no_file_are_known_before(tmp_path, monkeypatch, place, reason):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("folder")
+    os.mkfifo("pipe")
+    write_whole("file", "text")
+    with pytest.raises(InputError, match=rf"^{place} cannot be written: .*{reason}; try --csv\.$"):
+        check_place(place, "try --csv")
+    for good in ("file", "new.txt", "none/such/a.txt"):
+        check_place(good)
+    assert sorted(os.listdir()) == ["file", "folder", "pipe"]
+    assert (tmp_path / "file").read_text() == "text"
 
 
 def test_what_is_no_plain_file_is_never_replaced(tmp_path):
