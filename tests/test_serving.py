@@ -28,26 +28,30 @@ from . import tiny_decoder
 from .test_decode import at, decoding, found
 
 H100 = load_device("h100")
-SMALL_CACHE = H100.with_values({"capacity.cache": 120_000.0, "launch_seconds": 1e-7})
+SMALL_CACHE = H100.with_values({"capacity.cache": 80_000.0, "launch_seconds": 1e-7})
 SLOW_UNITS = H100.with_values({"rate.float32": 2e10, "launch_seconds": 1e-7, "capacity.cache": 4e5, "static": 20.0})
-LIMIT = 260
+SMALL_CORES = SMALL_CACHE.with_values(
+    {"capacity.core": 4000.0, "capacity.cache": 4e5, "byte.cache": 2e-9, "bandwidth.cache": 2e11}
+)
+"""Operands are read again in many small steps as the batch grows."""
+
+DEVICES = {"h100": H100, "small cache": SMALL_CACHE, "slow units": SLOW_UNITS, "small cores": SMALL_CORES}
+LIMIT = 180
 
 
 @cache
 def price(name: str, batch: int) -> OperatingPoint:
-    device = {"h100": H100, "small cache": SMALL_CACHE, "slow units": SLOW_UNITS}[name]
     net = decoding("by_hand", batch, 90)
-    return operating_point(batch, net, price_net(net, device).total)
+    return operating_point(batch, net, price_net(net, DEVICES[name]).total)
 
 
 def all_of(name: str):
     return [price(name, batch) for batch in range(1, LIMIT + 1)]
 
 
-@pytest.mark.parametrize("name", ["small cache", pytest.param("slow units", marks=pytest.mark.long), "h100"])
+@pytest.mark.parametrize("name", ["small cache", pytest.param("slow units", marks=pytest.mark.long), "h100", "small cores"])
 def test_the_cheapest_batch_is_that_of_a_search_through_all(name):
-    device = {"h100": H100, "small cache": SMALL_CACHE, "slow units": SLOW_UNITS}[name]
-    breaks = spill_batches(decoding("by_hand", 1, 90), device)
+    breaks = spill_batches(decoding("by_hand", 1, 90), DEVICES[name])
     best = cheapest(lambda batch: price(name, batch), LIMIT, breaks)
     assert best.joules == pytest.approx(min(point.joules for point in all_of(name)), rel=1e-3)
     latency = price(name, 100).seconds
@@ -79,9 +83,8 @@ def test_search_equals_brute_force_on_any_lines_with_jumps(lines, jumps, limit, 
 
 @pytest.mark.parametrize("name", ["small cache", "h100"])
 def test_the_trilemma_product_never_falls_below_its_floor(name):
-    device = {"h100": H100, "small cache": SMALL_CACHE}[name]
     for point in all_of(name):
-        assert point.trilemma > point.trilemma_floor(device) > 0
+        assert point.trilemma > point.trilemma_floor(DEVICES[name]) > 0
         assert point.trilemma == pytest.approx(point.seconds * point.joules / (point.batch / point.seconds))
 
 
@@ -137,6 +140,20 @@ def test_spills_are_where_the_price_jumps():
     jumps = {batch for batch in range(2, LIMIT - 1) if slopes[batch - 1] > 1.2 * slopes[batch - 2] and batch > 5}
     assert jumps
     assert jumps <= breaks | {edge + 1 for edge in breaks}
+
+
+@pytest.mark.parametrize("name", ["small cache", "h100", "small cores"])
+def test_a_larger_batch_is_never_faster(name):
+    """What `largest_within` stands on, tiles that are read again included."""
+    seconds = [point.seconds for point in all_of(name)]
+    assert seconds == sorted(seconds)
+
+
+def test_small_cores_make_steps_that_no_break_says():
+    breaks = {edge + more for edge in spill_batches(decoding("by_hand", 1, 90), SMALL_CORES) for more in (0, 1)}
+    joules = [point.joules * point.batch for point in all_of("small cores")]
+    slopes = [after - before for before, after in pairwise(joules)]
+    assert len({b for b in range(2, LIMIT - 1) if slopes[b - 1] > 1.05 * slopes[b - 2] and b > 5} - breaks) > 5
 
 
 def test_the_net_of_a_step_can_be_made_for_any_batch():
