@@ -14,7 +14,7 @@ from ..cost_model.net import Net
 from ..cost_model.view_fx import view_fx
 from ..kernels.quantized_linear.torch_cuda import Int8ColumnLinear
 from ..kernels.quantized_linear.triton_kernel import MOST_ROWS
-from ..kernels.spectral_attention.crossover import DENSITY, TILE, budget_for, leaves_for
+from ..kernels.spectral_attention.tiling import DENSITY, TILE, budget_for, leaves_for
 from ..kernels.spectral_attention.torch_module import SpectralAttention
 from ..rewriter.energy_case import EnergyCase
 from .gpu_models import Feed, Traced

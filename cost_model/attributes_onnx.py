@@ -194,6 +194,21 @@ def _recurrent(facts: NodeFacts) -> dict[str, Any]:
     }
 
 
+def _scan(facts: NodeFacts) -> dict[str, Any]:
+    """How often the body runs: the length of the first of the inputs that it takes slice by slice."""
+    count = int(facts.native.get("num_scan_inputs", 0))
+    axis = (facts.native.get("scan_input_axes") or [0])[0]
+    shape = facts.shape(len(facts.inputs) - count) if count else None
+    return {**facts.native, **({"trips": shape[axis]} if shape else {})}
+
+
+def _loop(facts: NodeFacts) -> dict[str, Any]:
+    """The body runs as often as a constant count says, if no condition can end it sooner from outside."""
+    count = facts.constant(0)
+    counted = count is not None and (not facts.inputs[1] or facts.constant(1) is not None)
+    return {**facts.native, **({"trips": int(np.asarray(count).reshape(-1)[0])} if counted else {})}
+
+
 _READERS: Mapping[str, Callable[[NodeFacts], dict[str, Any]]] = {
     "matmul": _matmul,
     "conv": _conv,
@@ -211,6 +226,8 @@ _READERS: Mapping[str, Callable[[NodeFacts], dict[str, Any]]] = {
     "gelu": _gelu,
     "silu": _silu,
     "clip": _clip,
+    "scan": _scan,
+    "loop": _loop,
     "concat": lambda facts: _axis(facts, 0),
     "split": _split,
     "slice": _slice,

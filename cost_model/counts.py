@@ -12,6 +12,7 @@ from .counts_nests import Nests, nests
 from .counts_traffic import SILENT, Traffic, is_constant, leaves, root, traffic
 from .net import Net, Op
 from .operand_sizes import Unknown
+from .tile_reuse import Repeated
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,25 @@ class Counts:
             self.nests + other.nests,
         )
 
+    def times(self, trips: int) -> Counts:
+        """The work of as many runs, each on values of its own."""
+        return Counts(
+            {key: flops * trips for key, flops in self.flops.items()},
+            self.read * trips,
+            self.written * trips,
+            self.activations * trips,
+            self.link * trips,
+            self.launches * trips,
+            self.known,
+            self.elements * trips,
+            tuple(Repeated(nest, trips) for nest in self.nests),
+        )
+
 
 def count(op: Op, net: Net) -> Counts:
     """The work of one op at the shapes of `net`. An op outside the vocabulary, or with a shape that is not known, keeps its
     compulsory bytes and has `known` False. `if` counts the branch that is known to be taken (attribute "taken"), else its most
-    expensive one; `loop` and `scan` count one body (never known)."""
+    expensive one; `loop` and `scan` count their body as often as it runs (attribute "trips"), once and not known where that is open."""
     if op.kind in SILENT:
         return Counts(elements=_elements(op, net))
     if op.kind in kinds.CONTROL:
@@ -116,7 +131,10 @@ def _control(op: Op, net: Net) -> Counts:
     if not bodies:
         return Counts(launches=1, known=False)
     costly = max(bodies, key=lambda body: (sum(body.flops.values()) + body.bytes, body.launches))
-    return replace(costly, known=op.kind == "if" and all(body.known for body in bodies))
+    if op.kind == "if":
+        return replace(costly, known=all(body.known for body in bodies))
+    trips = op.attributes.get("trips")
+    return replace(costly, known=False) if trips is None else costly.times(trips)
 
 
 def with_captured(body: Net, around: Net) -> Net:

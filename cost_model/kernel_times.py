@@ -25,6 +25,7 @@ _STAND_INS: tuple[tuple[frozenset[str], tuple[str, ...]], ...] = (
     (kinds.GATHER | kinds.SCATTER, ("gather", "embedding")),
     (kinds.MATERIALISED, (COPY,)),
     (frozenset([COMPARE]), ("add",)),
+    (frozenset(["loop"]), ("scan",)),
     (kinds.FREE | kinds.VIEW, (VIEW,)),
 )
 """The laws that stand in for a kind that was not measured: those of measured kinds which move as many bytes in the same way."""

@@ -39,7 +39,7 @@ _FEATURES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(kinds.RECURRENT, ("flop", _WEIGHTS)),
     **dict.fromkeys(kinds.POOL, ("vector_flop",)),
     "embedding": (_WEIGHTS,),
-    **dict.fromkeys((VIEW, "if"), ()),
+    **dict.fromkeys((VIEW, "if", *kinds.CONTROL), ()),
 }
 """What the time of a kernel is linear in, besides its calls; `_LEVELS`, bytes by where they fit, for every kernel that is not listed. Only
 what microbenchmarks can tell apart: the bytes of a pool are proportional to its flops."""
@@ -134,20 +134,25 @@ def kernel_work(op: Op, net: Net, kernel: str, caches: tuple[float, float], resi
 
 
 def _inner_calls(op: Op, net: Net, kernel: str) -> float:
-    """How often the kernel starts: a convolution that unfolds its input once for each image and group, a recurrence for each step."""
+    """How often the kernel starts: a convolution that unfolds its input once for each image and group, a recurrence or loop
+    for each step."""
     shape = net.shape(op.inputs[0]) if op.inputs else None
     if shape and kernel in ("conv.gemm", "conv_integer", "conv_integer.grouped"):
         return float(shape[0] * int(op.attributes.get("groups", 1)))
+    if op.kind in kinds.CONTROL:
+        return float(op.attributes.get("trips", 1))
     return float(shape[0]) if shape and op.kind in kinds.RECURRENT else 1.0
 
 
 def net_work(net: Net, caches: tuple[float, float]) -> dict[str, tuple[str, dict[str, float]]]:
-    """Op id -> (kernel, work) of every op that a runtime calls, those of the branches that are taken included."""
+    """Op id -> (kernel, work) of every op that a runtime calls, those of the branches that are taken and of the bodies of loops included:
+    these as often as they run."""
     resident = _weight_bytes(net) <= caches[1]
     found = {}
-    for op, within in _called(net):
+    for op, within, times in _called(net):
         kernel = kernel_name(op, within)
-        found[op.id] = kernel, kernel_work(op, within, kernel, caches, resident)
+        work = kernel_work(op, within, kernel, caches, resident)
+        found[op.id] = kernel, {feature: amount * times for feature, amount in work.items()}
     return found
 
 
@@ -161,20 +166,21 @@ def total_work(work: Mapping[str, tuple[str, Mapping[str, float]]]) -> dict[str,
     return row
 
 
-def _called(net: Net) -> Iterator[tuple[Op, Net]]:
+def _called(net: Net, times: int = 1) -> Iterator[tuple[Op, Net, int]]:
+    """Each op that is called, the net that it is in, and how often."""
     for op in net.ops.values():
         if op.kind == "constant":
             continue
-        yield op, net
-        taken = op.attributes.get("taken")
+        yield op, net, times
+        taken, trips = op.attributes.get("taken"), op.attributes.get("trips", 1)
         for body in op.branches[taken : taken + 1] if taken is not None else ():
-            yield from _called(with_captured(body, net))
+            yield from _called(with_captured(body, net), times * trips)
 
 
 def _weight_bytes(net: Net) -> float:
     """Bytes of constants that one call reads [B]: of an embedding only the rows."""
     read: dict[str, float] = {}
-    for op, within in _called(net):
+    for op, within, _ in _called(net):
         for name, size in traffic(op, within).reads.items():
             if is_constant(name, within):
                 read[root(name, within)] = max(size, read.get(root(name, within), 0.0))

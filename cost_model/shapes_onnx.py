@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from .errors import InputError
+from .first_iterations import first_iterations
 from .probe_onnx import measure_shapes, take_branches
 from .sample_onnx import input_shapes, random_inputs
 
@@ -24,8 +25,8 @@ Facts = tuple[tuple[int, ...] | None, str | None]
 
 @dataclass(frozen=True)
 class Inferred:
-    """`graph`: the model's graph with value infos. `flat`: facts by value name of the main graph and of every branch that is
-    taken; `taken`: If node name -> attribute name of that branch."""
+    """`graph`: the model's graph with value infos. `flat`: facts by value name of the main graph, of every branch that is taken and, under
+    the names of `first_iterations.of_body`, of the body of every loop; `taken`: node name -> attribute name of that branch or body."""
 
     graph: onnx.GraphProto
     flat: Mapping[str, Facts]
@@ -58,6 +59,8 @@ def infer(model: ir.Model, shapes: Mapping[str, tuple[int, ...]], sample: Mappin
         if step is None:
             break
         flat, taken = _infer(step[0]), taken | step[1]
+    while (iterated := first_iterations(flat, taken)) is not None:
+        flat, taken = _infer(iterated[0]), taken | dict.fromkeys(iterated[1], "body")
     known, missing = facts_of(flat.graph), _unknown(flat.graph)
     if missing:
         measured = measure_shapes(flat, weights, _inputs(model, concrete, sample) if inputs is None else inputs, missing)

@@ -159,7 +159,19 @@ class Steps:
         return (self.steps - 1.0) * max(0.0, self.weights - fast)
 
 
-Nest = Product | Window | Scores | Steps
+@dataclass(frozen=True)
+class Repeated:
+    """A nest in the body of a loop that runs `times` times, each time on operands of its own."""
+
+    nest: Product | Window | Scores | Steps | Repeated
+    times: int
+
+    def excess(self, fast: float) -> float:
+        """Bytes beyond the compulsory ones of all the runs, with `fast` bytes of fast memory [B]."""
+        return self.times * self.nest.excess(fast)
+
+
+Nest = Product | Window | Scores | Steps | Repeated
 
 
 @lru_cache(maxsize=65536)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from .attributes_onnx import NodeFacts, describe
 from .collection import collection_paused
+from .first_iterations import of_body
 from .kinds_onnx import STANDARD_DOMAINS, kind_of_onnx, native_name
 from .net import Net, Op, Value
 from .shapes_onnx import Facts, Inferred, dtype_name, facts_of, infer
@@ -65,7 +66,9 @@ def _net(
             branches = []
             for name, branch in graphs.items():
                 inner = _subgraph(node_proto, name)
-                known = inferred.flat if name == taken and facts is inferred.flat else facts_of(inner)
+                known: Mapping[str, Facts] = facts_of(inner)
+                if name == taken and facts is inferred.flat:
+                    known = facts if node.op_type == "If" else {**known, **of_body(facts, op.id)}
                 branches.append(_net(branch, inner, inferred, known, visible, opsets))
             more = {} if taken is None else {"taken": list(graphs).index(taken)}
             op = replace(op, attributes={**op.attributes, **more}, branches=tuple(branches))

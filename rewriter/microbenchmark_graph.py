@@ -92,6 +92,18 @@ class Chain:
         ]
         return str(self.node("If", condition, then_branch=bodies[0], else_branch=bodies[1]))
 
+    def scan(self, x: str) -> str:
+        """A Scan that does one small op on each slice of `x` along its first axis."""
+        name = f"b{len(self.nodes)}"
+        part = helper.make_tensor_value_info(f"{name}_part", onnx.TensorProto.FLOAT, None)
+        body = helper.make_graph(
+            [helper.make_node("Neg", [part.name], [f"{name}_out"], name=f"{name}_Neg")],
+            f"{name}_body",
+            [part],
+            [helper.make_empty_tensor_value_info(f"{name}_out")],
+        )
+        return str(self.node("Scan", x, body=body, num_scan_inputs=1))
+
     def summed(self, values: Sequence[str]) -> str:
         """The sum of values of one shape, so that none of them is an output of the graph, which would be copied out."""
         total = values[0]

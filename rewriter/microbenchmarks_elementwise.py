@@ -258,3 +258,6 @@ def _calls(count: int) -> Iterator[Microbenchmark]:
     for _ in range(count):
         x = chain.branch(yes, x)
     yield chain.done("if", f"{count}", x)
+    chain = Chain()
+    x = chain.scan(chain.input(8 * count, 8, 16))
+    yield chain.done("scan", f"{8 * count}", x)

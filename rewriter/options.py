@@ -11,11 +11,11 @@ from ..cost_model.device import Device
 from ..cost_model.errors import SzilardError
 from ..cost_model.net import Net
 from ..cost_model.plan import Option, Workload
-from ..cost_model.price import Cost, price_counts, price_net, price_op, total_cost, with_seconds
+from ..cost_model.price import Cost, price_net, price_op, total_cost, with_seconds
 from ..cost_model.saving import saving_interval
 from ..cost_model.sites import AttentionSite
 from ..cost_model.timing import TimeTable
-from ..kernels.spectral_attention.crossover import sparse_stages
+from ..kernels.spectral_attention.crossover import sparse_net
 from .backend import Backend, Group
 from .candidates import candidate, code_digest, random_feeds, signature, time_in_turn
 
@@ -112,12 +112,11 @@ class Pricing:
         return {action: with_seconds(cost, self.device, seconds[action] or 0.0) for action, cost in costs.items()}
 
     def _modelled(self, action: str, view: Net, net: Net, group: Group) -> Cost:
-        """The cost of a candidate's ops; those of sparse attention are known by stage, since a torch module shows none of its own."""
+        """The cost of a candidate's ops; those of sparse attention are the operators of its ONNX form, since a torch module shows none."""
         site = group.sites[0]
         if action == "spectral_sparse" and isinstance(site, AttentionSite):
             query = net.shape(site.query)
-            stages = sparse_stages(site, query[-2] if query else site.key_length)
-            return total_cost(price_counts(counts, self.device, kind) for kind, counts in stages)
+            view = sparse_net(site, query[-2] if query else site.key_length)
         return price_net(view, self.device).total
 
     def _option(self, action: str, costs: Sequence[Cost], leave: Sequence[Cost]) -> Option:

@@ -11,10 +11,18 @@ def proto(text: str, weights: Mapping[str, object] | None = None, opset: int = 1
     """The model of "(float[N,3] x) => (float[N,3] y) { y = Relu(x) }"; its nodes are called n0, n1, ... if `named`."""
     header = f'<ir_version: 8, opset_import: ["" : {opset}, "com.microsoft" : 1]> g '
     model = onnx.parser.parse_model(header + text.replace("float[", "float [").replace("int64[", "int64 ["))
-    for index, node in enumerate(model.graph.node):
-        node.name = f"n{index}" if named else ""
+    _name(model.graph, "n" if named else "")
     model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in (weights or {}).items())
     return model
+
+
+def _name(graph: onnx.GraphProto, start: str) -> None:
+    """n0, n1, ... and, in the bodies of n1, n1.0, n1.1, ..."""
+    for index, node in enumerate(graph.node):
+        node.name = f"{start}{index}" if start else ""
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _name(attribute.g, f"{node.name}." if start else "")
 
 
 def model(text: str, weights: Mapping[str, object] | None = None, opset: int = 18) -> ir.Model:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from szilard.cost_model import kinds
 from szilard.cost_model.counts import Counts, count, count_group
-from szilard.cost_model.tile_reuse import Product
+from szilard.cost_model.tile_reuse import Product, excess
 
 from .priced_nets import net_of
 
@@ -81,6 +81,25 @@ def test_if_counts_its_most_expensive_branch_and_loops_one_body():
     net = net_of({"c": (), "y": (9, 5)}, [("loop", ["c"], ["y"])], branches={"op0": (body(3),)})
     assert count(net.ops["op0"], net).flops == {"float32": 12 * 15}
     assert not count(net.ops["op0"], net).known
+
+
+def test_a_body_counts_as_often_as_it_runs():
+    """Seven runs on values of their own, each of which is a launch beside that of the loop."""
+    shapes, branches = {"c": (), "y": (9, 5)}, {"op0": (body(3),)}
+    once, whole = (
+        count(net.ops["op0"], net)
+        for net in (net_of(shapes, [("scan", ["c"], ["y"], {"trips": trips})], branches=branches) for trips in (1, 7))
+    )
+    assert whole.known
+    assert whole.flops == {"float32": 7 * 12 * 15}
+    assert whole.bytes == 7 * once.bytes == 7 * 2 * 60
+    assert whole.activations == (60.0,) * 14
+    assert whole.launches == 7 * once.launches
+    product = net_of({"a": (64, 64), "b": (64, 64), "d": (64, 64)}, [("matmul", ["a", "b"], ["d"])])
+    net = net_of(shapes, [("loop", ["c"], ["y"], {"trips": 7})], branches={"op0": (product,)})
+    (nest,) = count(net.ops["op0"], net).nests
+    (single,) = count(product.ops["op0"], product).nests
+    assert excess(nest, 2048) == 7 * excess(single, 2048) > 0
 
 
 def test_a_branch_that_is_known_to_be_taken_counts_alone():

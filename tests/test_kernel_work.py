@@ -101,6 +101,12 @@ def test_views_cost_a_call_and_branches_that_are_taken_are_counted():
     assert len(found) == 3
 
 
+def test_a_scan_and_its_body_are_called_once_for_each_slice():
+    chain = Chain()
+    found = list(work(chain.done("", "", chain.scan(chain.input(7, 10)))).values())
+    assert found == [("scan", {"call": 7}), ("neg", {"call": 7, "near_byte": 7 * 80})]
+
+
 def test_the_work_of_a_call_sums_ops_of_one_kernel_and_holds_one_run():
     chain = Chain()
     x = chain.input(100)

@@ -2,74 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from math import ceil, log2
-from types import MappingProxyType
+from functools import lru_cache
+from math import exp, log, log2
 
-from ...cost_model.counts import Counts
-from ...cost_model.counts_flops import WEIGHT
-from ...cost_model.counts_nests import LEAST_PARTIAL, Nests
-from ...cost_model.counts_traffic import item_bytes
+import numpy as np
+import onnx_ir as ir
+
 from ...cost_model.device import Device
-from ...cost_model.net import Net
-from ...cost_model.price import price_counts
+from ...cost_model.net import Net, Op, Value
+from ...cost_model.price import price_net
 from ...cost_model.sites import AttentionSite
-from ...cost_model.tile_reuse import Product, Scores
+from ...cost_model.view_onnx import view_onnx
+from .onnx_body import OPSET, attention_nodes
+from .prepare import SparsePrepared
+from .tiling import DENSITY, TILE, budget_for, leaves_for
 
-TILE = 64
-DENSITY = 0.12
-LEAST_BUDGET = 5
-"""Fewest tiles of 64 that are taken exactly. On the 72 heads of a trained MiniLM at 512 tokens, 1, 2, 3, 4 and 6 tiles left relative errors
-of 0.43, 0.30, 0.22, 0.17 and 0.09; between the last two the square falls below 0.02 (five itself was not measured). At 4,096 tokens the
-share of tiles decides instead."""
 LONGEST = 1 << 20
-INDEX = 8.0
-"""Bytes of an index: 64 bit in ONNX and in torch."""
-SMALL_OPS = 80
-"""Operators of `onnx_body.py` on sizes, shapes and counts alone, which cost their launch."""
-SLOWER = {
-    "topk": 100.0,
-    "argmax": 12.0,
-    "gather": 6.0,
-    "reduce_sum": 4.0,
-    "pad": 2.5,
-    "concat": 2.0,
-    "add": 2.0,
-    "matmul": 1.5,
-    "softmax": 1.5,
-}
-"""Seconds of each kind of operator in the sparse form over its roofline, where those of onnxruntime's fused attention are 1: measured on
-one AVX-512 core at 512 and 1,024 tokens, 12 heads of 32. Sorting is no vector code, and the products of a tile are small."""
-
-Stage = tuple[str, Counts]
-
-
-def tiles_for(length: int, tile: int) -> int:
-    """Tiles that `length` rows fill, the last one maybe in part."""
-    return ceil(length / tile)
-
-
-def budget_for(length: int, tile: int, density: float) -> int:
-    """Tiles of keys that a tile of queries attends to exactly: that share of them, and no fewer than `LEAST_BUDGET`."""
-    return max(LEAST_BUDGET, ceil(density * tiles_for(length, tile) - 1e-9))
-
-
-def leaves_for(length: int, tile: int) -> int:
-    """Leaves of a codebook: the power of two next above the number of tiles, so that a leaf seldom straddles two tiles."""
-    return 1 << max(0, ceil(log2(tiles_for(length, tile))))
+LONGEST_BUILT = 1 << 12
+"""Longest length whose body is built and looked at, in a fifth of a second; joules beyond grow by as much a doubling as at the last one."""
 
 
 def costs(
     site: AttentionSite, length: int, device: Device, *, tile: int = TILE, density: float = DENSITY
 ) -> tuple[float, float]:
-    """(dense, sparse) modelled joules of the site's attention with `length` queries and keys.
+    """(dense, sparse) modelled joules of the site's attention with `length` queries and keys, at the roofline.
 
     Dense is the cheaper of one fused kernel and its three spelled-out operators; sparse the sum over the operators of `onnx_body.py`, each
-    a kernel of its own. On a CPU these take `SLOWER` times their roofline, and as many times the joules: a busy core draws the same
-    whatever it runs. Raises InputError when the profile has no coefficient for the site's dtype.
+    a kernel of its own, at the two powers of two around `length`, between which joules are taken to grow by a power of the length.
+    Raises InputError when the profile has no coefficient for the site's dtype.
     """
-    dense = min(_joules(stages, device) for stages in _dense(site, length))
-    return dense, _joules(sparse_stages(site, length, tile, density), device, SLOWER if device.kind == "cpu" else {})
+    dense = min(price_net(net, device).total.joules for net in _dense(site, length))
+    end = min(1 << max(1, (length - 1).bit_length()), LONGEST_BUILT)
+    low, high = (log(price_net(sparse_net(site, at, tile, density), device).total.joules) for at in (end // 2, end))
+    return dense, exp(high + (high - low) * log2(length / end))
+
+
+def sparse_net(site: AttentionSite, length: int, tile: int = TILE, density: float = DENSITY) -> Net:
+    """The operators of the sparse form in place of the site, at `length` queries and keys."""
+    return _body(site.batch, site.heads, length, site.head_dim, tile, density)
+
+
+@lru_cache(maxsize=64)
+def _body(batch: int, heads: int, length: int, width: int, tile: int, density: float) -> Net:
+    codebook = np.random.default_rng(0).standard_normal((heads, leaves_for(length, tile), width)).astype(np.float32)
+    prepared = SparsePrepared(codebook, codebook, tile, budget_for(length, tile, density), width**-0.5)
+    shape = (batch, heads, length, width)
+    query, key, value = (ir.Value(name=n, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT)) for n in "qkv")
+    body = attention_nodes(query, key, value, prepared, "spectral")
+    graph = ir.Graph(
+        [query, key, value],
+        [body.output],
+        nodes=body.nodes,
+        initializers=body.initializers,
+        opset_imports={"": OPSET},
+        name="spectral",
+    )
+    return view_onnx(ir.Model(graph, ir_version=8), dict.fromkeys("qkv", shape))
 
 
 def crossover(site: AttentionSite, device: Device, tile: int = TILE, density: float = DENSITY) -> int | None:
@@ -163,88 +151,22 @@ def _unsupported(site: AttentionSite) -> str:
     return ""
 
 
-def _joules(stages: Iterable[Stage], device: Device, slower: Mapping[str, float] = MappingProxyType({})) -> float:
-    return sum(price_counts(counts, device, kind).joules * slower.get(kind, 1.0) for kind, counts in stages)
-
-
-def _stage(
-    kind: str,
-    flops: dict[str, float],
-    read: Iterable[float],
-    written: float,
-    weights: float = 0.0,
-    launches: int = 1,
-    nests: Nests = (),
-) -> Stage:
-    """One operator: `read` and `written` bytes of activations, `weights` bytes of constants."""
-    read = tuple(read)
-    return kind, Counts(flops, sum(read) + weights, written, (*read, written), launches=launches, nests=nests)
-
-
-def _matmul(
-    dtype: str, batch: int, rows: int, inner: int, columns: int, read: Iterable[float], written: float, weights: float = 0.0
-) -> Stage:
-    """`batch` products [rows, inner] x [inner, columns] of a dtype."""
-    item = item_bytes(dtype) or 4.0
-    nest = Product(batch, rows, inner, columns, item, item, max(LEAST_PARTIAL, item))
-    return _stage("matmul", {f"{dtype}.tensor": 2.0 * batch * rows * inner * columns}, read, written, weights, nests=(nest,))
-
-
-def _dense(site: AttentionSite, length: int) -> tuple[list[Stage], list[Stage]]:
-    """One fused kernel; and product, softmax, product."""
-    kind, item, width = site.dtype, item_bytes(site.dtype) or 4.0, site.head_dim
-    groups = site.batch * site.heads
-    rows, scores = groups * length * width * item, float(groups) * length * length
-    weigh = {kind: WEIGHT["softmax"] * scores}
-    nest = Scores(groups, length, length, width, width, item, item, max(LEAST_PARTIAL, item))
-    fused = _stage("attention", {f"{kind}.tensor": 4 * scores * width, **weigh}, [rows] * 3, rows, nests=(nest,))
-    first = _matmul(kind, groups, length, width, length, [rows, rows], scores * item)
-    last = _matmul(kind, groups, length, length, width, [scores * item, rows], rows)
-    return [fused], [first, _stage("softmax", weigh, [scores * item], scores * item), last]
-
-
-def sparse_stages(site: AttentionSite, length: int, tile: int = TILE, density: float = DENSITY) -> list[Stage]:
-    """Every operator of the sparse form at `length` queries and keys as (kind, counts), in the order of `onnx_body.py`."""
-    kind, item = site.dtype, item_bytes(site.dtype) or 4.0
-    heads, width = site.batch * site.heads, site.head_dim
-    groups = float(heads)
-    tiles, leaves = tiles_for(length, tile), leaves_for(length, tile)
-    columns = min(tiles, budget_for(length, tile, density)) * tile + tiles
-    rows, places, means = groups * length * width * item, groups * length * INDEX, groups * tiles * width * item
-    near, pairs, wide = groups * length * leaves, groups * tiles * tiles, groups * tiles * columns
-    between, scores, table = groups * tiles * length, groups * length * columns, rows + means
-    taken = wide * width * item
-
-    def elementwise(count: int, elements: float, size: float, dtype: str = kind) -> list[Stage]:
-        return [_stage("add", {dtype: elements}, [elements * size], elements * size)] * count
-
-    assign = [
-        _matmul(kind, heads, length, width, leaves, [rows], near * item, weights=site.heads * leaves * width * item),
-        *elementwise(1, near, item),
-        _stage("argmax", {kind: near}, [near * item], places),
-        *elementwise(2, groups * length, INDEX, "int32"),
-        _stage("topk", {"int32": groups * length * log2(max(length, 2))}, [places], 2 * places),
-        *elementwise(1, groups * length, INDEX, "int32"),
-    ]
-    order = [_stage("gather", {}, [rows, places], rows), _stage("pad", {}, [rows], rows)]
-    mean = [_stage("reduce_sum", {kind: rows / item}, [rows], means), *elementwise(1, means / item, item)]
-    score = [
-        _matmul(kind, heads, tiles, width, tiles * tile, [means, rows], between * item),
-        *elementwise(1, between, item),
-        _stage("reduce_sum", {kind: between}, [between * item], pairs * item),
-        _matmul(kind, heads, tiles, width, tiles, [means, means], pairs * item),
-        *elementwise(9, pairs, item),
-        _stage("topk", {kind: pairs * log2(max(tiles, 2))}, [pairs * item], wide / tile * (item + INDEX)),
-    ]
-    choose = [*elementwise(4, wide, INDEX, "int32"), *elementwise(4, wide, item)]
-    tables = [_stage("concat", {}, [rows, means], table), _stage("gather", {}, [min(table, taken), wide * INDEX], taken)] * 2
-    attend = [
-        *elementwise(1, rows / item, item),
-        _matmul(kind, heads * tiles, tile, width, columns, [rows, taken], scores * item),
-        _stage("add", {kind: scores}, [scores * item, wide * item], scores * item),
-        _stage("softmax", {kind: WEIGHT["softmax"] * scores}, [scores * item], scores * item),
-        _matmul(kind, heads * tiles, tile, columns, width, [scores * item, taken], rows),
-    ]
-    back = [*elementwise(3, groups * length, INDEX, "int32"), order[0]]
-    small = _stage("identity", {}, [], 0.0, launches=SMALL_OPS)
-    return [*assign * 2, *order * 3, *mean * 3, *score, *choose, *tables, *attend, *back, small]
+def _dense(site: AttentionSite, length: int) -> tuple[Net, Net]:
+    """One fused operator; and product, softmax, product."""
+    rows, scores = (site.batch, site.heads, length, site.head_dim), (site.batch, site.heads, length, length)
+    shapes = dict.fromkeys("qkvy", rows) | {
+        "k transposed": (*rows[:2], site.head_dim, length),
+        "scores": scores,
+        "weights": scores,
+    }
+    values = {name: Value(name, shape, site.dtype) for name, shape in shapes.items()}
+    attention = Op("attention", "attention", "", ("q", "k", "v"), ("y",), {"heads": site.heads, "kv_heads": site.heads}, "")
+    apart = (
+        Op("first", "matmul", "", ("q", "k transposed"), ("scores",), {}, ""),
+        Op("softmax", "softmax", "", ("scores",), ("weights",), {"axis": -1}, ""),
+        Op("last", "matmul", "", ("weights", "v"), ("y",), {}, ""),
+    )
+    return (
+        Net({"attention": attention}, values, ("q", "k", "v"), ("y",)),
+        Net({op.id: op for op in apart}, values, ("q", "k transposed", "v"), ("y",)),
+    )

@@ -11,8 +11,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ...cost_model.errors import InputError
 from .codebook import calibrate
-from .crossover import DENSITY, TILE, budget_for, leaves_for, tiles_for
 from .reference import spectral_attention
+from .tiling import DENSITY, TILE, budget_for, leaves_for, tiles_for
 
 Operands = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Query [B, H, N, D], key [B, Hkv, S, D], value [B, Hkv, S, Dv]."""
