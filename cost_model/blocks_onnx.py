@@ -13,8 +13,8 @@ def read_attention(facts: NodeFacts) -> tuple[tuple[str, ...], dict[str, Any]]:
     native, query = facts.native, facts.shape(0)
     names = (*facts.inputs, *[""] * (6 - len(facts.inputs)))
     heads = native.get("q_num_heads") or native.get("num_heads")
-    packed = query is not None and len(query) == 3
-    if not packed and query is not None:
+    packed = query is not None and len(query) in (3, 5)  # five: q, k and v of each head side by side
+    if query is not None and len(query) == 4:
         heads = query[1]
     kv_heads = native.get("kv_num_heads") or (heads if packed else (facts.shape(1) or (0, heads))[1])
     if facts.op_type == "MultiHeadAttention":
@@ -23,7 +23,8 @@ def read_attention(facts: NodeFacts) -> tuple[tuple[str, ...], dict[str, Any]]:
         order, causal = (*names[:3], "", *names[3:]), 1
     else:
         order, causal = names, native.get("is_causal", 0)
-    dim = None if query is None else query[-1] // (heads if packed and heads else 1)
+    stored = (heads or 0) + (0 if names[1] else 2 * (kv_heads or 0))  # without keys, they and the values lie behind the queries
+    dim = None if query is None else query[-1] // (stored if len(query) == 3 and stored else 1)
     scale = native.get("scale") or (1.0 / math.sqrt(dim) if dim else None)
     attributes = {
         "scale": None if scale is None else float(scale),
@@ -51,6 +52,6 @@ def read_einsum(facts: NodeFacts) -> tuple[str, tuple[str, ...], dict[str, Any]]
             matmul = {"transpose_a": False, "alpha": 1.0, "beta": 1.0}
             if b[-2:] == inner + out[-1] and inner not in batch:
                 return "matmul", facts.inputs, {**matmul, "transpose_b": False}
-            if b == out[-1] + inner:  # transposing swaps the axes of a matrix, not of a stack of them
+            if b[-2:] == out[-1] + inner and inner not in batch:
                 return "matmul", facts.inputs, {**matmul, "transpose_b": True}
     return "einsum", facts.inputs, {"equation": equation}

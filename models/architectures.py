@@ -122,9 +122,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gpt_oss": Architecture(
         "GptOssModel", "GptOssConfig",
         _GROUPED | {"head_dim": 12, "sliding_window": 5, "num_local_experts": 2, "num_experts_per_tok": 1,
+                    "experts_implementation": "batched_mm",  # torch's exporter has no translation for grouped_mm
                     "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
     ),
-    "falcon": Architecture("FalconModel", "FalconConfig", _WORDS | _LONG | {"alibi": True, "multi_query": True}),
+    "falcon": Architecture("FalconModel", "FalconConfig", _WORDS | _LONG | {"multi_query": True}),
     "bloom": Architecture("BloomModel", "BloomConfig", TOKENS | {"hidden_size": 48, "n_layer": 2, "n_head": 3}),
     "mpt": Architecture("MptModel", "MptConfig", TOKENS | {"d_model": 48, "n_layers": 2, "n_heads": 4, "max_seq_len": 64}),
     "phi": Architecture("PhiModel", "PhiConfig", _ENCODER),

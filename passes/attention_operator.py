@@ -30,11 +30,12 @@ def _packed(net: Net, op: Op) -> AttentionSite | Miss:
     attributes = op.attributes
     rows, result = net.shape(op.inputs[0]), net.shape(op.output)
     heads = attributes.get("heads") or attributes.get("num_heads") or (1 if rows and len(rows) == 3 else 0)
-    if not rows or not result or not heads or len(rows) not in (3, 4):
+    if not rows or not result or not heads or len(rows) not in (3, 4, 5):
         return miss(op, "is attention over operands of a shape that is not known.")
-    length, width = (rows[1], result[-1] // heads) if len(rows) == 3 else (rows[2], rows[3])
-    if len(rows) == 3 and op.kind == "attention" and len(op.inputs) > 1 and op.inputs[1]:
-        width = rows[-1] // heads
+    length, width = rows[2 if len(rows) == 4 else 1], rows[-1]
+    if len(rows) == 3:
+        apart = op.kind == "attention" and len(op.inputs) > 1 and op.inputs[1]
+        width = (rows if apart else result)[-1] // heads
     key, value, mask = ((*op.inputs, "", "", "", "")[1:4]) if op.kind == "attention" else ("", "", "")
     keys = net.shape(op.outputs[1]) if len(op.outputs) > 1 and op.outputs[1] else net.shape(key)
     places = {4: -2, 3: 1}.get(len(keys or ()), 0) if keys and op.kind == "attention" else 0

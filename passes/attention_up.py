@@ -15,6 +15,10 @@ MASKED = -1e4
 """A score at or below this gives a weight of exactly zero in float32 (exp(-104) is already below its smallest number)."""
 
 
+MOST_MASKS = 4
+"""Either operand of an add may be the scores: so many adds, and no more, keep the number of ways up small."""
+
+
 @dataclass(frozen=True)
 class Sink:
     """A column beside the scores, of that layout; `first` or behind the last key."""
@@ -136,6 +140,8 @@ def _added(net: Net, at: Scores, op: Op, softmax: Op) -> tuple[Scores, Op] | Mis
 def _masked(net: Net, at: Scores, op: Op, value: str, kind: str, factor: float = 1.0, fill: float = 0.0) -> Scores | Miss:
     if at.softcap:
         return miss(op, "masks the scores before the softcap, attention kernels after it.")
+    if len(at.masks) == MOST_MASKS:
+        return miss(op, f"is one mask more on the same scores than the {MOST_MASKS} that are followed.")
     shape, full = net.shape(value), net.shape(op.output)
     layout = None if shape is None or full is None else aligned(at.layout, full, shape)
     if layout is None:

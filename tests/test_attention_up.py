@@ -97,3 +97,12 @@ def test_what_stands_in_the_way_is_named(build, words):
     found = walked(net, build(net, product(net)))
     assert isinstance(found, Miss)
     assert words in found.reason
+
+
+def test_a_tower_of_adds_is_given_up_soon():
+    """Each add has two operands that could be the scores, so that 60 of them have 2^60 ways up."""
+    net = NetBuilder()
+    value = net.input("x", 2, 3, 5, 7)
+    for _ in range(60):
+        value = net.op("add", value, value)
+    assert "one mask more" in walked(net, value).reason

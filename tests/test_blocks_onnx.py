@@ -11,6 +11,7 @@ from szilard.cost_model.node_facts import NodeFacts
 from .test_attributes_onnx import op_of
 
 HEADS = "float[2,4,6,8] q, float[2,2,7,8] k, float[2,2,7,8] v, float[6,7] m"
+GROUPED = "float[2,6,64] x, float[2,2,9,8] pk, float[2,2,9,8] pv, int32[2] n, int32[1] t"
 PACKED = "float[2,6,32] q, float[2,7,32] k, float[2,7,32] v, float[2,4,6,7] m, float[96] b"
 
 
@@ -37,11 +38,21 @@ def test_multi_head_attention_keeps_a_bias_behind_the_mask():
     assert op.attributes["scale"] == pytest.approx(1 / math.sqrt(8))
 
 
+def test_queries_keys_and_values_in_one_operand():
+    op = op_of("y = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2>(x, , , pk, pv, n, t)", GROUPED)
+    assert (op.attributes["layout"], op.attributes["heads"], op.attributes["kv_heads"]) == ("BNC", 4, 2)
+    assert op.attributes["scale"] == pytest.approx(1 / math.sqrt(8))
+    op = op_of("y = com.microsoft.MultiHeadAttention<num_heads=4>(x)", "float[2,6,4,3,8] x")
+    assert (op.attributes["layout"], op.attributes["heads"]) == ("BNC", 4)
+    assert op.attributes["scale"] == pytest.approx(1 / math.sqrt(8))
+
+
 @pytest.mark.parametrize(
     ("equation", "kind", "transposed"),
     [
         ("bij,bjk->bik", "matmul", False),
-        ("bhqd, bhkd -> bhqk", "einsum", None),
+        ("bhqd, bhkd -> bhqk", "matmul", True),
+        ("bqhd, bkhd -> bhqk", "einsum", None),
         ("ij,kj->ik", "matmul", True),
         ("bij,jk->bik", "matmul", False),
         ("bij,kj->bik", "matmul", True),

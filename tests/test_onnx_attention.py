@@ -68,6 +68,43 @@ def test_what_the_fused_form_makes_needless(computed):
     assert targets == sorted(["Reshape"] * (4 + computed) + ["Transpose"] * 5 + ["MatMul"] * 2 + ["Div", "Softmax"])
 
 
+SEVERAL = """(float[B,N,24] q, float[B,S,8] k, float[B,S,8] v, float[12,1,S] slope, bool[B,1,1,S] keep,
+    float[N,S] bias) => (float[B,N,24] y) {
+    q4 = Reshape(q, split) qh = Transpose<perm = [0, 2, 1, 3]>(q4)
+    k4 = Reshape(k, apart) ks = Transpose<perm = [0, 2, 1, 3]>(k4) k5 = Unsqueeze(ks, two) ke = Expand(k5, times)
+    v4 = Reshape(v, apart) vs = Transpose<perm = [0, 2, 1, 3]>(v4) v5 = Unsqueeze(vs, two) ve = Expand(v5, times)
+    kh = Reshape(ke, joined) vh = Reshape(ve, joined) kt = Transpose<perm = [0, 1, 3, 2]>(kh)
+    qf = Reshape(qh, folded) kf = Reshape(kt, folded_t) p = MatMul(qf, kf) sloped = Add(p, slope) s4 = Reshape(sloped, unfolded)
+    half = Mul(s4, scale) hidden = Where(keep, half, lowest) m = Sub(hidden, bias)
+    w = Softmax<axis = -1>(m) a = MatMul(w, vh) t = Transpose<perm = [0, 2, 1, 3]>(a) y = Reshape(t, join)
+}"""
+
+
+def test_shared_heads_and_masks_of_several_kinds():
+    """Two key heads under six, and three masks: a slope of folded heads before the scale, a boolean one and one that is subtracted."""
+    random = np.random.default_rng(0)
+    numbers = {
+        "split": [0, 0, 6, 4], "apart": [0, 0, 2, 4], "two": [2], "times": [1, 1, 3, 1, 1], "joined": [2, 6, -1, 4],
+        "folded": [12, -1, 4], "folded_t": [12, 4, -1], "unfolded": [2, 6, -1, 7], "join": [0, 0, 24],
+    }  # fmt: skip
+    constants = {name: np.array(value, np.int64) for name, value in numbers.items()}
+    constants |= {"scale": np.array(0.3, np.float32), "lowest": np.array(LOWEST, np.float32)}
+    shapes = {"q": (2, 5, 24), "k": (2, 7, 8), "v": (2, 7, 8), "slope": (12, 1, 7), "bias": (5, 7)}
+    arrays = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    arrays["keep"] = random.random((2, 1, 1, 7)) < 0.7
+    model = graph(SEVERAL, constants)
+    net, (site,) = found(model, arrays)
+    assert refusal(site, net) == ""
+    assert (site.kv_heads, site.heads, site.mask_kind) == (2, 6, "several")
+    assert [(mask.kind, mask.factor, mask.axes) for mask in site.masks] == [
+        ("additive", pytest.approx(0.3), "BH1S"), ("boolean", 1.0, ""), ("additive", -1.0, "")
+    ]  # fmt: skip
+    after, changed = apply(FuseAttention(), model, [choose("fused_attention", site)], [site])
+    assert changed == 1
+    assert not {"Softmax", "MatMul"} & set(kinds(after))
+    assert_same(model, after, arrays)
+
+
 OPERATOR = """(float[B,N,12] q, float[B,S,12] k, float[B,S,12] v{mask}) => (float[B,N,12] y) {{
     q4 = Reshape(q, split) qh = Transpose<perm = [0, 2, 1, 3]>(q4)
     k4 = Reshape(k, split) kh = Transpose<perm = [0, 2, 1, 3]>(k4)
@@ -125,3 +162,21 @@ def test_refusals(spelling, changes, sentence):
     said = refusal(replace(site, **changes), net)
     assert (sentence in said) if sentence else said == ""
     assert said == "" or said.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("call", "heads"),
+    [
+        ("MultiHeadAttention<num_heads = 3>(q, k, v)", (3, 3, 4)),
+        ("MultiHeadAttention<num_heads = 3, unidirectional = 1>(q, k, v)", (3, 3, 4)),
+        ("Attention<num_heads = 3, unidirectional = 1>(q, w, b)", (3, 3, 4)),
+    ],
+)
+def test_operators_of_onnxruntime_are_kept_as_they_are(call, heads):
+    text = f"(float[2,5,12] q, float[2,5,12] k, float[2,5,12] v) => (float[2,5,12] y) {{ y = com.microsoft.{call} }}"
+    weights = {"w": np.ones((12, 36), np.float32), "b": np.zeros(36, np.float32)} if "w, b" in call else {}
+    arrays = {name: np.zeros((2, 5, 12), np.float32) for name in "qkv"}
+    net, (site,) = found(graph(text, weights), arrays)
+    assert (site.form, site.heads, site.kv_heads, site.head_dim, site.key_length) == ("packed", *heads, 5)
+    assert site.causal == ("unidirectional" in call)
+    assert "one operator already" in refusal(site, net) or "already is a Multi" in refusal(site, net)
