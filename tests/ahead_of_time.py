@@ -1,0 +1,51 @@
+"""Compiling Triton kernels for GPUs that are not here, and reading what they take: shared memory, registers, spills."""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+MOST_SHARED = {80: 163, 90: 227, 100: 227}
+"""KiB of shared memory that a block may have, by architecture (CUDA C++ Programming Guide, table of compute capabilities)."""
+
+
+class Taken(NamedTuple):
+    """Bytes of shared memory of a block, registers of a thread, bytes of a thread's stack (where spills go)."""
+
+    shared: int
+    registers: int
+    stack: int
+
+
+def taken(kernel, pointers: dict[str, str], constants: dict[str, object], architecture: int, aligned: bool = True) -> Taken:
+    """What `kernel` takes on an architecture. `pointers` gives the element types of its pointers, `constants` its constexpr arguments,
+    warps and stages; all else is an int32 but `scale`. `aligned` tells the compiler that all that divides by 16."""
+    options = {name: constants[name] for name in ("num_warps", "num_stages", "enable_fp_fusion")}
+    values = {name: value for name, value in constants.items() if name not in options}
+    kinds = dict.fromkeys(values, "constexpr") | {name: f"*{kind}" for name, kind in pointers.items()} | {"scale": "fp32"}
+    signature = {name: kinds.get(name, "i32") for name in kernel.arg_names}
+    whole = {
+        (at,): [["tt.divisibility", 16]] for at, kind in enumerate(signature.values()) if kind not in ("constexpr", "fp32")
+    }
+    source = ASTSource(kernel, signature, constexprs=values, attrs=whole if aligned else None)
+    made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(made.asm["cubin"])
+        command = [inspector(), "--dump-resource-usage", str(path)]
+        usage = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    found = {name: re.search(rf"{name}:(\d+)", usage) for name in ("REG", "STACK")}
+    assert all(found.values()), usage
+    return Taken(made.metadata.shared, int(found["REG"][1]), int(found["STACK"][1]))
+
+
+def inspector() -> str:
+    """The path of cuobjdump in the triton package or on PATH, empty without one."""
+    inside = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    return str(inside) if inside.exists() else shutil.which("cuobjdump") or ""
