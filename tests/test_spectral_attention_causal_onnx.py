@@ -1,10 +1,11 @@
-"""Tests of kernels/spectral_attention/causal_onnx.py and causal_onnx_tables.py: one file gives the reference's numbers at every length, in
-standard operators alone."""
+"""Tests of kernels/spectral_attention/causal_onnx.py, causal_onnx_step.py and causal_onnx_tables.py: one file gives the reference's numbers
+at every length, in standard operators alone."""
 
 import math
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
 
@@ -30,7 +31,7 @@ def model(prepared, kv_heads=2, opset=OPSET):
     inputs = [
         ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT)) for name, shape in shapes.items()
     ]
-    body = causal_nodes(*inputs, prepared, kv_heads, "causal")
+    body = causal_nodes(*inputs, prepared, kv_heads, "causal", opset)
     body.output.shape = ir.Shape(["B", len(prepared.budgets), "N", DEPTH])
     graph = ir.Graph(
         inputs, [body.output], nodes=body.nodes, initializers=body.initializers, opset_imports={"": opset}, name="g"
@@ -47,6 +48,16 @@ def result(prepared, given, kv_heads=2, opset=OPSET):
 def test_equals_the_reference_at_every_length(length):
     given = operands(length, 2, (6, 2), length, WIDTH, DEPTH)
     torch.testing.assert_close(result(PREPARED, given), simulate(PREPARED, given), rtol=1e-4, atol=2e-5)
+
+
+def test_one_session_serves_short_and_long():
+    """The tables of one length leave nothing behind for the next; short ones are dense attention."""
+    session = onnxruntime.InferenceSession(ir.to_proto(model(PREPARED)).SerializeToString(), providers=["CPUExecutionProvider"])
+    for length in (133, 5, 300, 16, 133):
+        given = operands(length, 2, (6, 2), length, WIDTH, DEPTH)
+        (found,) = session.run(None, dict(zip("qkv", (x.numpy() for x in given), strict=True)))
+        wanted = simulate(PREPARED, given) if length > 8 else dense(*given, PREPARED.scale)
+        torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("layout", [LAYOUT, Layout(8, 8, 8, 8), Layout(8, 4, 32, 16)])
