@@ -141,6 +141,8 @@ def sin_theta(first: Spectrum, second: Spectrum) -> float:
 def norm(operator: LinearOperator) -> float:
     """The spectral norm of a symmetric operator."""
     start = np.random.default_rng(0).standard_normal(operator.shape[0])
+    if not operator.matvec(start).any():
+        return 0.0
     return float(np.abs(eigsh(operator, k=1, which="LM", v0=start, return_eigenvectors=False))[0])
 
 

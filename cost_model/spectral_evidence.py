@@ -1,0 +1,138 @@
+"""What a sparse attention keeps of the dense one's spectrum, in numbers (Sections 8 to 10 of the source)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+from .spectral import (
+    Spectrum,
+    davis_kahan,
+    effective_rank,
+    excess_free_energy,
+    norm,
+    reversible,
+    sin_theta,
+    spectrum,
+)
+
+Array = np.ndarray
+
+DISTANCE = 0.25
+"""Total variation at which a walk counts as mixed, as is usual."""
+SAMPLED_ROWS = 64
+CLEAR, MODERATE = 0.3, 0.1
+"""Qualities above which the source expects clusters to be clear, and moderate (Section 11.6.1)."""
+SHORT = 1500
+"""Tokens below which the source advises dense attention (Figure 4)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """`edges` are weights that the sparse walk computes, of N^2. `turn` is |sin Theta|_F of the leading k eigenvectors, at most
+    `turn_bound`. `error` is an interval that holds the least epsilon for which the sparse graph is an epsilon-spectral sparsifier of the
+    dense one (Definition 9.1). `free_energy` is the excess in nats a query, `ranks` the effective ranks of dense and sparse."""
+
+    dense: Spectrum
+    sparse: Spectrum
+    edges: int
+    turn: float
+    turn_bound: float
+    error: tuple[float, float]
+    free_energy: float
+    ranks: tuple[float, float]
+
+    @property
+    def density(self) -> float:
+        """Share of the N^2 weights that the sparse walk computes; the source bounds its Rademacher complexity by that share of the dense
+        one's (Theorem 10.1)."""
+        return self.edges / len(self.dense.stationary) ** 2
+
+    @property
+    def least_edges(self) -> float:
+        """N / epsilon^2, the order of edges that any graph with that error needs (Theorem 10.2, without its constant)."""
+        return len(self.dense.stationary) / self.error[1] ** 2
+
+    def as_dict(self) -> dict[str, object]:
+        """The same as plain numbers; `dense` and `sparse` with eigenvalues, gap, quality and the bound on their mixing [steps]."""
+        return {
+            "tokens": len(self.dense.stationary),
+            "clusters": self.dense.clusters,
+            **{
+                name: {
+                    "eigenvalues": [float(value) for value in found.values],
+                    "largest": found.largest,
+                    "gap": found.gap,
+                    "quality": found.quality,
+                    "mixing_steps_at_most": found.mixing_bound(DISTANCE),
+                    "heat_lost_at_time_1": found.heat_truncation(1.0),
+                    "effective_rank": rank,
+                }
+                for name, found, rank in zip(("dense", "sparse"), (self.dense, self.sparse), self.ranks, strict=True)
+            },
+            "edges": self.edges,
+            "density": self.density,
+            "sin_theta": self.turn,
+            "sin_theta_at_most": self.turn_bound,
+            "sparsifier_error": list(self.error),
+            "least_edges": self.least_edges,
+            "excess_free_energy_nats": self.free_energy,
+        }
+
+
+def evidence(dense: LinearOperator, sparse: LinearOperator, edges: int, clusters: int) -> Evidence:
+    """Both spectra and what lies between them, for two walks among the same tokens.
+
+    Raises InputError as `spectrum` does.
+    """
+    before, after = spectrum(dense, clusters), spectrum(sparse, clusters)
+    change = reversible(dense, before.stationary) - reversible(sparse, after.stationary)
+    rows = np.linspace(0, dense.shape[0] - 1, min(SAMPLED_ROWS, dense.shape[0])).astype(int)
+    return Evidence(
+        dense=before,
+        sparse=after,
+        edges=edges,
+        turn=sin_theta(before, after),
+        turn_bound=davis_kahan(before, norm(change)),
+        error=sparsifier_error(dense, sparse, before, after),
+        free_energy=excess_free_energy(rows_of(dense, rows), rows_of(sparse, rows)),
+        ranks=(effective_rank(dense), effective_rank(sparse)),
+    )
+
+
+def rows_of(walk: LinearOperator, rows: Array) -> Array:
+    """Those rows of P, [len(rows), N]."""
+    placed = np.zeros((walk.shape[0], len(rows)))
+    placed[rows, np.arange(len(rows))] = 1.0
+    return walk.rmatmat(placed).T
+
+
+def sparsifier_error(dense: LinearOperator, sparse: LinearOperator, before: Spectrum, after: Spectrum) -> tuple[float, float]:
+    """An interval around the least epsilon with (1 - epsilon) G <= G' <= (1 + epsilon) G, for the Laplacians G of the graphs of edge
+    weights (pi_i P_ij + pi_j P_ji) / 2, of which the constant vector is a zero of both.
+
+    From below by the leading eigenvectors of G, from above by the norm of the change, scaled by the degrees of G, over lambda_2.
+    """
+    root = np.sqrt(before.stationary)[:, None]
+
+    def graph(walk: LinearOperator, mass: Array, x: Array) -> Array:
+        degree = mass[:, None]
+        return degree * x - 0.5 * (degree * walk.matmat(x) + walk.rmatmat(degree * x))
+
+    def change(x: Array) -> Array:
+        scaled = x.reshape(len(root), -1) / root
+        return (graph(sparse, after.stationary, scaled) - graph(dense, before.stationary, scaled)) / root
+
+    difference = LinearOperator(dense.shape, matvec=change, matmat=change, rmatvec=change, rmatmat=change, dtype=np.float64)
+    leading = before.vectors[:, 1:]
+    quotients = np.abs(np.einsum("nk,nk->k", leading, difference.matmat(leading))) / before.values[1:]
+    return float(quotients.max()), norm(difference) / before.gap
+
+
+def printed_advice(quality: float, tokens: int) -> str:
+    """What the source's decision tree (Figure 4) says: "dense", "hybrid" or "sparse". Shown beside the measured error, which decides."""
+    if tokens < SHORT or quality < MODERATE:
+        return "dense"
+    return "sparse" if quality > CLEAR else "hybrid"
