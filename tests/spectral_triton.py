@@ -1,9 +1,11 @@
 """What is asked of the Triton kernels of spectral attention under the interpreter, each as a function of plain numbers."""
 
+from unittest import mock
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from szilard.kernels.spectral_attention import reference, triton, triton_order
+from szilard.kernels.spectral_attention import reference, registration, triton, triton_order
 
 from .sparse_attention import operands, relative
 
@@ -96,3 +98,20 @@ def waits(**arguments):
         output = triton.spectral_attention(query, key, value, *books, scale=SCALE, tile=24, budget=[1, 2], key_mask=mask)
         output.sum().backward()
     return watch.waits, watch.count - before
+
+
+def registered(tile, budget, **sizes):
+    """Relative errors of the registered operator and of its gradients where tensors say that they are on a GPU, and how often the kernels
+    ran."""
+    found, (given, mask) = [], drawn(**sizes)
+    kernels = mock.Mock(wraps=triton.attended)
+    on_gpu = (
+        mock.patch.object(torch.Tensor, "is_cuda", True),
+        mock.patch("torch.cuda.get_device_capability", return_value=(9, 0)),
+    )
+    with on_gpu[0], on_gpu[1], mock.patch.object(triton, "attended", kernels):
+        for form in (registration, reference):
+            head = [x.clone().requires_grad_() for x in given[:3]]
+            output = form.spectral_attention(*head, *given[3:], scale=SCALE, tile=tile, budget=budget, key_mask=mask)
+            found.append([output.detach(), *torch.autograd.grad(output.square().sum(), head)])
+    return [relative(ours, theirs) for ours, theirs in zip(*found, strict=True)], kernels.call_count

@@ -1,5 +1,5 @@
-"""Tests of kernels/spectral_attention/triton.py and triton_*.py (order, tiles, scores, attend, attend_backward, gradient, options) under
-Triton's interpreter, against the reference. Compilation for GPUs: test_spectral_attention_triton_compiled.py."""
+"""Tests of kernels/spectral_attention/triton.py under Triton's interpreter, against the reference, and so of its parts: triton_order.py,
+triton_tiles.py, triton_scores.py, triton_attend.py, triton_attend_backward.py, triton_gradient.py, triton_options.py."""
 
 import pytest
 import torch
@@ -62,6 +62,14 @@ def test_nothing_waits_for_the_host(interpreted):
     waits, count = interpreted("waits", **{**SMALL, "queries": 20, "keys": 30, "masked": True})
     assert waits == []
     assert count > 20
+
+
+def test_the_registered_operator_runs_the_kernels_on_a_gpu(interpreted):
+    """Once forward, once more for the gradients."""
+    sizes = {**SMALL, "queries": 20, "keys": 40, "heads": [1, 1]}
+    found, calls = interpreted("registered", tile=32, budget=1, **sizes)
+    check(found)
+    assert calls == 2
 
 
 @pytest.mark.long

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from types import ModuleType
 
 import torch
 
@@ -22,11 +24,9 @@ def spectral_attention_op(
     key_tile: int,
     budgets: Sequence[int],
 ) -> torch.Tensor:
-    """`reference.spectral_attention` with a budget for each head and both tiles given. This body, plain torch, serves every device that
-    has no kernel of its own (`spectral_attention_op.register_kernel`)."""
-    return SpectralAttention.attention(
-        query, key, value, query_codebook, key_codebook, key_mask, scale, (tile, key_tile), list(budgets)
-    )
+    """`reference.spectral_attention` with a budget for each head and both tiles given: on CUDA by the kernels of `triton.py`, elsewhere and
+    for what these do not take by plain torch."""
+    return _attention(query, key, value, query_codebook, key_codebook, key_mask, scale, (tile, key_tile), list(budgets))
 
 
 def spectral_attention(
@@ -66,10 +66,38 @@ def _backward(ctx, gradient):  # type: ignore[no-untyped-def]
     with torch.enable_grad():
         operands = [x.detach().requires_grad_() for x in operands]
         query, key, value = operands
-        output = SpectralAttention.attention(
-            query, key, value, query_codebook, key_codebook, mask, scale, (tile, key_tile), list(budgets)
-        )
+        output = _attention(query, key, value, query_codebook, key_codebook, mask, scale, (tile, key_tile), list(budgets))
         return *torch.autograd.grad(output, operands, gradient), *[None] * 7
 
 
 spectral_attention_op.register_autograd(_backward, setup_context=_keep)
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_codebook: torch.Tensor,
+    key_codebook: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float,
+    tiles: tuple[int, int],
+    budgets: list[int],
+) -> torch.Tensor:
+    kernels = _kernels() if query.is_cuda else None
+    if kernels is None or not kernels.fits(query, key, value):
+        return SpectralAttention.attention(query, key, value, query_codebook, key_codebook, mask, scale, tiles, budgets)
+    books, (tile, key_tile) = (query_codebook, key_codebook), tiles
+    return kernels.spectral_attention(
+        query, key, value, *books, scale=scale, tile=tile, budget=budgets, key_mask=mask, key_tile=key_tile
+    )
+
+
+@lru_cache(maxsize=1)
+def _kernels() -> ModuleType | None:
+    """The module `triton.py`, loaded where a CUDA tensor first asks for it; None without triton."""
+    try:
+        from . import triton
+    except ImportError:
+        return None
+    return triton

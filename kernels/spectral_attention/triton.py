@@ -115,6 +115,13 @@ def _on_device(budgets: tuple[int, ...], device: torch.device) -> torch.Tensor:
     return torch.tensor(budgets, dtype=torch.int32, device=device)
 
 
+def fits(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether the kernels take these operands: on a CUDA device of sm_80 or newer, of one dtype and of no more columns than they hold."""
+    alike = query.dtype in DTYPES and key.dtype == value.dtype == query.dtype
+    small = max(query.shape[-1], value.shape[-1]) <= MOST_WIDTH
+    return query.is_cuda and alike and small and torch.cuda.get_device_capability(query.device) >= (8, 0)
+
+
 def _check(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: Options) -> None:
     heads, shared, budgets = query.shape[1], key.shape[1], options.budgets
     if heads % shared or value.shape[1] != shared:

@@ -168,7 +168,7 @@ def keys_backward(
     options = backward_options(width, depth, query_tile, tile, keys.dtype)
     subs = triton.cdiv(tile, options["ROWS"])
     found, seen = (torch.empty_like(x, dtype=torch.float32) for x in (keys, values))
-    readers, counts = (choice.mass, choice.mass) if far else _readers(choice)
+    readers, counts = (tiles.totals, tiles.totals) if far else _readers(choice)
     keys_kernel[triton.cdiv(count, options["ROWS"]) if far else count * subs, batch * shared](
         *rows, keys, values, tiles.totals, readers, counts, choice.mass, found, seen, heads, heads // shared, blocks, count, query_tile,
         tile, subs, width, depth, scale, NEVER=NEVER, LOG2E=LOG2E, WIDE=widened(keys), FAR=far, **options,

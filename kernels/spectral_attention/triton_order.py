@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .triton_options import padded, widened
+from .triton_options import configuration, padded, widened
 
 ROWS = 64
 """Rows of one program: they stay while all leaves pass, and are ranked among themselves by comparing each with each."""
@@ -88,11 +88,16 @@ def order_of(x: torch.Tensor, codebook: torch.Tensor, mask: torch.Tensor | None 
         HAS_MASK=mask is not None, WIDE=widened(x), WIDTH=padded(width), **order_options(width, x.dtype),
     )  # fmt: skip
     ends = histogram.cumsum(1, dtype=torch.int32)
-    place_kernel[grid](leaf, rank, histogram, ends, order, length, leaves + 1, blocks, BLOCK=ROWS, num_warps=2)
+    place_kernel[grid](leaf, rank, histogram, ends, order, length, leaves + 1, blocks, **place_options())
     return order.view(batch, heads, length)
 
 
 def order_options(width: int, dtype: torch.dtype) -> dict[str, int]:
     """Leaves at a time, warps and stages for rows of `width`: nothing spills on sm_80, sm_90 or sm_100."""
     bytes_of_row = padded(width) * dtype.itemsize
-    return {"BLOCK": ROWS, "LEAVES": 32 if bytes_of_row > 256 else 64, "num_warps": 4, "num_stages": 2}
+    return configuration(4, 2, BLOCK=ROWS, LEAVES=32 if bytes_of_row > 256 else 64)
+
+
+def place_options() -> dict[str, int]:
+    """Rows at a time."""
+    return configuration(2, 1, BLOCK=ROWS)
