@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...cost_model.errors import InputError
-from .causal_onnx_step import Sequence, Step, heads_of
+from .causal_onnx_step import Sequence, Step
 from .causal_onnx_tables import by_content, slopes_of, tables_of
 from .causal_prepare import CausalPrepared
 from .onnx_body import OPSET, SparseBody
@@ -53,17 +53,20 @@ def causal_nodes(
     ]
     total = build("Mul", build("Div", build("Shape", keys, start=2, end=3), build.sizes(layout.key_tile)), build.sizes(2))
     given = Sequence(
-        heads_of(build, query, order), key, value, near, far, (tables[0], tables[1]), total,
+        query, key, value, near, far, (tables[0], tables[1]), total,
         slopes_of(build, near, far, tile, layout), batch, length, width, depth,
     )  # fmt: skip
 
     def step(inner: Builder, tile: ir.Value) -> ir.Value:
-        found = Step(inner, given, prepared, kv_heads, tile, front, opset).output()
-        return heads_of(inner, found, np.argsort(order).tolist())
+        return Step(inner, given, prepared, kv_heads, tile, front, opset).output()
 
     found = build.scan([(build.reshape(tile, -1, per), ir.DataType.INT64)], step, rank=4)
-    found = build.reshape(build("Transpose", found, perm=(1, 2, 0, 3, 4)), 0, 0, -1, depth)
-    end = build("Add", length, build.sizes(front))
-    result = build("Slice", found, build.sizes(front), end, build.sizes(2), label="output")
+    # Row n of a head stands in step (n + front) / segment: one Gather puts heads, steps and rows in their order.
+    place = build("Add", build.range(length), build.number(front))
+    step_of = build("Mul", build("Div", place, build.number(segment)), batch)
+    first = build("Add", build.unsqueeze(step_of, 0), build.unsqueeze(build.range(batch), 1))
+    first = build("Add", build("Mul", build.unsqueeze(first, 1), build.number(heads)), build.array(np.argsort(order)[:, None]))
+    place = build("Add", build("Mul", first, build.number(segment)), build("Mod", place, build.number(segment)))
+    result = build("Gather", build.reshape(found, -1, depth), place, label="output")
     result.type = ir.TensorType(ir.DataType.FLOAT)
     return SparseBody(build.nodes, result, list(build.initializers.values()))

@@ -15,8 +15,9 @@ ENDLESS = np.iinfo(np.int64).max
 
 
 class Tables(NamedTuple):
-    """Keys and values [B, Hkv, P, .] by neighbours and by content; of their tiles, means of keys and values and the variance of keys
-    [B, Hkv, P / key tile, .]; and centred k^T v summed over pieces of a query tile's length [B, Hkv, P / query tile, D * Dv]."""
+    """Keys and values [B, Hkv, P, .] in one order; of their tiles, the means of keys [B, Hkv, D, P / key tile], of values [B, Hkv,
+    P / key tile, Dv] and the variance of keys [B, Hkv, D, P / key tile]; and centred k^T v summed over pieces of a query tile's length
+    [B, Hkv, P / query tile, D * Dv]."""
 
     keys: ir.Value
     values: ir.Value
@@ -40,7 +41,8 @@ def by_content(
     while size > layout.key_tile:
         centred = build("Sub", rows, _mean(build, rows, 1, size))
         covariance = build("MatMul", build("Transpose", centred, perm=(0, 2, 1)), centred)
-        spread = build("ReduceSum", build("Mul", centred, centred), build.sizes(1), keepdims=0)
+        diagonal = build("Mul", build.range(width), build("Add", width, build.sizes(1)))
+        spread = build("Gather", build.reshape(covariance, 0, -1), diagonal, axis=1)
         axis = build("OneHot", build("ArgMax", spread, axis=1, keepdims=0), width, build.array(np.array([0, 1], np.float32)))
         direction = build("MatMul", covariance, build.unsqueeze(axis, 2))
         for _ in range(POWER_STEPS):
@@ -74,9 +76,13 @@ def tables_of(build: Builder, keys: ir.Value, values: ir.Value, width: ir.Value,
     return Tables(
         keys,
         values,
-        build("Squeeze", means, build.sizes(3)),
+        build("Transpose", build("Squeeze", means, build.sizes(3)), perm=(0, 1, 3, 2)),
         build("Squeeze", _mean(build, value_tiles, 3, count), build.sizes(3)),
-        build("Squeeze", _mean(build, build("Mul", centred, centred), 3, count), build.sizes(3)),
+        build(
+            "Transpose",
+            build("Squeeze", _mean(build, build("Mul", centred, centred), 3, count), build.sizes(3)),
+            perm=(0, 1, 3, 2),
+        ),
         build.reshape(sums, 0, 0, 0, build("Mul", width, depth)),
     )
 
