@@ -1,11 +1,15 @@
 """What the finder finds of the attentions that the configurations of 24 transformers architectures ask for, in both spellings, as torch
-and as ONNX models, and what an exact rewrite of each leaves of the outputs: python -P -m szilard.benchmarks.finder [--cache DIR]."""
+and as ONNX models, and what an exact rewrite of each leaves of the outputs: python -P -m szilard.benchmarks.finder [--cache DIR].
+
+Writes benchmarks/results/finder.json when it was asked for all of them.
+"""
 
 import argparse
+import importlib.metadata
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +26,12 @@ from ..passes.onnx_attention import refusal as onnx_refusal
 from ..rewriter.backend import Arrays, Backend
 from ..rewriter.backend_onnx import OnnxBackend
 from ..rewriter.backend_torch import TorchBackend
+from ..rewriter.json_text import json_text
 from ..rewriter.runtime_onnx import open_session, run_session
 from .finder_cases import ROADS, Case, cases, program_of
 
 ACTION = "fused_attention"
+RESULTS = Path(__file__).parent / "results"
 
 LARGEST_ERROR = 2e-5
 """Of the largest output, in float32: sums in another order, over a handful of layers."""
@@ -33,7 +39,8 @@ LARGEST_ERROR = 2e-5
 
 @dataclass(frozen=True)
 class Outcome:
-    """`kept` are operators that stand as they are, `rewritten` became one, `refused` says why the rest of the found ones did not.
+    """`kept` are operators that stand as they are, `rewritten` became one, `refused` says why the rest of the found ones did not: they
+    stay as they are spelled, right but slow, and count as not covered.
     `error` is the largest difference of an output over the largest output, at two sizes of the inputs where the model has free axes."""
 
     expected: int
@@ -51,7 +58,7 @@ class Outcome:
     @property
     def covered(self) -> int:
         """Sites that are kept or rewritten, no more than there are."""
-        return min(self.found, self.expected)
+        return min(self.kept + self.rewritten, self.expected)
 
     @property
     def wrong(self) -> bool:
@@ -62,7 +69,8 @@ class Outcome:
         """ "6/6 r4 1e-07": found of expected, how many of them were rewritten, and the error after that."""
         if self.fault:
             return f"{self.found}/{self.expected} failed"
-        return f"{self.found}/{self.expected} r{self.rewritten}" + (f" {self.error:.0e}" if self.rewritten else "")
+        parts = [f"{self.found}/{self.expected}", *([f"r{self.rewritten} {self.error:.0e}"] if self.rewritten else [])]
+        return " ".join([*parts, *([f"refused {len(self.refused)}"] if self.refused else [])])
 
 
 def outcome(case: Case, cache: Path) -> Outcome:
@@ -147,7 +155,7 @@ def _remarks(outcomes: Mapping[Case, Outcome]) -> list[str]:
     for case, found in outcomes.items():
         where = f"{case.architecture} {case.spelling}, {case.road}"
         for kind, sentences in (
-            ("kept", found.refused),
+            ("refused", found.refused),
             ("missed", found.missed),
             ("failed", (found.fault,) if found.fault else ()),
         ):
@@ -158,9 +166,37 @@ def _remarks(outcomes: Mapping[Case, Outcome]) -> list[str]:
 
 def summary(outcomes: Mapping[Case, Outcome]) -> str:
     """The last line: the share of sites kept or rewritten, and the wrong rewrites."""
-    expected, covered = (sum(getattr(each, name) for each in outcomes.values()) for name in ("expected", "covered"))
-    wrong = [case for case, found in outcomes.items() if found.wrong]
-    return f"{covered} of {expected} sites ({covered / max(1, expected):.1%}) kept or rewritten, {len(wrong)} wrong rewrites."
+    total = totals(outcomes)
+    return (
+        f"{total['covered']} of {total['expected']} sites ({total['share']:.1%}) kept ({total['kept']}) or rewritten "
+        f"({total['rewritten']}), {total['refused']} refused, {total['wrong']} wrong rewrites."
+    )
+
+
+def totals(outcomes: Mapping[Case, Outcome]) -> dict[str, float]:
+    """Sums over all cases, the share that is covered, and the largest error."""
+    every = list(outcomes.values())
+    found: dict[str, float] = {
+        name: sum(getattr(each, name) for each in every) for name in ("expected", "covered", "kept", "rewritten")
+    }
+    found["refused"] = sum(len(each.refused) for each in every)
+    found["wrong"] = sum(each.wrong for each in every)
+    return found | {
+        "share": found["covered"] / max(1, found["expected"]), "cases": len(every), "failed": sum(bool(each.fault) for each in every),
+        "largest_error": max((each.error for each in every), default=0.0),
+    }  # fmt: skip
+
+
+def record(outcomes: Mapping[Case, Outcome]) -> dict[str, Any]:
+    """What goes into the file."""
+    packages = ("torch", "onnx", "onnxscript", "transformers")
+    return {
+        "benchmark": "finder",
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "totals": totals(outcomes),
+        "summary": summary(outcomes),
+        "cases": [asdict(case) | asdict(found) for case, found in outcomes.items()],
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -173,7 +209,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="szilard-") as scratch:
         folder = given.cache or Path(scratch)
-        print(table({case: outcome(case, folder) for case in cases(tuple(given.architectures) or tuple(ARCHITECTURES))}))
+        outcomes = {case: outcome(case, folder) for case in cases(tuple(given.architectures) or tuple(ARCHITECTURES))}
+    print(table(outcomes))
+    if not given.architectures:
+        (RESULTS / "finder.json").write_text(json_text(record(outcomes)), encoding="utf-8")
 
 
 if __name__ == "__main__":

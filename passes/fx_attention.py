@@ -12,7 +12,7 @@ from ..cost_model.errors import InputError
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, Site
-from .fx_attention_mask import attention_mask
+from .fx_attention_mask import attention_mask, beside_sink
 from .fx_graph import aten, insert_call, node_of_value, nodes_by_name, take_over
 from .fx_pass import FxPass
 
@@ -30,7 +30,8 @@ class FxAttention(FxPass):
     4. a boolean mask that fills with -inf goes in as it is (or negated); one that fills with a finite number becomes additive, with the
        lowest number of the dtype, because a row that is masked everywhere must stay the mean of v;
     5. several masks become one additive mask;
-    6. another shape or dtype behind the site is restored.
+    6. another shape or dtype behind the site is restored;
+    7. an attention sink becomes the score of one more key of zeros, whose value is zeros: exact, as the softmax sees the same numbers.
     """
 
     name: ClassVar[str] = ACTION
@@ -55,10 +56,6 @@ def refusal(site: AttentionSite, net: Net) -> str:
     """One sentence that says why this site cannot become torch's operator; "" if it can."""
     if site.form != "walk":
         return "It already is one attention operator."
-    if site.sink:
-        return (
-            f"Each of its rows has one more logit ({site.sink}), an attention sink, which torch's attention operator cannot do."
-        )
     if site.softcap:
         return f"Its scores are capped by {site.softcap:g} * tanh, which torch's attention operator cannot do."
     if site.kv_heads and site.heads % site.kv_heads:
@@ -81,6 +78,8 @@ def _fuse(graph: GraphModule, site: AttentionSite) -> None:
         if site.key_transposed:
             key = insert_call(graph, aten.transpose.int, (key, -2, -1), like=output)
         mask = attention_mask(graph, site, query, output) if site.mask else None
+        if site.sink:
+            key, value, mask = beside_sink(graph, site, (query, key, value), mask, output)
         keywords: dict[str, object] = {} if mask is None else {"attn_mask": mask}
         keywords |= {"is_causal": True} if site.causal else {}
         keywords |= {"scale": site.scale}

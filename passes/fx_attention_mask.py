@@ -25,10 +25,40 @@ def attention_mask(graph: GraphModule, site: AttentionSite, query: Node, output:
     else:
         if site.mask_kind == "boolean_inverted":
             mask = insert_call(graph, aten.logical_not.default, (mask,), like=output)
-        if _fills_with_finite(graph, site):
-            numbers = [_scalar(graph, number, query, output) for number in (0.0, torch.finfo(like.dtype).min)]
+        finite = _fills_with_finite(graph, site)
+        if finite or site.sink:
+            low = torch.finfo(like.dtype).min if finite else -math.inf
+            numbers = [_scalar(graph, number, query, output) for number in (0.0, low)]
             mask = insert_call(graph, aten.where.self, (mask, *numbers), like=output)
     return _four_axes(graph, mask, output)
+
+
+def beside_sink(
+    graph: GraphModule, site: AttentionSite, operands: tuple[Node, Node, Node], mask: Node | None, output: Node
+) -> tuple[Node, Node, Node]:
+    """(key, value, mask) with one more key and value of zeros, so that its score is what the mask says there, the sink.
+
+    `operands` are q, k and v, each [batch, heads, length, width]; `mask` is additive.
+    """
+    query, key, value = operands
+    like = query.meta["val"]
+    longer = [insert_call(graph, aten.constant_pad_nd.default, (node, [0, 0, 0, 1]), like=output) for node in (key, value)]
+    rows = [_size(graph, source, axis, output) for source, axis in ((query, 0), (query, 1), (query, 2))]
+    if mask is None:
+        mask = _four_axes(graph, _scalar(graph, 0.0, query, output), output)
+    sink = node_of_value(graph, site.sink)
+    if sink.meta["val"].dtype != like.dtype:
+        sink = insert_call(graph, aten._to_copy.default, (sink,), {"dtype": like.dtype}, like=output)
+    columns = [
+        insert_call(graph, aten.expand.default, (part, [*rows, width]), like=output)
+        for part, width in ((mask, _size(graph, key, 2, output)), (_four_axes(graph, sink, output), 1))
+    ]
+    return longer[0], longer[1], insert_call(graph, aten.cat.default, (columns, -1), like=output)
+
+
+def _size(graph: GraphModule, source: Node, axis: int, output: Node) -> int | Node:
+    size = source.meta["val"].shape[axis]
+    return size if isinstance(size, int) else insert_call(graph, aten.sym_size.int, (source, axis), like=output)
 
 
 def _four_axes(graph: GraphModule, mask: Node, output: Node) -> Node:
@@ -66,9 +96,7 @@ def _seen_as(graph: GraphModule, site: AttentionSite, mask: SiteMask, query: Nod
     key = node_of_value(graph, site.key)
     lengths = {"N": (query, 2), "S": (key, 3 if site.key_transposed else 2)}
     sizes: dict[str, int | Node] = {"B": -1, "H": site.heads, "1": 1}
-    for axis, (source, place) in lengths.items():
-        size = source.meta["val"].shape[place]
-        sizes[axis] = size if isinstance(size, int) else insert_call(graph, aten.sym_size.int, (source, place), like=output)
+    sizes |= {axis: _size(graph, source, place, output) for axis, (source, place) in lengths.items()}
     return insert_call(graph, aten.reshape.default, (value, [sizes[axis] for axis in mask.axes]), like=output)
 
 

@@ -28,7 +28,8 @@ class FuseAttention(OnnxPass):
     [B, N, H * D]. 2. Any other operand is transposed. 3. A Transpose and a Reshape of the output back to [B, N, H * D] go.
     4. A mask becomes the additive attention_bias; layers of one mask share it. 5. A guard against rows that see nothing
     (Where(IsNaN(weights), 0, weights)) moves to the output, where such a row is NaN in just the same way; without a mask there is none.
-    6. Keys and values that several heads share are repeated, as MultiHeadAttention wants one for each.
+    6. Keys and values that several heads share are repeated, as MultiHeadAttention wants one for each. 7. An attention sink becomes the
+    bias of one more key of zeros, whose value is zeros.
     """
 
     name: ClassVar[str] = "onnx_attention"
@@ -63,8 +64,6 @@ def refusal(site: AttentionSite, net: Net) -> str:
         return f"onnxruntime's MultiHeadAttention on the CPU takes float32, and attention {site.id} is {site.dtype}."
     if site.form == "packed":
         return f"Attention {site.id} is one operator already, with operands in a layout of its own."
-    if site.sink:
-        return f"Attention {site.id} has an attention sink ({site.sink}), which MultiHeadAttention does not have."
     if site.softcap:
         return f"Attention {site.id} has a softcap, which MultiHeadAttention does not have."
     if site.scale == 0:
@@ -133,10 +132,13 @@ def _fuse(surgeon: Surgeon, masks: AttentionMasks, proofs: Proofs, site: Attenti
             ("query", site.query, False), ("key", site.key, site.key_transposed), ("value", site.value, False)
         )
     ]  # fmt: skip
-    packed = [packed[0], *(_repeated(surgeon, site, value, nodes) for value in packed[1:])]
-    inputs: list[ir.Value | None] = [*packed]
-    if site.mask:
-        inputs += [None, None, masks.bias(site, packed[0], packed[1], nodes)]
+    bias = masks.bias(site, packed[0], packed[1], nodes) if site.mask else None
+    if site.sink:
+        bias = masks.beside_sink(site, bias, packed[0], packed[1], nodes)
+        packed[1:] = [_longer(surgeon, site, value, nodes) for value in packed[1:]]
+    inputs: list[ir.Value | None] = [packed[0], *(_repeated(surgeon, site, value, nodes) for value in packed[1:])]
+    if bias is not None:
+        inputs += [None, None, bias]
     causal = {"unidirectional": 1} if site.causal else {}
     fused = operation(
         "MultiHeadAttention", inputs, name, domain=MICROSOFT, num_heads=site.heads, scale=float(site.scale), **causal
@@ -182,6 +184,13 @@ def _repeated(surgeon: Surgeon, site: AttentionSite, packed: ir.Value, nodes: li
     nodes.append(operation("Reshape", [packed, apart], f"{site.id}.{name}.apart"))
     nodes.append(operation("Expand", [nodes[-1].outputs[0], times], f"{site.id}.{name}"))
     nodes.append(operation("Reshape", [nodes[-1].outputs[0], joined], f"{site.id}.{name}.packed"))
+    return nodes[-1].outputs[0]
+
+
+def _longer(surgeon: Surgeon, site: AttentionSite, packed: ir.Value, nodes: list[ir.Node]) -> ir.Value:
+    """Keys or values [B, S, H * D] with one more of zeros behind them."""
+    pads = surgeon.shared(np.array([0, 0, 0, 0, 1, 0], np.int64), "one_more_key")
+    nodes.append(operation("Pad", [packed, pads], f"{site.id}.{packed.name}.longer"))
     return nodes[-1].outputs[0]
 
 

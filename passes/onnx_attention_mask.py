@@ -97,6 +97,20 @@ class AttentionMasks:
             self.known[mark] = additive if whole else self._spread(site, additive, inferred, (query, key), nodes)
         return self.known[mark]
 
+    def beside_sink(
+        self, site: AttentionSite, bias: ir.Value | None, query: ir.Value, key: ir.Value, nodes: list[ir.Node]
+    ) -> ir.Value:
+        """The bias [B, H, N, S + 1]: what `bias` says of the keys, and in the last column the sink of the site."""
+        name, heads = f"{site.id}.sink", self.surgeon.shared(np.array([site.heads], np.int64), f"size_{site.heads}")
+        rows = [self._length(query, f"{name}.batch", nodes, axis=0), heads, self._length(query, f"{name}.query", nodes)]
+        columns = [self._length(key, f"{name}.key", nodes), self.surgeon.shared(np.array([1], np.int64), "one")]
+        parts = [bias or self.surgeon.shared(np.zeros((), np.float32), "attended"), self.surgeon.value(site.sink)]
+        for part, width, role in zip(parts, columns, ("scores", "sink"), strict=True):
+            nodes.append(operation("Concat", [*rows, width], f"{name}.{role}_shape", axis=0))
+            nodes.append(operation("Expand", [part, nodes[-1].outputs[0]], f"{name}.{role}"))
+        nodes.append(operation("Concat", [nodes[-3].outputs[0], nodes[-1].outputs[0]], f"{name}.bias", axis=-1))
+        return nodes[-1].outputs[0]
+
     def _lengths(self, site: AttentionSite, source: int) -> tuple[Size, Size] | None:
         """The numbers of queries and keys in that source of sizes, None if it does not know both."""
         query = self.proofs.of(self.surgeon.value(site.query))[source]
@@ -156,11 +170,11 @@ class AttentionMasks:
         nodes.append(operation("Reshape", [value, nodes[-1].outputs[0]], f"{name}.seen"))
         return nodes[-1].outputs[0]
 
-    def _length(self, packed: ir.Value, name: str, nodes: list[ir.Node]) -> ir.Value:
-        """The second size of a packed operand, [1]."""
-        one = self.surgeon.shared(np.array([1], np.int64), "one")
+    def _length(self, packed: ir.Value, name: str, nodes: list[ir.Node], axis: int = 1) -> ir.Value:
+        """A size of a packed operand, by default its length, [1]."""
+        place = self.surgeon.shared(np.array([axis], np.int64), "one" if axis == 1 else f"size_{axis}")
         nodes.append(operation("Shape", [packed], f"{name}_shape"))
-        nodes.append(operation("Gather", [nodes[-1].outputs[0], one], f"{name}_length"))
+        nodes.append(operation("Gather", [nodes[-1].outputs[0], place], f"{name}_length"))
         return nodes[-1].outputs[0]
 
     def _spread(

@@ -40,17 +40,32 @@ def test_core_architectures(case, cache):
 
 def test_the_last_line_counts_what_is_wrong():
     case, other = Case("bert", "eager", "torch"), Case("t5", "sdpa", "onnx 18")
-    right = Outcome(2, kept=1, rewritten=1, error=1e-7)
-    assert finder.summary({case: right, other: Outcome(6, kept=3)}) == (
-        "5 of 8 sites (62.5%) kept or rewritten, 0 wrong rewrites."
+    right, refused = (
+        Outcome(2, kept=1, rewritten=1, error=1e-7),
+        Outcome(6, kept=3, refused=("It has a cap.",), missed=("A miss.",)),
+    )
+    assert finder.summary({case: right, other: refused}) == (
+        "5 of 8 sites (62.5%) kept (4) or rewritten (1), 1 refused, 0 wrong rewrites."
     )
     for wrong in (Outcome(2, rewritten=2, error=1e-3), Outcome(2, kept=3), Outcome(2, rewritten=2, error=float("nan"))):
         assert finder.summary({case: wrong}).endswith("1 wrong rewrites.")
         assert wrong.covered == 2
-    text = finder.table({case: right, other: Outcome(6, refused=("It has a cap.",), missed=("A miss.",), fault="")})
+    text = finder.table({case: right, other: refused})
     assert "2/2 r1 1e-07" in text
-    assert "kept (1) t5 sdpa, onnx 18: It has a cap." in text
+    assert "4/6 refused 1" in text
+    assert "refused (1) t5 sdpa, onnx 18: It has a cap." in text
     assert "missed (1) t5 sdpa, onnx 18: A miss." in text
+
+
+def test_what_goes_into_the_file():
+    case, broken = Case("bert", "eager", "torch"), Case("clip", "sdpa", "onnx 23")
+    found = finder.record({case: Outcome(2, rewritten=2, error=1e-7), broken: Outcome(4, fault="InputError: no")})
+    assert (found["totals"]["share"], found["totals"]["failed"], found["totals"]["largest_error"]) == (2 / 6, 1, 1e-7)
+    assert found["summary"].startswith("2 of 6 sites (33.3%)")
+    assert [(each["architecture"], each["road"], each["expected"]) for each in found["cases"]] == [
+        ("bert", "torch", 2), ("clip", "onnx 23", 4)
+    ]  # fmt: skip
+    assert set(found["versions"]) >= {"torch", "transformers"}
 
 
 def test_a_model_that_cannot_be_exported_counts_as_not_found(tmp_path, monkeypatch):

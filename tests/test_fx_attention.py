@@ -82,6 +82,43 @@ def test_every_spelling_becomes_one_operator(mask, scale):
     assert FxAttention().apply(graph, [choice("fused_attention", sites)], sites) == 0
 
 
+class Beside(nn.Module):
+    """Attention with a sink, one more logit for each head, or for each query, before or behind the scores."""
+
+    def __init__(self, mask, first, per_query):
+        super().__init__()
+        self.mask, self.first, self.per_query = mask, first, per_query
+        self.register_buffer("sinks", torch.tensor([2.0, -1.0, 0.5]))
+
+    def forward(self, q, k, v, keep):
+        scores = q @ k.mT * 0.83
+        if self.mask == "padding":
+            scores = scores + torch.where(keep, 0.0, torch.finfo(scores.dtype).min)[:, None, None, :]
+        elif self.mask:
+            scores = scores.masked_fill(~keep[:, None, None, :], -math.inf if self.mask == "boolean" else -1e9)
+        sinks = self.sinks.view(1, HEADS, 1, 1).expand(len(q), -1, q.shape[2], -1)
+        sinks = sinks * q[..., :1] if self.per_query else sinks
+        beside = torch.cat([sinks, scores] if self.first else [scores, sinks], -1)
+        weights = torch.softmax(beside - beside.max(-1, keepdim=True).values, -1)
+        return (weights[..., 1:] if self.first else weights[..., :-1]) @ v
+
+
+@pytest.mark.parametrize(
+    ("mask", "first", "per_query"),
+    [("", False, False), ("padding", True, True), ("boolean", False, True), ("finite", True, False)],
+)
+def test_a_sink_becomes_one_more_key(mask, first, per_query):
+    program = traced(Beside(mask, first, per_query), *inputs())
+    graph, sites, changed = fused(program)
+    assert (changed, targets(graph).count(ATTENTION)) == (1, 1)
+    assert next(iter(sites.values())).sink
+    assert not {aten._softmax.default, aten.bmm.default} & set(targets(graph))
+    other = dict(zip(program.inputs, (tensor.numpy() for tensor in inputs(seed=3)), strict=True))
+    other["keep"][0] = False
+    assert distance(run(graph, program, **other), run(program.graph, program, **other)) < 1e-6
+    assert without_values(graph) == []
+
+
 @pytest.mark.parametrize("mask", ["padding", "finite", "small"])
 def test_a_row_that_is_masked_everywhere_stays_the_mean(mask):
     program = traced(Spelled(mask), *inputs())
@@ -118,7 +155,6 @@ def test_refusals_say_why():
     site, net = next(iter(sites_of(graph, program, "attention").values())), net_of(graph, program)
     assert "already" in refusal(replace(site, form="operator"), net)
     assert "already" in refusal(replace(site, form="packed"), net)
-    assert "an attention sink" in refusal(replace(site, sink="s"), net)
     assert "capped by 50" in refusal(replace(site, softcap=50.0), net)
     assert "align" in refusal(replace(site, causal=True), net)
     assert "takes one" in refusal(replace(site, causal=True, mask="m", key_length=LENGTH), net)

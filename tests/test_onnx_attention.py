@@ -1,5 +1,6 @@
 """Attentions in many spellings, fused into MultiHeadAttention, give the same numbers at lengths other than those they were found at."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -105,6 +106,55 @@ def test_shared_heads_and_masks_of_several_kinds():
     assert_same(model, after, arrays)
 
 
+SINK = """(float[B,N,24] q, float[B,S,12] k, float[B,S,12] v{input}) => (float[B,N,24] y) {{
+    q4 = Reshape(q, split) qh = Transpose<perm = [0, 2, 1, 3]>(q4)
+    k4 = Reshape(k, apart) ks = Transpose<perm = [0, 2, 3, 1]>(k4) k5 = Unsqueeze(ks, two) ke = Expand(k5, times)
+    v4 = Reshape(v, apart) vs = Transpose<perm = [0, 2, 1, 3]>(v4) v5 = Unsqueeze(vs, two) ve = Expand(v5, times)
+    kt = Reshape(ke, joined_t) vh = Reshape(ve, joined) p = MatMul(qh, kt) half = Mul(p, scale) {mask}
+    shape = Shape(qh) rows = Gather<axis = 0>(shape, leading) wide = Concat<axis = 0>(rows, one) column = Expand(sinks, wide)
+    beside = Concat<axis = -1>({order}) most = ReduceMax<keepdims = 1>(beside, last) even = Sub(beside, most)
+    w = Softmax<axis = -1>(even) cut = Slice({cut}) a = MatMul(cut, vh)
+    t = Transpose<perm = [0, 2, 1, 3]>(a) y = Reshape(t, join)
+}}"""
+MASKS = {"": ("", "m = Identity(half)"), "bool": (", bool[B,1,1,S] mask", "m = Where(mask, half, lowest)"),
+         "float": (", float[B,1,N,S] mask", "m = Add(half, mask)")}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_sink_becomes_one_more_key(kind, first):
+    """Three key heads under six, and one more logit for each query head; a row whose keys are all masked gives 0."""
+    random = np.random.default_rng(0)
+    numbers = {
+        "split": [0, 0, 6, 4], "apart": [0, 0, 3, 4], "two": [2], "times": [1, 1, 2, 1, 1], "joined": [0, 6, -1, 4],
+        "joined_t": [0, 6, 4, -1], "join": [0, 0, 24], "leading": [0, 1, 2], "one": [1], "last": [-1], "zero": [0], "far": [2**40],
+    }  # fmt: skip
+    constants = {name: np.array(value, np.int64) for name, value in numbers.items()}
+    constants |= {"scale": np.array(0.3, np.float32), "lowest": np.array(-np.inf, np.float32)}
+    constants["sinks"] = random.standard_normal((1, 6, 1, 1)).astype(np.float32)
+    read, mask = MASKS[kind]
+    order, cut = ("column, m", "w, one, far, last, one") if first else ("m, column", "w, zero, last, last, one")
+    text = SINK.format(input=read, mask=mask, order=order, cut=cut)
+    model = graph(text, {name: array for name, array in constants.items() if name in re.findall(r"\w+", text)})
+
+    def arrays(batch, queries, keys):
+        made = {
+            name: random.standard_normal((batch, queries if name == "q" else keys, 24 if name == "q" else 12)) for name in "qkv"
+        }
+        seen = random.random((batch, 1, 1, keys) if kind == "bool" else (batch, 1, queries, keys)) < 0.7
+        seen[0, :, 0] = False
+        made |= {"mask": seen if kind == "bool" else np.where(seen, 0.5, LOWEST)} if kind else {}
+        return {name: array if array.dtype == bool else array.astype(np.float32) for name, array in made.items()}
+
+    net, (site,) = found(model, arrays(2, 5, 7))
+    assert (refusal(site, net), site.kv_heads, bool(site.sink)) == ("", 3, True)
+    after, changed = apply(FuseAttention(), model, [choose("fused_attention", site)], [site])
+    assert changed == 1
+    assert not {"Softmax", "MatMul"} & set(kinds(after))
+    for sizes in ((2, 5, 7), (1, 1, 3), (3, 9, 1)):
+        assert_same(model, after, arrays(*sizes))
+
+
 OPERATOR = """(float[B,N,12] q, float[B,S,12] k, float[B,S,12] v{mask}) => (float[B,N,12] y) {{
     q4 = Reshape(q, split) qh = Transpose<perm = [0, 2, 1, 3]>(q4)
     k4 = Reshape(k, split) kh = Transpose<perm = [0, 2, 1, 3]>(k4)
@@ -145,7 +195,6 @@ def test_the_attention_operator(kind):
     [
         (Spelling(), {}, ""),
         (Spelling(), {"kv_heads": 1}, "do not have the form"),
-        (Spelling(), {"sink": "s"}, "an attention sink (s)"),
         (Spelling(), {"form": "packed"}, "one operator already"),
         (Spelling(), {"softcap": 30.0}, "has a softcap"),
         (Spelling(), {"dtype": "float16"}, "is float16"),
