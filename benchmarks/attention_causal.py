@@ -143,38 +143,6 @@ def judge(model: Any, ids: torch.Tensor, layers: Sequence[CausalPrepared]) -> di
     }
 
 
-def operands_of(model: Any, ids: torch.Tensor) -> list[Operands]:
-    """Queries, keys and values of every layer of the dense model on token ids [1, N]."""
-    found: list[Operands] = []
-
-    def observed(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        found.append((query.clone(), key.clone(), value.clone()))
-        return dense(layer, query, key, value)
-
-    with attention_of(model, observed), torch.inference_mode():
-        model.model(input_ids=ids, use_cache=False)
-    return found
-
-
-def seconds(
-    operands: Sequence[Operands], layers: Sequence[CausalPrepared], forms: Sequence[str], calls: int, threads: int
-) -> dict[str, Any]:
-    """Seconds of the attention of all layers in each form, at every layer one form after the other, first another one each time; and the
-    greatest relative distance between the two spectral forms at a layer."""
-    total, apart = dict.fromkeys(forms, 0.0), 0.0
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        for number, (given, prepared) in enumerate(zip(operands, layers, strict=True)):
-            layer, shift = Layer(Path(folder), given, prepared, threads), number % len(forms)
-            for form, each in layer_seconds(layer, [*forms[shift:], *forms[:shift]], calls).items():
-                total[form] += each
-            if number % 10 == 0:
-                with layer.opened(BODY) as body, layer.opened(MODULE) as module:
-                    apart = max(apart, float(relative_errors(body(), module()).max()))
-    best = min((form for form in forms if form in DENSE), key=total.__getitem__)
-    ours = min((form for form in forms if form in SPECTRAL), key=total.__getitem__)
-    return {"seconds": total, "best_dense": best, "best_spectral": ours, "speedup": total[best] / total[ours], "apart": apart}
-
-
 class Kept:
     """Results in JSON files of a folder, so that a run that was broken off goes on where it was; without a folder none is kept."""
 
@@ -192,6 +160,54 @@ class Kept:
         if path:
             path.write_text(json.dumps(found))
         return found
+
+    def tensors(self, name: str, compute: Callable[..., Any], *given: Any) -> Any:
+        """`result` where tensors are computed."""
+        path = self.folder / f"{name.replace(' ', '-')}.pt" if self.folder else None
+        if path and path.exists():
+            return torch.load(path)
+        found = compute(*given)
+        if path:
+            torch.save(found, path)
+        return found
+
+
+def operands_of(model: Any, ids: torch.Tensor) -> list[Operands]:
+    """Queries, keys and values of every layer of the dense model on token ids [1, N]."""
+    found: list[Operands] = []
+
+    def observed(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        found.append((query.clone(), key.clone(), value.clone()))
+        return dense(layer, query, key, value)
+
+    with attention_of(model, observed), torch.inference_mode():
+        model.model(input_ids=ids, use_cache=False)
+    return found
+
+
+def seconds(
+    operands: Sequence[Operands], layers: Sequence[CausalPrepared], forms: Sequence[str], calls: int, threads: int, kept: Kept
+) -> dict[str, Any]:
+    """Seconds of the attention of all layers in each form, at every layer one form after the other, first another one each time; and the
+    greatest relative distance between the two spectral forms at a layer."""
+    total, apart = dict.fromkeys(forms, 0.0), 0.0
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        for number, (given, prepared) in enumerate(zip(operands, layers, strict=True)):
+            layer, shift = Layer(Path(folder), given, prepared, threads), number % len(forms)
+            name = f"seconds {given[0].shape[2]} {key_of([prepared])} layer {number}"
+            found = kept.result(name, layer_seconds, layer, [*forms[shift:], *forms[:shift]], calls)
+            total = {form: total[form] + found[form] for form in forms}
+            if number % 10 == 0:
+                with layer.opened(BODY) as body, layer.opened(MODULE) as module:
+                    apart = max(apart, float(relative_errors(body(), module()).max()))
+    best = min((form for form in forms if form in DENSE), key=total.__getitem__)
+    ours = min((form for form in forms if form in SPECTRAL), key=total.__getitem__)
+    return {"seconds": total, "best_dense": best, "best_spectral": ours, "speedup": total[best] / total[ours], "apart": apart}
+
+
+def key_of(layers: Sequence[CausalPrepared]) -> str:
+    """A name for what layers were prepared with."""
+    return sha256(repr(layers).encode()).hexdigest()[:8]
 
 
 def plan(model: Any, tokens: Mapping[str, torch.Tensor], length: int, kept: Kept) -> tuple[float, list[CausalPrepared]]:
@@ -231,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for length in sorted({*options.lengths, max(DENSITIES)}):
         tolerance, layers = plan(model, tokens, length, kept)
         counts = Counter(str(budget) for layer in layers for budget in layer.budgets)
-        density, key = mean_density(layers, length), sha256(repr(layers).encode()).hexdigest()[:8]
+        density, key = mean_density(layers, length), key_of(layers)
         print(f"N = {length}: tolerance {tolerance:.4f}, density {density:.4f}, heads by budget {dict(counts)}", flush=True)
         texts = {}
         for name in HELD_OUT if length in options.lengths else ():
@@ -245,8 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         budgets = [layer.budgets for layer in layers]
         result["perplexity"][length] = {"tolerance": tolerance, "density": density, "texts": texts, "budgets": budgets}
     for length in options.timed:
-        operands = operands_of(model, tokens[HELD_OUT[0]][:, :length])
-        row = result["seconds"][length] = seconds(operands, layers, options.forms, options.calls, options.threads)
+        operands = kept.tensors(f"operands {length}", operands_of, model, tokens[HELD_OUT[0]][:, :length])
+        row = result["seconds"][length] = seconds(operands, layers, options.forms, options.calls, options.threads, kept)
         times = ", ".join(f"{form} {each:.2f} s" for form, each in row["seconds"].items())
         print(f"N = {length}, attention of all layers: {times}; forms apart by {row['apart']:.1e}")
         print(f"  {row['best_dense']} / {row['best_spectral']}: {row['speedup']:.2f}", flush=True)

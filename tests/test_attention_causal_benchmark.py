@@ -67,7 +67,7 @@ def test_budgets_keep_the_density(model, ids):
 def test_seconds_of_all_layers(model, ids):
     operands = operands_of(model, ids)
     assert [tuple(x.shape[1:]) for x in operands[0]] == [(HEADS, LENGTH, 16), (2, LENGTH, 16), (2, LENGTH, 16)]
-    found = seconds(operands, layers(2), [*DENSE, *SPECTRAL], calls=1, threads=1)
+    found = seconds(operands, layers(2), [*DENSE, *SPECTRAL], calls=1, threads=1, kept=Kept(None))
     assert set(found["seconds"]) == {*DENSE, *SPECTRAL}
     assert found["best_dense"] in DENSE
     assert found["best_spectral"] in (MODULE, BODY)
@@ -81,5 +81,8 @@ def test_a_broken_run_goes_on(tmp_path):
         assert Kept(tmp_path / "new").result("a name", lambda x: calls.append(x) or [x], 3) == [3]
     assert calls == [3]
     for _ in range(2):
+        assert Kept(tmp_path).tensors("t", lambda x: calls.append(x) or torch.tensor(x), 5).item() == 5
+    assert calls == [3, 5]
+    for _ in range(2):
         Kept(None).result("a name", calls.append, 4)
-    assert calls == [3, 4, 4]
+    assert calls == [3, 5, 4, 4]
