@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from ..passes.find import find
 from .backend import Backend
 from .causal import positions_seen
 
+UNSEEN = "Masks were looked at up to {} positions: a longer window of attention {} would be priced as the whole context."
+
 PROBE_LENGTH = 24
 """Positions of the view in which sites and the axes of positions are found; more are needed to see a window."""
 
@@ -26,11 +28,13 @@ LONGEST_MASK = {"torch": 4609, "onnxruntime": 577}
 
 @dataclass(frozen=True, eq=False)
 class Decoder:
-    """A causal model that decodes: `caches` belong to one context and one number of new positions, and serve any batch."""
+    """A causal model that decodes: `caches` belong to one context and one number of new positions, and serve any batch. `unseen` is a
+    sentence where a longer window than was looked for would not have been seen, else ""."""
 
     backend: Backend
     graph: Any
     caches: tuple[Cache, ...]
+    unseen: str = ""
 
     def net(self, shapes: Mapping[str, tuple[int, ...]]) -> Net:
         """The net of one call at the shapes of the new positions."""
@@ -67,6 +71,7 @@ def decoder(program: Program, backend: Backend, graph: Any, phase: Phase, said: 
     wide = max(length, min(phase.context + new, LONGEST_MASK[program.runtime]))
     net = backend.view(graph, _shapes(program, phase, wide))
     seen: dict[str, int] = {}
+    unseen: list[str] = []
     known: dict[tuple[str, str, bool], int] = {}
     for site in sites:
         key = (site.mask, site.mask_kind, site.causal)
@@ -74,14 +79,21 @@ def decoder(program: Program, backend: Backend, graph: Any, phase: Phase, said: 
             known[key] = known[key] if key in known else positions_seen(program, backend, graph, net, site)
         except InputError as fault:
             raise InputError(f"{said}: {str(fault).rstrip('.')}; give a causal model, whose mask can be computed.") from fault
-        seen[site.id] = phase.context + new if known[key] == wide else min(known[key], phase.context + new)
+        full = known[key] == wide
+        seen[site.id] = phase.context + new if full else min(known[key], phase.context + new)
+        unseen += [site.id] if full and not site.causal and wide < phase.context + new else []
     rows = position_rows(short, long)
     if rows is not None and rows < phase.context + new:
         raise InputError(f"{said}: its table of positions has {rows} rows; give a context of at most {rows - new}.")
     caches = find_caches(short, long, sites, seen)
     if isinstance(caches, Miss):
         raise InputError(f"{said}: {caches.reason}")
-    return Decoder(backend, graph, caches)
+    return Decoder(backend, graph, caches, _unseen(wide, unseen))
+
+
+def _unseen(wide: int, sites: Sequence[str]) -> str:
+    more = f" and {len(sites) - 1} more" if len(sites) > 1 else ""
+    return UNSEEN.format(wide, sites[0] + more) if sites else ""
 
 
 def _new_positions(program: Program, phase: Phase) -> int | None:

@@ -10,21 +10,17 @@ from ..cost_model.collection import collection_paused
 from ..cost_model.cost import LABELS, Cost
 from ..cost_model.device import Device, load_device
 from ..cost_model.errors import InputError
-from ..cost_model.kernel_times import has_kernel_times
 from ..cost_model.net import Op
 from ..cost_model.plan import Phase
 from ..cost_model.provenance import provenance_shares
+from .as_run import as_run
 from .backend import Backend
 from .backend_onnx import OnnxBackend
-from .decode_phase import phase_net
 from .load import load
-from .prediction import Prediction, predict
+from .prediction import Prediction
 from .workload import described, sample_shapes, workload_for
 
 FORMAT = 1
-AS_RUN = (
-    "The profile knows the kernels of this machine's onnxruntime, so the ops are those that its optimiser makes of the model."
-)
 
 
 def estimate(
@@ -57,20 +53,14 @@ def estimate(
         backend = TorchBackend(program)
     else:
         backend = OnnxBackend(program.sample)
-    graph, notes = program.graph, [*program.notes, *loaded.notes]
-    if (
-        program.runtime == "onnxruntime"
-        and has_kernel_times(device, program.runtime)
-        and not any(p.context for p in asked.phases)
-    ):
-        from .onnx_as_run import as_onnxruntime_runs
-
-        graph = as_onnxruntime_runs(program.graph)
-        notes.append(AS_RUN)
+    prices = as_run(program, backend, device, program.graph)
+    notes = [*program.notes, *loaded.notes, *prices.notes]
 
     def priced(phase: Phase) -> Prediction:
         progress(f"pricing {phase.name}")
-        return predict(phase_net(program, backend, graph, phase), device, program.runtime)
+        found = prices.prediction(phase)
+        notes.extend(found.notes)
+        return found
 
     with collection_paused():
         found = _summed(asked.phases, priced, device)
@@ -84,7 +74,7 @@ def estimate(
         "target": device.name,
         "workload": [described(phase) for phase in asked.phases],
         **found,
-        "notes": notes,
+        "notes": list(dict.fromkeys(notes)),
     }
 
 

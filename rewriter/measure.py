@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +22,7 @@ from ..cost_model.provenance import provenance_shares
 from ..cost_model.replayed_meter import ReplayedMeter
 from ..cost_model.saving import joules_interval
 from ..cost_model.timing import Timing, measure_interleaved, ratio_interval
+from .as_run import AS_WRITTEN
 from .explain import read_report
 from .folder import is_emitted
 from .op_table import class_rows, op_rows, op_summary
@@ -117,7 +118,7 @@ def measure(
         "machine": machine_of(place),
         "runs": runs,
         "differences": differences,
-        "notes": _notes(device, programs[-1].runtime, runs),
+        "notes": _notes(device, subjects, runs),
     }
 
 
@@ -139,7 +140,7 @@ def _run(
     promised: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     runtime = subject.program.runtime
-    prediction = predict(subject.net(phase.shapes), device, runtime)
+    prediction = predict(subject.net(phase.shapes), device, runtime, as_run=not subject.unlike)
     total = prediction.total
     seconds = {
         "predicted": total.seconds,
@@ -270,11 +271,13 @@ def _promised(spec: str, workload: Workload, device: Device) -> dict[str, dict[s
     return {name: {"seconds": {"predicted": row["after"], "predicted_from": "rewrite"}} for name, row in timed.items()}
 
 
-def _notes(device: Device, runtime: str, runs: list[dict[str, Any]]) -> list[str]:
+def _notes(device: Device, subjects: Sequence[Subject], runs: list[dict[str, Any]]) -> list[str]:
+    runtime = subjects[-1].program.runtime
     if not has_kernel_times(device, runtime):
         how = "`szilard calibrate` makes a profile that has them"
         return [
             f"The profile {device.name} holds no measured times of {runtime}'s kernels, so seconds are the roofline's; {how}."
         ]
     kinds = sorted({row["kind"] for run in runs for row in run["ops"] if row["label"] == "roofline" and row["predicted"] > 0})
-    return [f"Without a measured time in the profile {device.name}, so by the roofline: {', '.join(kinds)}."] if kinds else []
+    rest = [f"Without a measured time in the profile {device.name}, so by the roofline: {', '.join(kinds)}."] if kinds else []
+    return [*(AS_WRITTEN.format(subject.spec, subject.unlike) for subject in subjects if subject.unlike), *rest]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -12,20 +12,20 @@ from ..cost_model.errors import InputError
 from ..cost_model.floors import Floors, floors_of
 from ..cost_model.net import Net
 from ..cost_model.plan import Budget, Choice, Plan, Step, Workload
-from ..cost_model.price import NetCost, price_net
 from ..cost_model.program import Program
 from ..cost_model.sites import Miss
 from ..cost_model.timing import TimeTable
 from ..passes.find import Found, find
 from .apply import Applied, apply_choices, clean_up
+from .as_run import as_run, became
 from .backend import Backend, Group, groups_of
 from .calibration_data import CalibrationData
 from .candidates import scored_as
 from .check import Gate
 from .decide import decide, lock
-from .decode_phase import phase_net
 from .hold import hold_to_budget
 from .options import Nets, Pricing
+from .prediction import Prediction
 from .refusals import refusals
 from .score import Score
 from .solve import Solution, with_reasons
@@ -50,7 +50,7 @@ class Optimised:
     steps: tuple[Step, ...]
     printed: tuple[str, ...]
     rolled_back: tuple[str, ...]
-    before: Mapping[str, NetCost]
+    before: Mapping[str, Prediction]
     floors: Mapping[str, Floors]
     elsewhere: tuple[float, float]
     error: float
@@ -84,22 +84,23 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
     gate = Gate(program, backend, request.budget, request.calibration, request.metric)
     graph, clean = clean_up(program, backend, gate)
     nets = {phase.name: backend.view(graph, phase.shapes) for phase in request.workload.phases}
-    decoding = {phase.name: phase_net(program, backend, graph, phase) for phase in request.workload.phases if phase.context}
+    decoding = tuple(phase.name for phase in request.workload.phases if phase.context)
     # Sites are the same in every phase; those of the largest say how long its sequences are. New tokens of a decode phase do not.
     whole = [phase for phase in request.workload.phases if not phase.context] or request.workload.phases
     largest = max(whole, key=lambda phase: sum(prod(shape) for shape in phase.shapes.values()))
     net = nets[largest.name]
     found = find(net)
-    before = {name: price_net(each, request.device) for name, each in {**nets, **decoding}.items()}
+    prices = as_run(program, backend, request.device, graph)
+    before = {phase.name: prices.prediction(phase) for phase in request.workload.phases}
 
     sites = {site.id: site for site in found.sites}
     groups = groups_of(found.sites)
-    pricing = Pricing(backend, request.device, request.workload, request.table, decoding)
+    pricing = Pricing(prices, request.workload, request.table, before, decoding)
     choices, misses = _priced(graph, nets, net, groups, pricing, request, progress)
     choices = lock(choices, request.plan, backend.runtime)
 
     inside = {op for group in groups for op in backend.footprint(group, net)}
-    elsewhere = _elsewhere(before, inside, request.workload)
+    elsewhere = _elsewhere(before, nets, inside, request.workload)
     scores = dict(request.known_scores)
 
     def decided(error_limit: float) -> Solution:
@@ -144,7 +145,7 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
         printed=(backend.print_step(graph), *held.printed),
         rolled_back=held.rolled_back,
         before=before,
-        floors={name: floors_of(each, request.device) for name, each in {**nets, **decoding}.items()},
+        floors={name: floors_of(before[name].net if name in decoding else net, request.device) for name, net in nets.items()},
         elsewhere=elsewhere,
         error=held.error,
         metric=held.metric,
@@ -158,7 +159,7 @@ def _priced(
     graph: Any, nets: Nets, net: Net, groups: Sequence[Group], pricing: Pricing, request: Request, progress: Progress
 ) -> tuple[list[Choice], list[Miss]]:
     """A choice for each group with every option priced, and the refusals that concern a whole site."""
-    backend, choices, misses = pricing.backend, [], []
+    backend, choices, misses = pricing.prices.backend, [], []
     for group in groups:
         actions = refusals(
             backend.actions(group, net, request.device),
@@ -185,9 +186,14 @@ def _priced(
     return choices, misses
 
 
-def _elsewhere(before: Mapping[str, NetCost], inside: set[str], workload: Workload) -> tuple[float, float]:
-    """(joules, seconds) per call of the ops that no choice covers, from the roofline."""
-    outside = [
-        (phase.weight, cost) for phase in workload.phases for op, cost in before[phase.name].ops.items() if op not in inside
-    ]
-    return sum(w * cost.joules for w, cost in outside), sum(w * cost.seconds for w, cost in outside)
+def _elsewhere(
+    before: Mapping[str, Prediction], nets: Nets, inside: Collection[str], workload: Workload
+) -> tuple[float, float]:
+    """(joules, seconds) per call of all that no choice covers: other ops, and what a call takes around them."""
+    joules = seconds = 0.0
+    for phase in workload.phases:
+        found = before[phase.name]
+        covered = [found.ops[op] for op in became(found.net, nets[phase.name], inside)]
+        joules += phase.weight * (found.total.joules - sum(cost.joules for cost in covered))
+        seconds += phase.weight * (found.total.seconds - sum(cost.seconds for cost in covered))
+    return max(0.0, joules), max(0.0, seconds)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..cost_model.cost import LABELS
-from ..cost_model.device import Device
 from ..cost_model.errors import SzilardError
 from ..cost_model.net import Net
 from ..cost_model.plan import Option, Workload
-from ..cost_model.price import Cost, price_net, price_op, total_cost, with_seconds
+from ..cost_model.price import Cost, total_cost, with_seconds
 from ..cost_model.saving import saving_interval
 from ..cost_model.sites import AttentionSite
 from ..cost_model.timing import TimeTable
 from ..kernels.spectral_attention.crossover import sparse_net
-from .backend import Backend, Group
+from .as_run import AsRun, became
+from .backend import Group
 from .candidates import candidate, code_digest, random_feeds, signature, time_in_turn
+from .prediction import Prediction
 
 Nets = Mapping[str, Net]
 
@@ -25,14 +26,14 @@ Nets = Mapping[str, Net]
 @dataclass(frozen=True)
 class Pricing:
     """Everything a price depends on besides the site. `table` holds seconds measured on the machine at hand, None where the target is
-    another one; `decoding` the nets of the phases with a context, by name: attention is priced there, never timed; `priced` remembers,
-    within one run, the cost of every action on work of one signature."""
+    another one; `before` the prices of the phases as they are, by name, and `decoding` names those with a context: attention is priced
+    there, never timed; `priced` remembers, within one run, the cost of every action on work of one signature."""
 
-    backend: Backend
-    device: Device
+    prices: AsRun
     workload: Workload
     table: TimeTable | None
-    decoding: Nets = field(default_factory=dict)
+    before: Mapping[str, Prediction]
+    decoding: Collection[str] = ()
     priced: dict[str, dict[str, Cost | None]] = field(default_factory=dict)
 
     def options(
@@ -44,12 +45,12 @@ class Pricing:
         allowed = ("leave", *(action for action in actions if action not in refused))
         for phase in self.workload.phases:
             if group.kind == "attention" and phase.name in self.decoding:
-                ops = self.backend.footprint(group, nets[phase.name])
-                costs.setdefault("leave", []).append(self._as_it_is(ops, self.decoding[phase.name]))
+                ops = self.prices.backend.footprint(group, nets[phase.name])
+                costs.setdefault("leave", []).append(self._as_it_is(ops, nets[phase.name], phase.name))
                 continue
             for action, cost in self._costs(graph, nets[phase.name], group, allowed, progress).items():
                 if cost is None:
-                    refused[action] = f"no {self.backend.runtime} kernel takes this site as {action}"
+                    refused[action] = f"no {self.prices.backend.runtime} kernel takes this site as {action}"
                 else:
                     costs.setdefault(action, []).append(cost)
         leave = costs["leave"]
@@ -60,23 +61,24 @@ class Pricing:
 
     def left_alone(self, nets: Nets, group: Group) -> Option:
         """The one option of a group whose ops cannot be cut out of the model: as it is, at the sum of its ops' prices."""
-        costs = [self._as_it_is(group.ops, net) for net in ({**nets, **self.decoding}[p.name] for p in self.workload.phases)]
+        costs = [self._as_it_is(group.ops, nets[phase.name], phase.name) for phase in self.workload.phases]
         return self._option("leave", costs, costs)
 
-    def _as_it_is(self, ops: Sequence[str], net: Net) -> Cost:
-        return total_cost(price_op(net.ops[op], net, self.device) for op in ops)
+    def _as_it_is(self, ops: Sequence[str], net: Net, phase: str) -> Cost:
+        found = self.before[phase]
+        return total_cost(found.ops[op] for op in became(found.net, net, ops))
 
     def _costs(
         self, graph: Any, net: Net, group: Group, actions: Sequence[str], progress: Callable[[str], None]
     ) -> dict[str, Cost | None]:
         """The cost of each action at the shapes of `net`; None where no pass applies it. Sites that do the same work are priced once."""
-        original = candidate(self.backend, graph, net, group, "leave")
-        same = signature(self.backend, self.backend.view(original, {}))
+        original = candidate(self.prices.backend, graph, net, group, "leave")
+        same = signature(self.prices.backend, self.prices.backend.view(original, {}))
         known = self.priced.setdefault(same, {})
         missing = [action for action in actions if action not in known]
         if missing:
             # All options of a site are timed in one run, so that their ratio holds even if the machine has changed since.
-            made = {a: candidate(self.backend, graph, net, group, a) for a in dict.fromkeys(("leave", *missing))}
+            made = {a: candidate(self.prices.backend, graph, net, group, a) for a in dict.fromkeys(("leave", *missing))}
             # A time belongs to the code that made the candidate: other kernels or passes, another key.
             key = f"{same}/{code_digest()}"
             able = {a: micro for a, micro in made.items() if micro is not None and self._runs(micro, f"{key}/{a}")}
@@ -88,8 +90,8 @@ class Pricing:
         if self.table is None or self.table.get(key) is not None:
             return True
         try:
-            with self.backend.runner(micro) as run:
-                run(random_feeds(self.backend.view(micro, {})))
+            with self.prices.backend.runner(micro) as run:
+                run(random_feeds(self.prices.backend.view(micro, {})))
         except SzilardError:
             return False
         return True
@@ -97,31 +99,31 @@ class Pricing:
     def _price(
         self, graphs: Mapping[str, Any], key: str, net: Net, group: Group, progress: Callable[[str], None]
     ) -> dict[str, Cost]:
-        views = {action: self.backend.view(micro, {}) for action, micro in graphs.items()}
-        costs = {action: self._modelled(action, view, net, group) for action, view in views.items()}
+        views = {action: self.prices.backend.view(micro, {}) for action, micro in graphs.items()}
+        costs = {action: self._modelled(action, graphs[action], view, net, group) for action, view in views.items()}
         if self.table is None:
             return costs
         seconds = {action: self.table.get(f"{key}/{action}") for action in graphs}
         if None in seconds.values():
             progress(f"timing {group.id}: {', '.join(graphs)}")
-            timed = time_in_turn(self.backend, {a: (micro, random_feeds(views[a])) for a, micro in graphs.items()})
+            timed = time_in_turn(self.prices.backend, {a: (micro, random_feeds(views[a])) for a, micro in graphs.items()})
             # The quietest round: other work on the machine can only add to a time, and the table keeps it for later runs.
             seconds = {action: min(rounds) for action, rounds in timed.items()}
             for action, value in seconds.items():
                 self.table.put(f"{key}/{action}", value or 0.0)
-        return {action: with_seconds(cost, self.device, seconds[action] or 0.0) for action, cost in costs.items()}
+        return {action: with_seconds(cost, self.prices.device, seconds[action] or 0.0) for action, cost in costs.items()}
 
-    def _modelled(self, action: str, view: Net, net: Net, group: Group) -> Cost:
+    def _modelled(self, action: str, graph: Any, view: Net, net: Net, group: Group) -> Cost:
         """The cost of a candidate's ops; those of sparse attention are the operators of its ONNX form, since a torch module shows none."""
         site = group.sites[0]
         if action == "spectral_sparse" and isinstance(site, AttentionSite):
             query = net.shape(site.query)
-            view = sparse_net(site, query[-2] if query else site.key_length)
-        return price_net(view, self.device).total
+            return self.prices.part(sparse_net(site, query[-2] if query else site.key_length))
+        return self.prices.part(view, graph)
 
     def _option(self, action: str, costs: Sequence[Cost], leave: Sequence[Cost]) -> Option:
         weights = [phase.weight for phase in self.workload.phases]
-        intervals = [saving_interval(before, after, self.device) for before, after in zip(leave, costs, strict=True)]
+        intervals = [saving_interval(before, after, self.prices.device) for before, after in zip(leave, costs, strict=True)]
         return Option(
             action=action,
             joules=sum(w * each.joules for w, each in zip(weights, costs, strict=True)),

@@ -20,7 +20,7 @@ from ..cost_model.taken_branches import with_taken_branches
 class Prediction:
     """`net` has an op for each kernel that is called, `kernels` their names by op id, `ops` their costs; `total` is their sum and what a
     call takes around them. `seconds` [s] and `joules` [J] are 90 % intervals of the total by the coefficients' own: what the form of
-    the model gets wrong is not in them."""
+    the model gets wrong is not in them. `notes` are sentences that whoever shows it must show too."""
 
     net: Net
     device: Device
@@ -29,6 +29,7 @@ class Prediction:
     total: Cost
     seconds: tuple[float, float]
     joules: tuple[float, float]
+    notes: tuple[str, ...] = ()
 
     @property
     def table_share(self) -> float:
@@ -36,14 +37,15 @@ class Prediction:
         return 1.0 - sum(cost.seconds for cost in self.ops.values() if cost.label == "roofline") / (self.total.seconds or 1.0)
 
 
-def predict(net: Net, device: Device, runtime: str) -> Prediction:
+def predict(net: Net, device: Device, runtime: str, *, as_run: bool = True, notes: tuple[str, ...] = ()) -> Prediction:
     """The prediction for one call of `net` by `runtime` ("onnxruntime" or "torch"), whose ops should be those that the runtime calls:
-    of an ONNX model, the graph after the runtime's own optimiser. Branches that are taken are put in place of their `if`s.
+    of an ONNX model, the graph after the runtime's own optimiser. Where they are not (`as_run` False) laws of kernels say nothing, and the
+    roofline prices all. Branches that are taken are put in place of their `if`s.
 
     The label of a cost is "table" where its seconds come from measured laws of kernels, "roofline" where any do not.
     """
     flat = with_taken_branches(net)
-    priced = _priced(flat, device, runtime)
+    priced = _priced(flat, device, runtime) if as_run else price_net(flat, device)
     total = priced.total
     return Prediction(
         net=flat,
@@ -53,6 +55,7 @@ def predict(net: Net, device: Device, runtime: str) -> Prediction:
         total=total,
         seconds=around(seconds_interval(total, device), total.seconds),
         joules=around(joules_interval(total, device), total.joules),
+        notes=notes,
     )
 
 

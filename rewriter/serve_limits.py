@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from ..cost_model.device import Device, load_device
 from ..cost_model.errors import InputError
 from ..cost_model.net import Net
 from ..cost_model.plan import Phase, Workload
-from ..cost_model.price import price_net
 from ..cost_model.program import Program
 from ..cost_model.provenance import provenance_shares
 from ..cost_model.serving import (
@@ -44,10 +44,12 @@ from ..cost_model.transformer import (
     training_energy,
     weight_bytes,
 )
+from .as_run import as_run
 from .backend import Backend
 from .backend_onnx import OnnxBackend
-from .decode_phase import LONGEST_MASK, Decoder, decoder
+from .decode_phase import Decoder
 from .load import load
+from .prediction import Prediction
 from .workload import workload_for
 
 FORMAT = 1
@@ -95,10 +97,11 @@ class Asked:
 
 @dataclass
 class Prices:
-    """Operating points by batch, each priced once."""
+    """Operating points by batch, each priced once by `price`."""
 
     decoder: Decoder
     device: Device
+    price: Callable[[Net], Prediction]
     shapes: Callable[[int], Mapping[str, tuple[int, ...]]]
     known: dict[int, OperatingPoint] = field(default_factory=dict)
     costs: dict[int, Cost] = field(default_factory=dict)
@@ -111,7 +114,7 @@ class Prices:
         """The point of a batch."""
         if batch not in self.known:
             net = self.net(batch)
-            self.costs[batch] = price_net(net, self.device).total
+            self.costs[batch] = self.price(net).total
             self.known[batch] = operating_point(batch, net, self.costs[batch])
         return self.known[batch]
 
@@ -143,7 +146,10 @@ def serve_limits(
         return workload_for(program, Workload((one,))).phases[0]
 
     said = f"{program.source} cannot decode with {asked.context} positions in a cache"
-    prices = Prices(decoder(program, backend, program.graph, phase(1), said), device, lambda batch: phase(batch).shapes)
+    runs = as_run(program, backend, device, program.graph)
+    made, reason = runs.decoder(phase(1), said)
+    priced = partial(runs.priced, reason=reason, name="decode", unseen=made.unseen)
+    prices = Prices(made, device, priced, lambda batch: phase(batch).shapes)
     caches, one = prices.decoder.caches, prices.net(1)
     shape, weights = decoder_shape(one, caches), weight_bytes(one, caches)
     overhead = OVERHEAD * memory if asked.overhead is None else asked.overhead
@@ -182,7 +188,7 @@ def serve_limits(
         },
         "paper": _paper(shape, prices, best, limit, asked.context, weights),
         "arrivals": None if asked.arrivals is None else _arrivals(asked, asked.arrivals, within, limit, prices),
-        "notes": [*program.notes, *loaded.notes, *_unseen_windows(program, asked.context), *NOTES],
+        "notes": [*program.notes, *loaded.notes, *runs.notes, *priced(one).notes, *NOTES],
     }  # fmt: skip
 
 
@@ -201,16 +207,6 @@ def _check_axes(program: Program) -> None:
             f"{program.source} cannot be served at other batches: the first axis of its inputs is fixed{why}; trace or export it with "
             "that axis free."
         )
-
-
-def _unseen_windows(program: Program, context: int) -> list[str]:
-    """A sentence where the cache is longer than the masks that were looked at."""
-    longest = LONGEST_MASK[program.runtime]
-    if context < longest:
-        return []
-    return [
-        f"Masks were looked at up to {longest} positions: an attention with a longer window is taken to see the whole context."
-    ]
 
 
 def _row(point: OperatingPoint, device: Device) -> dict[str, Any]:

@@ -45,6 +45,11 @@ class Subject:
         except SzilardError as fault:
             return None, str(fault)
 
+    @property
+    def unlike(self) -> str:
+        """Why the ops of `net` are not those that the runtime calls; "" where they are."""
+        return self._optimised[1] if self.program.runtime == "onnxruntime" else ""
+
     def net(self, shapes: Mapping[str, tuple[int, ...]]) -> Net:
         """The ops that the runtime calls, at `shapes`: of an ONNX model those after onnxruntime's own optimiser."""
         if self.program.runtime == "torch":

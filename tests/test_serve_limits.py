@@ -222,7 +222,8 @@ def test_a_context_beyond_the_masks_that_were_looked_at_is_said():
     program = tiny_decoder.traced("sdpa_mask")
     near, far = (serve_limits(program, target="h100", asked=Asked(context))["notes"] for context in (4608, 4609))
     assert [note for note in far if note not in near] == [
-        "Masks were looked at up to 4609 positions: an attention with a longer window is taken to see the whole context."
+        "Masks were looked at up to 4609 positions: a longer window of attention layers.0 and 1 more would be priced as the whole "
+        "context."
     ]
 
 
