@@ -30,9 +30,11 @@ def taken(kernel, pointers: dict[str, str], constants: dict[str, object], archit
     values = {name: value for name, value in constants.items() if name not in options}
     kinds = dict.fromkeys(values, "constexpr") | {name: f"*{kind}" for name, kind in pointers.items()} | {"scale": "fp32"}
     signature = {name: kinds.get(name, "i32") for name in kernel.arg_names}
-    whole = {
-        (at,): [["tt.divisibility", 16]] for at, kind in enumerate(signature.values()) if kind not in ("constexpr", "fp32")
-    }
+    free = {parameter.name for parameter in kernel.params if parameter.do_not_specialize}
+    divisible = [
+        at for at, (name, kind) in enumerate(signature.items()) if kind not in ("constexpr", "fp32") and name not in free
+    ]
+    whole = {(at,): [["tt.divisibility", 16]] for at in divisible}
     source = ASTSource(kernel, signature, constexprs=values, attrs=whole if aligned else None)
     made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
     with tempfile.TemporaryDirectory() as folder:

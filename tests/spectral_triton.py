@@ -5,6 +5,7 @@ from unittest import mock
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from szilard.benchmarks import gpu_attention
 from szilard.kernels.spectral_attention import reference, registration, triton, triton_order
 
 from .sparse_attention import operands, relative
@@ -95,7 +96,7 @@ def waits(**arguments):
         (query, key, value, *books), mask = drawn(**arguments)
         query.requires_grad_()
         before = watch.count
-        output = triton.spectral_attention(query, key, value, *books, scale=SCALE, tile=24, budget=[1, 2], key_mask=mask)
+        output = triton.spectral_attention(query, key, value, *books, scale=SCALE, tile=16, budget=[1, 2], key_mask=mask)
         output.sum().backward()
     return watch.waits, watch.count - before
 
@@ -115,3 +116,8 @@ def registered(tile, budget, **sizes):
             output = form.spectral_attention(*head, *given[3:], scale=SCALE, tile=tile, budget=budget, key_mask=mask)
             found.append([output.detach(), *torch.autograd.grad(output.square().sum(), head)])
     return [relative(ours, theirs) for ours, theirs in zip(*found, strict=True)], kernels.call_count
+
+
+def benchmark(arguments):
+    """A run of the benchmark for GPUs."""
+    gpu_attention.main(arguments)

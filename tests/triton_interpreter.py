@@ -32,7 +32,8 @@ class Interpreter:
 
 
 def serve() -> None:
-    """Answers each line of the standard input with one line."""
+    """Answers each line of the standard input with one line; what functions print goes to the standard error."""
+    answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
         function, arguments = json.loads(line)
         module, name = function.split(":")
@@ -40,7 +41,7 @@ def serve() -> None:
             answer = {"found": getattr(importlib.import_module(f"szilard.tests.{module}"), name)(**arguments)}
         except Exception:
             answer = {"fault": traceback.format_exc()[-3000:]}
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from .reference import NEVER
-from .triton_options import LOG2E, block_of, padded, widened
+from .triton_options import ANY_SIZE, LOG2E, block_of, configuration, padded, widened
 from .triton_scores import Choice
 from .triton_tiles import KeyTiles
 
@@ -26,7 +26,7 @@ class Attended(NamedTuple):
     far: torch.Tensor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_SIZE)
 def attend_kernel(
     query, order, keys, values, key_means, value_means, totals, chosen, budgets, mass, first_order, output, logsum, far,
     heads, group, length, tiles, query_tile, tile, most, subs, width, depth, scale, q_batch, q_head, q_row,
@@ -145,12 +145,16 @@ def attend(
     return Attended(output, logsum, far)
 
 
+HALF = {16: (64, 64, 4, 3), 32: (64, 64, 4, 3), 64: (64, 64, 4, 3), 128: (64, 64, 8, 2), 256: (64, 32, 8, 2)}
+FULL = {16: (64, 32, 4, 2), 32: (32, 32, 4, 2), 64: (32, 16, 4, 2), 128: (16, 16, 4, 2), 256: (16, 16, 8, 1)}
+"""Queries, keys or means at a time, warps and stages, by columns, for half precision and for float32, whose products in three parts take
+more registers. Nothing spills on sm_80, sm_90 or sm_100, and shared memory holds it; the next greater sizes tried do not."""
+
+
 def attend_options(width: int, depth: int, query_tile: int, tile: int, dtype: torch.dtype) -> dict[str, int]:
-    """Queries, keys, means and columns of q at a time, for rows of `width` and `depth`: nothing spills on sm_80, sm_90 or sm_100, and
-    shared memory holds it."""
-    size = max(padded(width), padded(depth)) * dtype.itemsize
-    queries, rows = (64, 64) if size <= 256 else (64, 32) if size <= 512 else (32, 16)
-    return {
-        "BLOCK": block_of(query_tile, queries), "ROWS": block_of(tile, rows), "MEANS": rows, "WIDTH": padded(width),
-        "DEPTH": padded(depth), "PART": min(64, padded(width)), "num_warps": 4, "num_stages": 2,
-    }  # fmt: skip
+    """Constants of `attend_kernel` for rows of `width` and `depth`."""
+    queries, rows, warps, stages = (HALF if dtype.itemsize == 2 else FULL)[max(padded(width), padded(depth))]
+    return configuration(
+        warps, stages, BLOCK=block_of(query_tile, queries), ROWS=block_of(tile, rows), MEANS=rows, WIDTH=padded(width),
+        DEPTH=padded(depth), PART=min(64 if dtype.itemsize == 2 else 16, padded(width)),
+    )  # fmt: skip

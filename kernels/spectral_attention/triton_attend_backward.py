@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from .reference import NEVER
-from .triton_options import LOG2E, block_of, padded, widened
+from .triton_options import ANY_SIZE, LOG2E, block_of, configuration, padded, widened
 from .triton_scores import Choice
 from .triton_tiles import KeyTiles
 
@@ -35,7 +35,7 @@ def _slice(x, start, width: tl.constexpr, columns, row, inside):
     return tl.load(x + place, inside[:, None] & (d[None, :] < columns), 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_SIZE)
 def queries_kernel(
     queries, gradients, logsum, delta, far, keys, values, key_means, value_means, totals, chosen, budgets, mass, d_queries, d_mass,
     heads, group, tiles, query_tile, tile, most, subs, width, depth, scale,
@@ -83,7 +83,7 @@ def queries_kernel(
     tl.store(d_queries + place[:, None] * width + d[None, :], found * scale, inside[:, None] & (d[None, :] < width))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_SIZE)
 def keys_kernel(
     queries, gradients, logsum, delta, far, keys, values, totals, readers, counts, mass, d_keys, d_values,
     heads, group, blocks, tiles, query_tile, tile, subs, width, depth, scale,
@@ -146,7 +146,7 @@ def queries_backward(
     """Gradients of the queries [B, H, I * tile, D] and of the masses (natural log) [B, H, I, J], float32, the first-order term aside."""
     batch, heads, blocks, count = choice.mass.shape
     width, depth = rows.queries.shape[-1], rows.gradients.shape[-1]
-    options = backward_options(width, depth, query_tile, tile, rows.queries.dtype)
+    options = queries_options(width, depth, query_tile, tile, rows.queries.dtype)
     subs = triton.cdiv(query_tile, options["BLOCK"])
     found = torch.empty_like(rows.queries, dtype=torch.float32)
     of_mass = torch.empty((batch, heads, blocks, subs, count), dtype=torch.float32, device=found.device)
@@ -165,7 +165,7 @@ def keys_backward(
     batch, heads, blocks, count = choice.mass.shape
     keys, values = (tiles.key_means, tiles.value_means) if far else (tiles.keys, tiles.values)
     (shared, _, width), depth = keys.shape[1:], values.shape[-1]
-    options = backward_options(width, depth, query_tile, tile, keys.dtype)
+    options = keys_options(width, depth, query_tile, tile, keys.dtype)
     subs = triton.cdiv(tile, options["ROWS"])
     found, seen = (torch.empty_like(x, dtype=torch.float32) for x in (keys, values))
     readers, counts = (tiles.totals, tiles.totals) if far else _readers(choice)
@@ -184,11 +184,36 @@ def _readers(choice: Choice) -> tuple[torch.Tensor, torch.Tensor]:
     return readers.to(torch.int32), exact.sum(-1, dtype=torch.int32)
 
 
-def backward_options(width: int, depth: int, query_tile: int, tile: int, dtype: torch.dtype) -> dict[str, int]:
-    """Queries and keys at a time, for rows of `width` and `depth`: nothing spills on sm_80, sm_90 or sm_100."""
-    size = max(padded(width), padded(depth)) * dtype.itemsize
-    block = 64 if size <= 128 else 32 if size <= 256 else 16
-    return {
-        "BLOCK": block_of(query_tile, block), "ROWS": block_of(tile, block), "WIDTH": padded(width), "DEPTH": padded(depth),
-        "num_warps": 4, "num_stages": 2,
-    }  # fmt: skip
+QUERIES = (
+    {16: (64, 64, 4, 2), 32: (64, 64, 4, 2), 64: (64, 64, 8, 2), 128: (64, 64, 8, 2), 256: (64, 32, 8, 2)},
+    {16: (32, 32, 4, 2), 32: (32, 32, 4, 2), 64: (32, 16, 4, 2), 128: (16, 16, 4, 2), 256: (16, 16, 8, 1)},
+)
+KEYS = (
+    {16: (32, 32, 4, 2), 32: (64, 64, 4, 2), 64: (32, 64, 4, 2), 128: (32, 64, 8, 2), 256: (32, 32, 8, 2)},
+    {16: (32, 32, 4, 2), 32: (32, 32, 4, 2), 64: (16, 32, 4, 2), 128: (16, 16, 4, 2), 256: (16, 16, 8, 1)},
+)
+"""Queries and keys at a time, warps and stages, by columns, in half precision and in float32: no spills on sm_80, sm_90 and sm_100."""
+
+
+def queries_options(width: int, depth: int, query_tile: int, tile: int, dtype: torch.dtype) -> dict[str, int]:
+    """Constants of `queries_kernel` for rows of `width` and `depth`."""
+    return _options(QUERIES, width, depth, query_tile, tile, dtype)
+
+
+def keys_options(width: int, depth: int, query_tile: int, tile: int, dtype: torch.dtype) -> dict[str, int]:
+    """Constants of `keys_kernel` for rows of `width` and `depth`."""
+    return _options(KEYS, width, depth, query_tile, tile, dtype)
+
+
+def _options(
+    tables: tuple[dict[int, tuple[int, int, int, int]], ...],
+    width: int,
+    depth: int,
+    query_tile: int,
+    tile: int,
+    dtype: torch.dtype,
+) -> dict[str, int]:
+    block, rows, warps, stages = tables[dtype.itemsize // 4][max(padded(width), padded(depth))]
+    return configuration(
+        warps, stages, BLOCK=block_of(query_tile, block), ROWS=block_of(tile, rows), WIDTH=padded(width), DEPTH=padded(depth)
+    )

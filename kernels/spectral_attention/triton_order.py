@@ -10,39 +10,47 @@ import torch
 import triton
 import triton.language as tl
 
-from .triton_options import configuration, padded, widened
+from .triton_options import ANY_SIZE, configuration, padded, widened
 
 ROWS = 64
 """Rows of one program: they stay while all leaves pass, and are ranked among themselves by comparing each with each."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_SIZE)
 def assign_kernel(
     x, codebook, mask, leaf, rank, histogram, heads, length, leaves, width, blocks, x_batch, x_head, x_row,
-    HAS_MASK: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr, LEAVES: tl.constexpr, WIDTH: tl.constexpr,
+    HAS_MASK: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr, LEAVES: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """The nearest leaf of BLOCK rows, how many earlier rows of the block share it, and the counts of the block by leaf."""
     block, head = tl.program_id(0), tl.program_id(1)
-    row, d = block * BLOCK + tl.arange(0, BLOCK), tl.arange(0, WIDTH)
-    base = x + (head // heads).to(tl.int64) * x_batch + (head % heads).to(tl.int64) * x_head
-    rows = tl.load(base + row[:, None].to(tl.int64) * x_row + d[None, :], (row[:, None] < length) & (d[None, :] < width), 0.0)
-    if WIDE:
-        rows = rows.to(tl.float32)
+    row = block * BLOCK + tl.arange(0, BLOCK)
+    x += (head // heads).to(tl.int64) * x_batch + (head % heads).to(tl.int64) * x_head
+    codebook += (head % heads).to(tl.int64) * leaves * width
     best = tl.full((BLOCK,), float("-inf"), tl.float32)
     nearest = tl.zeros((BLOCK,), tl.int32)
-    for start in range(0, leaves, LEAVES):
-        number = start + tl.arange(0, LEAVES)
-        place = ((head % heads) * leaves + number)[:, None] * width + d[None, :]
-        centre = tl.load(codebook + place, (number[:, None] < leaves) & (d[None, :] < width), 0.0)
-        # |x - c|^2 is least where x.c - |c|^2 / 2 is greatest. Halves have x exactly; two of them hold enough of c.
-        high = centre.to(rows.dtype)
-        near = tl.dot(rows, tl.trans(high), input_precision="tf32x3")
-        if rows.dtype != tl.float32:
-            near = tl.dot(rows, tl.trans((centre - high.to(tl.float32)).to(rows.dtype)), near)
-        near -= (tl.sum(centre * centre, 1) / 2)[None, :]
-        near = tl.where(number[None, :] < leaves, near, float("-inf"))
+    for first in range(0, leaves, LEAVES):
+        number = first + tl.arange(0, LEAVES)
+        near, square = tl.zeros((BLOCK, LEAVES), tl.float32), tl.zeros((LEAVES,), tl.float32)
+        for start in range(0, width, PART):
+            d = start + tl.arange(0, PART)
+            rows = tl.load(
+                x + row[:, None].to(tl.int64) * x_row + d[None, :], (row[:, None] < length) & (d[None, :] < width), 0.0
+            )
+            if WIDE:
+                rows = rows.to(tl.float32)
+            centre = tl.load(
+                codebook + number[:, None] * width + d[None, :], (number[:, None] < leaves) & (d[None, :] < width), 0.0
+            )
+            square += tl.sum(centre * centre, 1)
+            # Halves have x exactly; two of them hold enough of c.
+            high = centre.to(rows.dtype)
+            near = tl.dot(rows, tl.trans(high), near, input_precision="tf32x3")
+            if rows.dtype != tl.float32:
+                near = tl.dot(rows, tl.trans((centre - high.to(tl.float32)).to(rows.dtype)), near)
+        # |x - c|^2 is least where x.c - |c|^2 / 2 is greatest.
+        near = tl.where(number[None, :] < leaves, near - (square / 2)[None, :], float("-inf"))
         top, at = tl.max(near, 1, return_indices=True)
-        nearest = tl.where(top > best, start + at.to(tl.int32), nearest)
+        nearest = tl.where(top > best, first + at.to(tl.int32), nearest)
         best = tl.maximum(top, best)
     if HAS_MASK:
         kept = tl.load(mask + (head // heads) * length + row, row < length, 0)
@@ -59,7 +67,7 @@ def assign_kernel(
     tl.store(histogram + slot, count, (row < length) & (earlier == count - 1))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_SIZE)
 def place_kernel(leaf, rank, histogram, ends, order, length, bins, blocks, BLOCK: tl.constexpr):
     """Each row to its place: behind all lower leaves, the blocks before its own, and the rows before it in its block."""
     block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -85,7 +93,7 @@ def order_of(x: torch.Tensor, codebook: torch.Tensor, mask: torch.Tensor | None 
     marks = leaf if mask is None else mask.to(torch.int8).contiguous()
     assign_kernel[grid](
         x, codebook, marks, leaf, rank, histogram, heads, length, leaves, width, blocks, *x.stride()[:3],
-        HAS_MASK=mask is not None, WIDE=widened(x), WIDTH=padded(width), **order_options(width, x.dtype),
+        HAS_MASK=mask is not None, WIDE=widened(x), **order_options(width, x.dtype),
     )  # fmt: skip
     ends = histogram.cumsum(1, dtype=torch.int32)
     place_kernel[grid](leaf, rank, histogram, ends, order, length, leaves + 1, blocks, **place_options())
@@ -93,9 +101,9 @@ def order_of(x: torch.Tensor, codebook: torch.Tensor, mask: torch.Tensor | None 
 
 
 def order_options(width: int, dtype: torch.dtype) -> dict[str, int]:
-    """Leaves at a time, warps and stages for rows of `width`: nothing spills on sm_80, sm_90 or sm_100."""
-    bytes_of_row = padded(width) * dtype.itemsize
-    return configuration(4, 2, BLOCK=ROWS, LEAVES=32 if bytes_of_row > 256 else 64)
+    """Leaves and columns at a time for rows of `width`: nothing spills on sm_80, sm_90 or sm_100."""
+    leaves, warps = (64, 4) if dtype.itemsize == 2 else (32, 8)
+    return configuration(warps, 2, BLOCK=ROWS, LEAVES=leaves, PART=min(64, padded(width)))
 
 
 def place_options() -> dict[str, int]:

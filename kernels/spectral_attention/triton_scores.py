@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from .reference import FLOOR, NEVER
-from .triton_options import LOG2E, block_of, padded, widened
+from .triton_options import ANY_SIZE, LOG2E, block_of, configuration, padded, widened
 from .triton_tiles import KeyTiles
 
 TINY = torch.finfo(torch.float32).tiny
@@ -32,7 +32,7 @@ class Choice(NamedTuple):
     share: torch.Tensor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_SIZE)
 def moments_kernel(
     centres, keys, totals, means, variances, heads, group, blocks, tiles, tile, width, scale, FLOOR: tl.constexpr, TINY: tl.constexpr,
     WIDE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, STORED: tl.constexpr,
@@ -75,7 +75,7 @@ def moments_kernel(
     tl.store(variances + own * tiles + j[None, :], spread, stored)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_SIZE)
 def choose_kernel(
     means, variances, totals, budgets, chosen, mass, share, heads, tiles, tile, most,
     NEVER: tl.constexpr, LOG2E: tl.constexpr, COLUMNS: tl.constexpr,
@@ -143,15 +143,18 @@ def choose(
     return Choice(chosen, budgets, mass, share)
 
 
+HALF = {16: (64, 64, 8), 32: (64, 64, 4), 64: (64, 64, 4), 128: (64, 64, 4), 256: (64, 64, 8)}
+FULL = {16: (32, 64, 4), 32: (32, 64, 4), 64: (32, 64, 4), 128: (32, 32, 4), 256: (16, 16, 4)}
+"""Centres, keys and warps by columns, for half precision and for float32: nothing spills on sm_80, sm_90 or sm_100."""
+
+
 def moments_options(width: int, tile: int, dtype: torch.dtype) -> dict[str, int]:
-    """Centres and keys that one program multiplies: nothing spills on sm_80, sm_90 or sm_100."""
-    wide = padded(width) * dtype.itemsize > 256
-    return {
-        "BLOCK": 32 if wide else 64, "ROWS": block_of(tile, 32 if wide else 64), "WIDTH": padded(width), "num_warps": 4, "num_stages": 2,
-    }  # fmt: skip
+    """Constants of `moments_kernel` for rows of `width`."""
+    block, rows, warps = (HALF if dtype.itemsize == 2 else FULL)[padded(width)]
+    return configuration(warps, 2, BLOCK=block, ROWS=block_of(tile, rows), WIDTH=padded(width))
 
 
 def choose_options(tiles: int) -> dict[str, int]:
-    """A row in registers: at most 16 columns a thread."""
+    """Constants of `choose_kernel` for a row of so many tiles: it stays in registers, at most 16 columns a thread."""
     columns = padded(tiles)
-    return {"COLUMNS": columns, "num_warps": min(16, max(1, columns // 256)), "num_stages": 1}
+    return configuration(min(16, max(1, columns // 256)), 1, COLUMNS=columns)

@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .triton_options import block_of, padded, widened
+from .triton_options import ANY_SIZE, block_of, configuration, padded, widened
 
 
 class KeyTiles(NamedTuple):
@@ -32,7 +32,7 @@ def _rows_of(x, order, place, total, d, width, stride, end):
     return rows, inside
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_SIZE)
 def key_tiles_kernel(
     key, value, order, totals, keys, values, key_means, value_means, slopes, heads, length, tiles, tile, width, depth,
     k_batch, k_head, k_row, v_batch, v_head, v_row,
@@ -59,24 +59,24 @@ def key_tiles_kernel(
     tl.store(key_means + of_tile * width + d, mean, d < width)
     for first in range(0, depth, DEPTH):
         e = first + tl.arange(0, DEPTH)
-        together, summed = tl.zeros((WIDTH, DEPTH), tl.float32), tl.zeros((DEPTH,), tl.float32)
+        together, of_values = tl.zeros((WIDTH, DEPTH), tl.float32), tl.zeros((DEPTH,), tl.float32)
         for start in range(0, tile, ROWS):
-            place = j * tile + start + tl.arange(0, ROWS)
-            rows, inside = _rows_of(key, order, place, total, d, width, k_row, end)
-            seen, _ = _rows_of(value, order, place, total, e, depth, v_row, end)
-            centred = tl.where(inside[:, None], rows.to(tl.float32) - mean[None, :], 0.0)
+            at = j * tile + start + tl.arange(0, ROWS)
+            row, inside = _rows_of(key, order, at, total, d, width, k_row, end)
+            seen, _ = _rows_of(value, order, at, total, e, depth, v_row, end)
+            centred = tl.where(inside[:, None], row.to(tl.float32) - mean[None, :], 0.0)
             if WIDE:
                 seen = seen.to(tl.float32)
             together = tl.dot(tl.trans(centred.to(seen.dtype)), seen, together, input_precision="tf32x3")
-            summed += tl.sum(seen.to(tl.float32), 0)
-            target = (head.to(tl.int64) * tiles * tile + place)[:, None] * depth + e[None, :]
-            tl.store(values + target, seen, (place[:, None] < end) & (e[None, :] < own_depth))
-        target = (of_tile * width + d)[:, None] * depth + e[None, :]
-        tl.store(slopes + target, together / count, (d[:, None] < width) & (e[None, :] < depth))
-        tl.store(value_means + of_tile * depth + e, summed / count, e < own_depth)
+            of_values += tl.sum(seen.to(tl.float32), 0)
+            spread = (head.to(tl.int64) * tiles * tile + at)[:, None] * depth + e[None, :]
+            tl.store(values + spread, seen, (at[:, None] < end) & (e[None, :] < own_depth))
+        spot = (of_tile * width + d)[:, None] * depth + e[None, :]
+        tl.store(slopes + spot, together / count, (d[:, None] < width) & (e[None, :] < depth))
+        tl.store(value_means + of_tile * depth + e, of_values / count, e < own_depth)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_SIZE)
 def centres_kernel(
     query, order, centres, heads, length, tiles, tile, width, batch_stride, head_stride, row_stride,
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
@@ -106,7 +106,7 @@ def key_tiles(key: torch.Tensor, value: torch.Tensor, order: torch.Tensor, total
         empty(tiles * tile, width), empty(tiles * tile, depth), totals, empty(tiles, width), empty(tiles, depth),
         empty(tiles, width, depth),
     )  # fmt: skip
-    options = tiles_options(width, depth, tile)
+    options = tiles_options(width, depth, tile, key.dtype)
     key_tiles_kernel[tiles, triton.cdiv(width, options["WIDTH"]), batch * heads](
         key, value, order, totals, made.keys, made.values, made.key_means, made.value_means, made.slopes, heads, length, tiles, tile,
         width, depth, *key.stride()[:3], *value.stride()[:3], WIDE=widened(key), **options,
@@ -125,16 +125,17 @@ def query_centres(query: torch.Tensor, order: torch.Tensor, tile: int) -> torch.
     return centres
 
 
-def tiles_options(width: int, depth: int, tile: int) -> dict[str, int]:
-    """Columns of keys and of values that one program multiplies at a time: nothing spills on sm_80, sm_90 or sm_100."""
-    return {
-        "ROWS": block_of(tile, 64), "WIDTH": min(128, padded(width)), "DEPTH": min(64, padded(depth)), "num_warps": 4, "num_stages": 2,
-    }  # fmt: skip
+def tiles_options(width: int, depth: int, tile: int, dtype: torch.dtype) -> dict[str, int]:
+    """Rows and columns of keys and of values that one program multiplies at a time: nothing spills on sm_80, sm_90 or sm_100."""
+    rows, columns, others, warps = (64, 64, 64, 4) if dtype.itemsize == 2 else (32, 64, 32, 4)
+    return configuration(
+        warps, 2, ROWS=block_of(tile, rows), WIDTH=min(columns, padded(width)), DEPTH=min(others, padded(depth))
+    )
 
 
 def centres_options(width: int, tile: int) -> dict[str, int]:
     """Rows that one program adds at a time."""
-    return {"ROWS": block_of(tile, 64), "WIDTH": padded(width), "num_warps": 4, "num_stages": 2}
+    return configuration(4, 2, ROWS=block_of(tile, 64), WIDTH=padded(width))
 
 
 def tiles_backward(

@@ -1,0 +1,134 @@
+"""The Triton kernels of spectral attention, compiled ahead of time for GPUs that are not here, in each configuration that is shipped."""
+
+import zlib
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from szilard.kernels.spectral_attention import (
+    triton_attend,
+    triton_attend_backward,
+    triton_order,
+    triton_scores,
+    triton_tiles,
+)
+from szilard.kernels.spectral_attention.reference import FLOOR, NEVER
+from szilard.kernels.spectral_attention.triton_options import LOG2E
+
+from .ahead_of_time import MOST_SHARED, inspector, taken
+
+NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
+WIDTHS = 16, 32, 64, 128, 256
+NUMBERS = {
+    "NEVER": NEVER,
+    "LOG2E": LOG2E,
+    "FLOOR": FLOOR,
+    "TINY": triton_scores.TINY,
+    "STORED": triton_scores.STORED,
+    "WIDE": False,
+}
+WHOLE = ["leaf", "rank", "histogram", "ends", "order", "totals", "chosen", "budgets", "readers", "counts"]
+PLAIN = ["codebook", "means", "variances", "mass", "logsum", "far", "delta", "d_queries", "d_mass", "d_keys", "d_values"]
+OWN = [
+    "x", "query", "key", "value", "queries", "gradients", "keys", "values", "key_means", "value_means", "slopes", "centres",
+    "first_order", "share", "output",
+]  # fmt: skip
+SORTED = triton_order.order_options
+KERNELS = {
+    "assign": (triton_order.assign_kernel, lambda w, v, t, s, d: SORTED(w, d) | {"HAS_MASK": True}),
+    "assign, no mask": (triton_order.assign_kernel, lambda w, v, t, s, d: SORTED(w, d) | {"HAS_MASK": False}),
+    "tiles": (triton_tiles.key_tiles_kernel, lambda w, v, t, s, d: triton_tiles.tiles_options(w, v, s, d)),
+    "centres": (triton_tiles.centres_kernel, lambda w, v, t, s, d: triton_tiles.centres_options(w, t)),
+    "moments": (triton_scores.moments_kernel, lambda w, v, t, s, d: triton_scores.moments_options(w, s, d)),
+    "attend": (triton_attend.attend_kernel, lambda *a: triton_attend.attend_options(*a) | {"WHOLE": False}),
+    "attend, whole": (triton_attend.attend_kernel, lambda *a: triton_attend.attend_options(*a) | {"WHOLE": True}),
+    "queries": (triton_attend_backward.queries_kernel, triton_attend_backward.queries_options),
+    "keys": (triton_attend_backward.keys_kernel, lambda *a: triton_attend_backward.keys_options(*a) | {"FAR": False}),
+    "means": (triton_attend_backward.keys_kernel, lambda *a: triton_attend_backward.keys_options(*a) | {"FAR": True}),
+}  # fmt: skip
+needs_inspector = pytest.mark.skipif(not inspector(), reason="this build of triton brings no cuobjdump: spills cannot be read")
+
+
+def spent(name, architecture, width, dtype, *, depth=None, tile=64, key_tile=None, aligned=True):
+    """What a kernel takes in the configuration of a site."""
+    kernel, options = KERNELS[name]
+    chosen = options(width, depth or width, tile, key_tile or tile, dtype)
+    return taken(kernel, pointers(kernel, dtype), constants(kernel, chosen), architecture, aligned)
+
+
+def pointers(kernel, dtype):
+    kinds = dict.fromkeys(OWN, NAMES[dtype]) | dict.fromkeys(PLAIN, "fp32") | dict.fromkeys(WHOLE, "i32") | {"mask": "i8"}
+    return {name: kinds[name] for name in kernel.arg_names if name in kinds}
+
+
+def constants(kernel, chosen):
+    return {name: value for name, value in NUMBERS.items() if name in kernel.arg_names} | chosen
+
+
+def check(found, architecture):
+    assert found.stack == 0, f"registers spill: {found}"
+    assert found.shared <= MOST_SHARED[architecture] * 1024, found
+
+
+@needs_inspector
+def test_the_attention_kernel_compiles_for_hopper_without_spills():
+    check(spent("attend, whole", 90, 64, torch.bfloat16), 90)
+
+
+@needs_inspector
+@pytest.mark.long
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_configuration_compiles_without_spills(name, half, width, request):
+    """On all architectures where all long tests run; a sample of them takes one."""
+    seed = zlib.crc32(f"{name} {half} {width}".encode())
+    architectures = list(MOST_SHARED) if request.config.getoption("all_long") else [list(MOST_SHARED)[seed % 3]]
+    halves = torch.float16, torch.bfloat16
+    for architecture in architectures:
+        dtype = halves[(seed // 3 + architecture // 10) % 2] if half else torch.float32
+        check(spent(name, architecture, width, dtype), architecture)
+
+
+@needs_inspector
+@pytest.mark.long
+@pytest.mark.parametrize("architecture", MOST_SHARED)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("attend", {"width": 40, "depth": 72, "tile": 128, "dtype": torch.bfloat16, "aligned": False}),
+        ("attend", {"width": 64, "tile": 16, "dtype": torch.float16}),
+        ("attend, whole", {"width": 64, "tile": 128, "key_tile": 32, "dtype": torch.bfloat16}),
+        ("attend, whole", {"width": 128, "tile": 32, "dtype": torch.float32}),
+        ("keys", {"width": 64, "tile": 32, "dtype": torch.bfloat16, "aligned": False}),
+        ("queries", {"width": 64, "depth": 128, "tile": 32, "dtype": torch.float16}),
+        ("moments", {"width": 100, "tile": 16, "dtype": torch.float16}),
+        ("tiles", {"width": 256, "depth": 64, "tile": 16, "dtype": torch.bfloat16}),
+    ],
+)  # fmt: skip
+def test_other_tiles_and_odd_strides_do_not_spill_either(name, options, architecture):
+    check(spent(name, architecture, **options), architecture)
+
+
+@needs_inspector
+@pytest.mark.long
+@pytest.mark.parametrize("tiles", [3, 256, 2048, 16384])
+def test_the_choice_and_the_sort_take_few_registers(tiles):
+    choose, place = triton_scores.choose_kernel, triton_order.place_kernel
+    for architecture in MOST_SHARED:
+        check(
+            taken(
+                choose, pointers(choose, torch.bfloat16), constants(choose, triton_scores.choose_options(tiles)), architecture
+            ),
+            architecture,
+        )
+        check(taken(place, pointers(place, torch.bfloat16), triton_order.place_options(), architecture), architecture)
+
+
+@needs_inspector
+def test_a_configuration_that_spills_is_seen():
+    kernel, options = KERNELS["tiles"]
+    chosen = options(16, 16, 64, 64, torch.float32) | {"WIDTH": 64, "DEPTH": 128, "num_warps": 1}
+    assert taken(kernel, pointers(kernel, torch.float32), constants(kernel, chosen), 90).stack > 0
