@@ -8,39 +8,28 @@ import json
 import platform
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 import onnxruntime
 import torch
-from onnx import helper
 from rich.console import Console
 from rich.table import Table
 
 from ..cost_model.timing import median_interval, ratio_interval
-from ..kernels.spectral_attention.onnx_body import OPSET, attention_nodes
-from ..kernels.spectral_attention.prepare import SparsePrepared, prepare
-from ..kernels.spectral_attention.tiling import tiles_for
-from .interleaved import open_session
+from ..kernels.spectral_attention.prepare import prepare
+from ..kernels.spectral_attention.tiling import TILE, budget_for
+from .attention_forms import FUSED, LEAVES, OURS, TORCH, Case, measured
 from .minilm import RESULTS, processor
 
 DENSITIES = {4096: 0.10, 8192: 0.07, 16384: 0.05}
 """Share of the tiles of keys that is taken exactly, by length; every other tile is one more column."""
-OURS, FUSED, TORCH = "szilard", "onnxruntime MultiHeadAttention", "torch SDPA"
-WARM = {OURS: 2, FUSED: 1, TORCH: 0}
-"""Calls before the first that counts: a session with many intermediates still asks the system for memory in its second call (580 ms against
-450 at 16,384 keys); SDPA keeps nothing between calls."""
 CLUSTERS = 48
 CALIBRATION = 4096
-SECONDS = 0.4
-Arrays = Mapping[str, np.ndarray]
 
 
 def clustered(seed: int, heads: int, length: int, width: int) -> dict[str, np.ndarray]:
@@ -62,114 +51,25 @@ def clustered(seed: int, heads: int, length: int, width: int) -> dict[str, np.nd
     return found
 
 
-def prepared_for(length: int, density: float, heads: int, width: int) -> SparsePrepared:
-    """Codebooks from another draw than the one that is timed."""
-    other = clustered(1, heads, CALIBRATION, width)
-    return prepare(other["q"][0], other["k"][0], length=length, scale=width**-0.5, density=density)
-
-
-def write_ours(path: Path, prepared: SparsePrepared) -> None:
-    """The operator as a file of standard ONNX operators: q, k, v [B, heads, N, D] -> y."""
-    heads, _, width = prepared.query_codebook.shape
-    inputs = [
-        ir.Value(name=name, shape=ir.Shape(["B", heads, "N", width]), type=ir.TensorType(ir.DataType.FLOAT)) for name in "qkv"
-    ]
-    query, key, value = inputs
-    body = attention_nodes(query, key, value, prepared, "sparse")
-    body.output.shape = ir.Shape(["B", heads, "N", width])
-    graph = ir.Graph(
-        inputs, [body.output], nodes=body.nodes, initializers=body.initializers, opset_imports={"": OPSET}, name="g"
-    )
-    ir.save(ir.Model(graph, ir_version=8), path)
-
-
-def write_fused(path: Path, heads: int, width: int) -> None:
-    """onnxruntime's own fused attention: q, k, v [B, N, heads * D] -> y; without a mask it is flash attention."""
-    node = helper.make_node(
-        "MultiHeadAttention", list("qkv"), ["y"], domain="com.microsoft", num_heads=heads, scale=width**-0.5
-    )
-    infos = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["B", "N", heads * width]) for name in "qkvy"]
-    domains = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
-    onnx.save(
-        helper.make_model(helper.make_graph([node], "g", infos[:3], infos[3:]), opset_imports=domains, ir_version=8), path
-    )
-
-
-class Case:
-    """One length and width: its operands and three ways to compute the attention over them."""
-
-    def __init__(self, folder: Path, width: int, length: int, density: float, heads: int, threads: int) -> None:
-        self.name, self.width, self.length, self.threads = f"{width}x{length}", width, length, threads
-        self.prepared = prepared_for(length, density, heads, width)
-        self.operands = clustered(2, heads, length, width)
-        self.files = {OURS: folder / f"ours-{self.name}.onnx", FUSED: folder / f"fused-{self.name}.onnx"}
-        write_ours(self.files[OURS], self.prepared)
-        write_fused(self.files[FUSED], heads, width)
-
-    @contextmanager
-    def opened(self, name: str) -> Iterator[Callable[[], np.ndarray]]:
-        """A call of that form on the operands; no more than one is open at a time."""
-        if name == TORCH:
-            torch.set_num_threads(self.threads)
-            query, key, value = (torch.from_numpy(self.operands[each]) for each in "qkv")
-            yield lambda: torch.nn.functional.scaled_dot_product_attention(query, key, value).numpy()
-            return
-        opened, feeds = [open_session(self.files[name], self.threads)], self.operands
-        if name == FUSED:
-            flat = {each: np.ascontiguousarray(x.transpose(0, 2, 1, 3)) for each, x in feeds.items()}
-            feeds = {each: x.reshape(*x.shape[:2], -1) for each, x in flat.items()}
-        yield lambda: opened[0].run(None, dict(feeds))[0]
-        opened.clear()
-
-    def quality(self) -> dict[str, float]:
-        """Exact tiles and their share of all, and relative error and mean cosine against dense attention."""
-        outputs = {}
-        for name in (OURS, TORCH):
-            with self.opened(name) as call:
-                outputs[name] = call().astype(np.float64)
-        found, wanted = outputs[OURS], outputs[TORCH]
-        lengths = np.linalg.norm(found, axis=-1) * np.linalg.norm(wanted, axis=-1)
-        tiles = tiles_for(self.length, self.prepared.key_tile or self.prepared.tile)
-        return {
-            "exact_tiles": max(self.prepared.budgets),
-            "tiles": tiles,
-            "density": max(self.prepared.budgets) / tiles,
-            "relative_error": float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted)),
-            "cosine": float(np.mean((found * wanted).sum(-1) / lengths)),
-        }
-
-
-def median_call(call: Callable[[], object], warm: int) -> float:
-    """Median seconds of up to five calls that take `SECONDS` together, after `warm` calls that are not counted."""
-    for _ in range(warm):
-        call()
-    samples: list[float] = []
-    while len(samples) < 5 and sum(samples) < SECONDS:
-        start = time.perf_counter()
-        call()
-        samples.append(time.perf_counter() - start)
-    return statistics.median(samples)
-
-
-def measured(cases: Sequence[Case], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Median seconds of each round: {case: {form: [rounds]}}; every round takes all cases, and the order of the forms turns by one."""
-    forms = [OURS, FUSED, TORCH]
-    found: dict[str, dict[str, list[float]]] = {case.name: {form: [] for form in forms} for case in cases}
-    for turn in range(rounds):
-        shift = turn % len(forms)
-        for case in cases:
-            for form in forms[shift:] + forms[:shift]:
-                with case.opened(form) as call:
-                    found[case.name][form].append(median_call(call, WARM[form]))
+def cases(folder: Path, widths: Sequence[int], lengths: Sequence[int], heads: int, threads: int) -> list[Case]:
+    """A case for each width and length, named "WxN". Codebooks come from another draw than the one that is timed, and all lengths of a
+    width share them: the cases differ in their exact tiles only."""
+    found = []
+    for width in widths:
+        other = clustered(1, heads, CALIBRATION, width)
+        made = prepare(other["q"][0], other["k"][0], length=LEAVES * TILE, scale=width**-0.5, tile=TILE)
+        for length in lengths:
+            prepared = replace(made, budget=budget_for(length, TILE, DENSITIES[length]))
+            found.append(Case(folder, f"{width}x{length}", clustered(2, heads, length, width), prepared, threads))
     return found
 
 
-def compare(cases: Sequence[Case], heads: int, threads: int, rounds: int) -> dict[str, Any]:
+def compare(made: Sequence[Case], heads: int, threads: int, rounds: int) -> dict[str, Any]:
     """Everything measured, as it is written to JSON; the best peer of a case is the one with the least median."""
-    quality = {case.name: case.quality() for case in cases}
-    seconds = measured(cases, rounds)
+    quality = {case.name: case.quality() for case in made}
+    seconds = measured(made, (OURS, FUSED, TORCH), rounds)
     best = {name: min((FUSED, TORCH), key=lambda form: statistics.median(by_form[form])) for name, by_form in seconds.items()}
-    doubled = [(a, b) for a in cases for b in cases if a.width == b.width and 2 * a.length == b.length]
+    doubled = [(a, b) for a in made for b in made if a.width == b.width and 2 * a.length == b.length]
     return {
         "benchmark": "attention_onnx",
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -230,12 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        cases = [
-            Case(Path(folder), width, length, DENSITIES[length], chosen.heads, chosen.threads)
-            for width in chosen.widths
-            for length in chosen.lengths
-        ]
-        result = compare(cases, chosen.heads, chosen.threads, chosen.rounds)
+        made = cases(Path(folder), chosen.widths, chosen.lengths, chosen.heads, chosen.threads)
+        result = compare(made, chosen.heads, chosen.threads, chosen.rounds)
     show(result, Console(width=200))
     RESULTS.mkdir(exist_ok=True)
     widths = "-".join(map(str, chosen.widths))

@@ -1,4 +1,4 @@
-"""Tests of benchmarks/attention_onnx.py: its files and its figures on a small case; nothing here asserts a time."""
+"""Tests of benchmarks/attention_onnx.py and attention_forms.py: their files and figures on a small case; nothing here asserts a time."""
 
 import json
 
@@ -6,27 +6,31 @@ import numpy as np
 import pytest
 
 from szilard.benchmarks import attention_onnx
-from szilard.benchmarks.attention_onnx import FUSED, OURS, TORCH, Case, clustered, compare
+from szilard.benchmarks.attention_forms import FUSED, MODULE, NAIVE, NAIVE_ONNX, OURS, TORCH
+from szilard.benchmarks.attention_onnx import cases, clustered, compare
 
 
 @pytest.fixture
-def cases(tmp_path, monkeypatch):
+def small(tmp_path, monkeypatch):
     monkeypatch.setattr(attention_onnx, "CALIBRATION", 512)
-    return [Case(tmp_path, 8, length, 0.1, heads=2, threads=1) for length in (512, 1024)]
+    monkeypatch.setattr(attention_onnx, "DENSITIES", {512: 0.1, 1024: 0.1})
+    return cases(tmp_path, [8], [512, 1024], heads=2, threads=1)
 
 
-def test_the_forms_compute_the_same_attention(cases):
+def test_the_forms_compute_the_same_attention(small):
     outputs = {}
-    for form in (OURS, FUSED, TORCH):
-        with cases[0].opened(form) as call:
+    for form in (OURS, MODULE, FUSED, TORCH, NAIVE, NAIVE_ONNX):
+        with small[0].opened(form) as call:
             outputs[form] = call()
-    fused = outputs[FUSED].reshape(1, 512, 2, 8).transpose(0, 2, 1, 3)
-    np.testing.assert_allclose(fused, outputs[TORCH], rtol=1e-3, atol=1e-4)
+    outputs[FUSED] = outputs[FUSED].reshape(1, 512, 2, 8).transpose(0, 2, 1, 3)
+    for form in (FUSED, NAIVE, NAIVE_ONNX):
+        np.testing.assert_allclose(outputs[form], outputs[TORCH], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(outputs[OURS], outputs[MODULE], rtol=1e-3, atol=1e-4)
     assert 1e-4 < np.linalg.norm(outputs[OURS] - outputs[TORCH]) / np.linalg.norm(outputs[TORCH]) < 0.5
 
 
-def test_figures_of_one_run(cases):
-    result = json.loads(json.dumps(compare(cases, heads=2, threads=1, rounds=2)))
+def test_figures_of_one_run(small):
+    result = json.loads(json.dumps(compare(small, heads=2, threads=1, rounds=2)))
     assert set(result["seconds"]["8x512"]) == {OURS, FUSED, TORCH}
     assert result["quality"]["8x1024"]["exact_tiles"] == 5
     assert result["quality"]["8x1024"]["density"] == pytest.approx(5 / 16)
@@ -35,6 +39,7 @@ def test_figures_of_one_run(cases):
         result["seconds"]["8x512"][form]["median"] for form in (FUSED, TORCH)
     )
     assert set(result["growth"]) == {"8x1024"}
+    assert small[0].prepared.key_codebook is small[1].prepared.key_codebook
 
 
 def test_draws_share_their_centres_and_nothing_else():
