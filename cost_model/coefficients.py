@@ -17,7 +17,7 @@ FAMILIES: Mapping[str, str] = {
     "static": "Power that is drawn with clocks up, whatever runs: it is paid for every second.",
     "power_limit": "Power at which the device slows itself down: modelled seconds stretch until their joules fit below it.",
     "rate": "Peak arithmetic of all cores together.",
-    "bandwidth": "Traffic of all cores together, past the last cache (memory) or between it and the cores (cache).",
+    "bandwidth": "Traffic of all cores together: past the last cache (memory), between it and the cores (cache), to other devices (link).",
     "capacity": "Bytes that a level holds: the memory of the device, the last cache of all cores, and the own memory of ONE core (its "
     "first-level cache, or the shared memory of a multiprocessor), which bounds the tiles that it works on. Registers of one core and all "
     "that the chip holds lower the floors, and nothing else.",

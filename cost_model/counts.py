@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from . import kinds
+from .collectives import group_known, link_bytes
 from .counts_flops import flops
 from .counts_nests import Nests, nests
 from .counts_traffic import SILENT, Traffic, is_constant, leaves, root, traffic
@@ -75,7 +76,7 @@ def count(op: Op, net: Net) -> Counts:
     if op.kind in kinds.CONTROL:
         return _control(op, net)
     moved = traffic(op, net)
-    known = moved.known and op.kind in kinds.KINDS
+    known = moved.known and op.kind in kinds.KINDS and group_known(op)
     work: Mapping[str, float] = {}
     loops: Nests = ()
     if op.kind in kinds.KINDS:
@@ -84,7 +85,7 @@ def count(op: Op, net: Net) -> Counts:
             loops = nests(op, net)
         except Unknown:
             known = False
-    return _counts(work, moved, net, known, _elements(op, net), loops)
+    return replace(_counts(work, moved, net, known, _elements(op, net), loops), link=link_bytes(op, net))
 
 
 def count_group(ops: Iterable[Op], net: Net) -> Counts:
@@ -107,7 +108,8 @@ def count_group(ops: Iterable[Op], net: Net) -> Counts:
         writes.update({name: size for name, size in moved.writes.items() if leaves(name, net, members, known, members)})
     total = sum(parts, Counts())
     edge = Traffic(reads, writes, total.known)
-    return _counts(total.flops, edge, net, total.known, total.elements, total.nests, min(1, total.launches))
+    found = _counts(total.flops, edge, net, total.known, total.elements, total.nests, min(1, total.launches))
+    return replace(found, link=total.link)
 
 
 def _counts(

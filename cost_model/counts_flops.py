@@ -10,6 +10,7 @@ from collections.abc import Callable
 from math import ceil, log2, prod
 
 from . import kinds
+from .collectives import passed_on
 from .net import Net, Op
 from .operand_sizes import Unknown, attention_sizes, einsum_sizes, operand, shape_of
 
@@ -201,6 +202,14 @@ def _einsum(op: Op, net: Net) -> Flops:
     return {f"{kind}.tensor" if several > 1 else kind: float(several * prod(found.lengths.values()))}
 
 
+def _exchange(op: Op, net: Net) -> Flops:
+    """A device adds what it is sent to its own part of the sum; other collectives compute nothing."""
+    if op.kind not in ("all_reduce", "reduce_scatter"):
+        return {}
+    sizes = [(_plain(net, name), prod(shape_of(net, name))) for name in op.inputs if name]
+    return {kind: passed_on(op) * sum(size for each, size in sizes if each == kind) for kind, _ in sizes}
+
+
 COUNTERS: dict[str, Callable[[Op, Net], Flops]] = {
     **dict.fromkeys(("matmul", "matmul_integer", "matmul_integer_to_float"), _matmul),
     "matmul_nbits": _matmul_nbits,
@@ -210,6 +219,7 @@ COUNTERS: dict[str, Callable[[Op, Net], Flops]] = {
     **dict.fromkeys(kinds.ORDER, _order),
     **dict.fromkeys(kinds.POOL, _pool),
     **dict.fromkeys(kinds.QUANTIZE, _quantize),
+    **dict.fromkeys(kinds.COLLECTIVE, _exchange),
     "resize": _resize,
     "einsum": _einsum,
 }

@@ -54,6 +54,8 @@ NORM = _words("layer_norm rms_norm batch_norm group_norm instance_norm skip_laye
 POOL = _words("pool_max pool_avg pool_adaptive_avg pool_global_avg pool_global_max")
 QUANTIZE = _words("quantize_linear dequantize_linear dynamic_quantize_linear")
 CONTROL = _words("if loop scan")
+COLLECTIVE = _words("all_reduce all_gather reduce_scatter all_to_all broadcast transfer")
+"""Devices exchange bytes; a transfer copies from one to another."""
 
 KINDS = (
     ELEMENTWISE
@@ -71,6 +73,7 @@ KINDS = (
     | POOL
     | QUANTIZE
     | CONTROL
+    | COLLECTIVE
     | frozenset(["einsum", "resize"])
 )
 """Every word of the vocabulary."""

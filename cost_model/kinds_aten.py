@@ -188,6 +188,17 @@ KINDS_ATEN: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """Operator name without namespace and overload -> (kind, arguments that are operands)."""
 
 
+_COLLECTIVES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "all_reduce": ("all_reduce", ("input", "inputs")),
+    "all_gather_into_tensor": ("all_gather", ("input", "inputs")),
+    "reduce_scatter_tensor": ("reduce_scatter", ("input", "inputs")),
+    "all_to_all_single": ("all_to_all", ("input",)),
+    "broadcast": ("broadcast", ("input",)),
+    "wait_tensor": ("identity", ("tensor",)),
+}
+"""torch's functional collectives, _c10d_functional; "_coalesced" ones take a list."""
+
+
 def kind_of_aten(name: str) -> tuple[str, tuple[str, ...] | None]:
     """(kind, operand argument names) of "aten.add.Tensor"; the names are None where every tensor argument is an operand.
 
@@ -197,6 +208,8 @@ def kind_of_aten(name: str) -> tuple[str, tuple[str, ...] | None]:
     base, _, overload = rest.partition(".")
     if namespace == "higher_order" and base == "cond":
         return "if", ()
+    if namespace == "_c10d_functional":
+        return _COLLECTIVES.get(base.removesuffix("_").removesuffix("_coalesced"), (other(name), None))
     if namespace != "aten":
         return other(name), None
     if base.startswith(("_assert", "sym_constrain", "_async_assert")):

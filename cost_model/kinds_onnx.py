@@ -63,6 +63,8 @@ STANDARD = {
     "DynamicQuantizeLinear": "dynamic_quantize_linear",
     "MatMulInteger": "matmul_integer",
     "ConvInteger": "conv_integer",
+    "MemcpyFromHost": "transfer",
+    "MemcpyToHost": "transfer",
 }
 
 MICROSOFT = {
@@ -84,6 +86,9 @@ MICROSOFT = {
     "MatMulNBits": "matmul_nbits",
     "QuantizeLinear": "quantize_linear",
     "DequantizeLinear": "dequantize_linear",
+    "AllReduce": "all_reduce",
+    "AllGather": "all_gather",
+    "AllToAll": "all_to_all",
 }
 
 BLOCKED = {

@@ -125,7 +125,9 @@ def _roofline(
     """Seconds by what bounds them: the longest of arithmetic and the traffic of each level, since all overlap; the launches; and the wait
     that keeps `dynamic` joules and static power below the limit."""
     value = device.values
-    levels = [{f"bandwidth.{level}": moved[level] / value[f"bandwidth.{level}"]} for level in ("memory", "cache")]
+    # How fast a link is may be unknown: then only its joules count.
+    known = [level for level in ("memory", "cache", "link") if f"bandwidth.{level}" in value]
+    levels = [{f"bandwidth.{level}": moved[level] / value[f"bandwidth.{level}"]} for level in known]
     longest = max([busy, *levels], key=lambda bounds: sum(bounds.values()))
     bounds = {**longest, "launch_seconds": value["launch_seconds"] * launches}
     headroom = value["power_limit"] - value["static"]

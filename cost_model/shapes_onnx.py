@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from .collectives_onnx import stand_in
 from .errors import InputError
 from .first_iterations import first_iterations
 from .probe_onnx import measure_shapes, take_branches
@@ -107,6 +108,7 @@ def skeleton(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> tuple[on
             proto.graph.input.append(onnx.helper.make_tensor_value_info(name, int(tensor.dtype), dims))
     for node in graph:
         ir.serde.serialize_node_into(proto.graph.node.add(), node)
+    stand_in(proto.graph.node)
     for value in graph.outputs:
         # An output without a type is skipped by inference; its declared shape may be that of another batch size.
         info = proto.graph.output.add(name=value.name)

@@ -13,7 +13,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from .attributes_aten import CallFacts, attributes_of
-from .kinds import other
+from .kinds import COLLECTIVE, other
 from .kinds_aten import kind_of_aten
 from .module_op import MODULE_OP
 from .net import Net, Op, Value
@@ -125,6 +125,7 @@ class _Builder:
             # A tensor among the options (the bounds of clamp, an `out=`) is an edge of the graph all the same.
             if isinstance(read.meta.get("val"), torch.Tensor) and read.name not in operands:
                 operands.append(read.name)
+        kind = "transfer" if kind in ("cast", "identity") and _changes_device(node) else kind
         facts = CallFacts(
             name=target.split(".")[1] if "." in target else target,
             arguments={name: self._plain(value) for name, value in arguments.items()},
@@ -133,6 +134,8 @@ class _Builder:
             output_dtype=self.values[outputs[0]].dtype if outputs else None,
         )
         attributes = attributes_of(kind, facts)
+        if kind in COLLECTIVE and (size := _group_size(arguments)):
+            attributes = {"group_size": size}
         if kind in ("add", "sub") and arguments.get("alpha", 1) != 1:
             attributes = {"alpha": arguments["alpha"]}
         if kind == "cast" and facts.output_dtype == self.values[operands[0]].dtype:
@@ -229,6 +232,27 @@ def _arguments(node: Node) -> dict[str, Any]:
         given = dict(zip((argument.name for argument in schema), node.args, strict=False)) | dict(node.kwargs)
         return {argument.name: given.get(argument.name, argument.default_value) for argument in schema}
     return {str(index): value for index, value in enumerate(node.args)} | dict(node.kwargs)
+
+
+def _changes_device(node: Node) -> bool:
+    result = node.meta.get("val")
+    sources = [source.meta.get("val") for source in node.all_input_nodes]
+    devices = {each.device for each in (result, *sources) if isinstance(each, torch.Tensor)}
+    return len(devices) > 1
+
+
+def _group_size(arguments: Mapping[str, Any]) -> int | None:
+    """How many devices a collective is for: as it says, or as the process group of this process has that it names."""
+    size, group = arguments.get("group_size"), arguments.get("group_name")
+    if isinstance(size, int):
+        return size
+    if not (isinstance(group, str) and torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return None
+    resolve: Any = torch.distributed.distributed_c10d._resolve_process_group
+    try:
+        return int(resolve(group).size())
+    except (RuntimeError, KeyError, ValueError):
+        return None
 
 
 def _origin(node: Node) -> str:

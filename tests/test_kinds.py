@@ -5,7 +5,7 @@ from itertools import combinations
 from szilard.cost_model import kinds
 
 NAMES = "UNARY BINARY TERNARY REDUCTION SCAN ORDER VIEW MATERIALISED FREE MATMUL CONVOLUTION ATTENTION RECURRENT SOFTMAX NORM"
-FAMILIES = {name: getattr(kinds, name) for name in (*NAMES.split(" "), "POOL", "QUANTIZE", "CONTROL")}
+FAMILIES = {name: getattr(kinds, name) for name in (*NAMES.split(" "), "POOL", "QUANTIZE", "CONTROL", "COLLECTIVE")}
 
 
 def test_families_do_not_overlap() -> None:
