@@ -7,7 +7,7 @@ import torch
 
 from szilard.kernels.spectral_attention import causal_torch_module
 from szilard.kernels.spectral_attention.causal import LAYOUT, Layout
-from szilard.kernels.spectral_attention.causal_prepare import CausalPrepared, simulate
+from szilard.kernels.spectral_attention.causal_prepare import CausalPrepared, prepare, simulate
 
 from .causal_attention import SMALL, dense, operands
 from .sparse_attention import relative
@@ -70,3 +70,16 @@ def test_half_precision_comes_back():
     found = causal_torch_module.build(PREPARED)(*given)
     assert found.dtype == torch.float16
     torch.testing.assert_close(found, simulate(PREPARED, given), rtol=2e-3, atol=2e-3)
+
+
+def test_budgets_are_chosen_by_it_as_by_the_reference():
+    texts = [tuple(operands(seed, 1, (4, 2), 150, 6, 5)) for seed in (0, 1)]
+    for query, _, _ in texts:
+        query *= torch.tensor([0.2, 1.0, 3.0, 9.0])[:, None, None]
+    by_module, by_reference = (
+        prepare(texts, scale=0.4, tolerance=0.2, layout=SMALL, grid=(2, 4, 8, 16), run=run)
+        for run in (causal_torch_module.run, None)
+    )
+    assert by_module.budgets == by_reference.budgets
+    assert by_module.errors == pytest.approx(by_reference.errors, rel=1e-3)
+    assert len(set(by_module.budgets)) > 1

@@ -45,15 +45,20 @@ def causal_nodes(
     order = [head for members in prepared.groups.values() for head in members]
     behind = build("Sub", build("Add", rows, build.sizes(layout.sink)), length)
     keys, values = (build.end_padded(x, 4, 2, behind, build.float(0.0)) for x in (key, value))
-    near = tables_of(build, keys, values, width, depth, layout)
-    far = tables_of(build, *by_content(build, keys, values, width, depth, layout), width, depth, layout)
+    near = tables_of(build, keys, values, width, depth, layout, size)
+    far = tables_of(build, *by_content(build, keys, values, width, depth, layout), width, depth, layout, segment)
     tables = [
         build.reshape(build("Concat", one, other, axis=2), -1, build("Mul", each, build.sizes(layout.key_tile)))
         for one, other, each in ((near.keys, far.keys, width), (near.values, far.values, depth))
     ]
-    total = build("Mul", build("Div", build("Shape", keys, start=2, end=3), build.sizes(layout.key_tile)), build.sizes(2))
+    apart = build(
+        "Sub",
+        build("Div", build("Shape", keys, start=2, end=3), build.sizes(layout.key_tile)),
+        build.sizes(layout.sink // layout.key_tile),
+    )
+    total = build("Add", build("Mul", apart, build.sizes(2)), build.sizes(layout.sink // layout.key_tile))
     given = Sequence(
-        query, key, value, near, far, (tables[0], tables[1]), total,
+        query, key, value, near, far, (tables[0], tables[1]), total, apart,
         slopes_of(build, near, far, tile, layout), batch, length, width, depth,
     )  # fmt: skip
 

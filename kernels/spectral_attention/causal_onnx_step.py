@@ -16,8 +16,9 @@ from .reference import NEVER
 
 class Sequence(NamedTuple):
     """What every step reads: `query` [B, H, N, D], `key` and `value` [B, Hkv, N, .], their tables by
-    neighbours and by content, the tiles of both behind each other [B * Hkv * `total`, key tile * .], of keys and of values, the slopes
-    [B, Hkv, query tiles, D * Dv], and sizes: B, N, D, Dv."""
+    neighbours and, behind the sink, by content, the tiles of both behind each other [B * Hkv * `total`, key tile * .], of keys and of
+    values, how far a tile by content is behind that by neighbours at the same positions (`apart`), the slopes [B, Hkv, query tiles,
+    D * Dv], and sizes: B, N, D, Dv."""
 
     query: ir.Value
     key: ir.Value
@@ -26,6 +27,7 @@ class Sequence(NamedTuple):
     far: Tables
     rows: tuple[ir.Value, ir.Value]
     total: ir.Value
+    apart: ir.Value
     slopes: ir.Value
     batch: ir.Value
     length: ir.Value
@@ -175,7 +177,10 @@ class Step:
         found = build.reshape(found, 0, 0, self.blocks, layout.query_tile, given.depth)
         slope = build.reshape(heads_of(build, self.slope, self.shared), 0, 0, 0, given.width, given.depth)
         far = _Part(build("Add", found, build("MatMul", self.rows, slope)), self._mass(logits, weights))
-        content = build("Where", build("Less", chosen, closed), build("Div", given.total, build.sizes(2)), build.sizes(0))
+        content = build(
+            "And", build("Less", chosen, closed), build("GreaterOrEqual", chosen, build.number(layout.sink // layout.key_tile))
+        )
+        content = build("Where", content, given.apart, build.sizes(0))
         held = build("Where", build("Greater", best, build.float(NEVER / 2)), build.float(0.0), build.float(NEVER))
         return build("Add", chosen, content), held, far
 
@@ -189,11 +194,14 @@ class Step:
             "Div", closed_at(build, build("Mul", last, build.sizes(layout.key_tile)), layout), build.sizes(layout.key_tile)
         )
         closed = build("Min", closed, end)
+        sink = build.sizes(layout.sink // layout.key_tile)
+        sunk, inside = build("Min", sink, end), build("Max", build("Sub", closed, sink), build.sizes(0))
         near, far = self.given.near, self.given.far
         tables = [
             build(
                 "Concat",
-                build("Slice", content, build.sizes(0), closed, build.sizes(axis)),
+                build("Slice", neighbours, build.sizes(0), sunk, build.sizes(axis)),
+                build("Slice", content, build.sizes(0), inside, build.sizes(axis)),
                 build("Slice", neighbours, closed, end, build.sizes(axis)),
                 axis=axis,
             )

@@ -16,8 +16,8 @@ ENDLESS = np.iinfo(np.int64).max
 
 class Tables(NamedTuple):
     """Keys and values [B, Hkv, P, .] in one order; of their tiles, the means of keys [B, Hkv, D, P / key tile], of values [B, Hkv,
-    P / key tile, Dv] and the variance of keys [B, Hkv, D, P / key tile]; and centred k^T v summed over pieces of a query tile's length
-    [B, Hkv, P / query tile, D * Dv]."""
+    P / key tile, Dv] and the variance of keys [B, Hkv, D, P / key tile]; and centred k^T v summed over pieces of so many rows
+    [B, Hkv, pieces, D * Dv]."""
 
     keys: ir.Value
     values: ir.Value
@@ -30,12 +30,9 @@ class Tables(NamedTuple):
 def by_content(
     build: Builder, keys: ir.Value, values: ir.Value, width: ir.Value, depth: ir.Value, layout: Layout
 ) -> tuple[ir.Value, ir.Value]:
-    """Keys and values with each segment behind the sink in the order of its tiles: `causal.key_tiles`."""
+    """Keys and values behind the sink, each segment in the order of its tiles: `causal.key_tiles`."""
     sink, size = layout.sink, layout.segment
-    sunk, clustered = (
-        [build("Slice", x, build.sizes(start), build.sizes(end), build.sizes(2)) for x in (keys, values)]
-        for start, end in ((0, sink), (sink, ENDLESS))
-    )
+    clustered = [build("Slice", x, build.sizes(sink), build.sizes(ENDLESS), build.sizes(2)) for x in (keys, values)]
     rows = build.reshape(clustered[0], -1, size, width)
     order = None
     while size > layout.key_tile:
@@ -56,23 +53,23 @@ def by_content(
         order = places if order is None else build("Gather", order, places)
         size //= 2
         rows = build.reshape(build("Gather", build.reshape(rows, -1, width), places), -1, size, width)
-    found = []
-    for x, before, each in zip(clustered, sunk, (width, depth), strict=True):
-        moved = build.reshape(x, -1, each) if order is None else build("Gather", build.reshape(x, -1, each), order)
-        found.append(build("Concat", before, build("Reshape", moved, build("Shape", x)), axis=2))
+    if order is None:
+        return clustered[0], clustered[1]
+    moved = [build("Gather", build.reshape(x, -1, each), order) for x, each in zip(clustered, (width, depth), strict=True)]
+    found = [build("Reshape", x, build("Shape", before)) for x, before in zip(moved, clustered, strict=True)]
     return found[0], found[1]
 
 
-def tables_of(build: Builder, keys: ir.Value, values: ir.Value, width: ir.Value, depth: ir.Value, layout: Layout) -> Tables:
-    """The tables of `keys` and `values` [B, Hkv, P, .] in that order."""
+def tables_of(
+    build: Builder, keys: ir.Value, values: ir.Value, width: ir.Value, depth: ir.Value, layout: Layout, piece: int
+) -> Tables:
+    """The tables of `keys` and `values` [B, Hkv, P, .] in that order, sums over pieces of so many rows."""
     count = layout.key_tile
     key_tiles, value_tiles = build.reshape(keys, 0, 0, -1, count, width), build.reshape(values, 0, 0, -1, count, depth)
     means = _mean(build, key_tiles, 3, count)
     centred = build("Sub", key_tiles, means)
-    pieces = build.reshape(centred, 0, 0, -1, layout.query_tile, width)
-    sums = build(
-        "MatMul", build("Transpose", pieces, perm=(0, 1, 2, 4, 3)), build.reshape(values, 0, 0, -1, layout.query_tile, depth)
-    )
+    pieces = build.reshape(centred, 0, 0, -1, piece, width)
+    sums = build("MatMul", build("Transpose", pieces, perm=(0, 1, 2, 4, 3)), build.reshape(values, 0, 0, -1, piece, depth))
     return Tables(
         keys,
         values,
@@ -89,12 +86,14 @@ def tables_of(build: Builder, keys: ir.Value, values: ir.Value, width: ir.Value,
 
 def slopes_of(build: Builder, near: Tables, far: Tables, tile: ir.Value, layout: Layout) -> ir.Value:
     """[B, Hkv, query tiles, D * Dv]: the mean of centred k^T v over the past of each query tile, by content where its segment is closed."""
-    size = layout.query_tile
-    start = build.unsqueeze(build("Mul", tile, build.sizes(size)), 1)
-    place = build("Mul", build.range(build("Shape", near.sums, start=2, end=3)), build.sizes(size))
+    start = build.unsqueeze(build("Mul", tile, build.sizes(layout.query_tile)), 1)
+    place = build("Mul", build.range(build("Shape", near.sums, start=2, end=3)), build.sizes(layout.query_tile))
+    segment = build("Mul", build.range(build("Shape", far.sums, start=2, end=3)), build.sizes(layout.segment))
     closed = closed_at(build, start, layout)
-    content, past = build("Less", place, closed), build("Less", place, start)
-    masks = [build("And", content, past), build("And", build("Not", content), past)]
+    content = build("Less", build("Add", segment, build.sizes(layout.sink)), closed)
+    sunk = build("And", build("Less", place, build.sizes(layout.sink)), build("Less", place, start))
+    recent = build("And", build("GreaterOrEqual", place, closed), build("Less", place, start))
+    masks = [content, build("Or", sunk, recent)]
     shares = build("Cast", build("Concat", *masks, axis=1), to=int(ir.DataType.FLOAT))
     keys = build("Cast", build("Max", start, build.sizes(1)), to=int(ir.DataType.FLOAT))
     return build("MatMul", build("Div", shares, keys), build("Concat", far.sums, near.sums, axis=2))

@@ -1,4 +1,11 @@
-"""What calibration fixes of a causal spectral attention before it runs: the budget of each head, by the tolerance rule."""
+"""What calibration fixes of a causal spectral attention before it runs: the budget of each head, by the tolerance rule.
+
+A rewriter that finds a causal self-attention (as many queries as keys, positions already in q and k, no window, no sink, no softcap, no
+padding in front of a text) captures q before its scale, k and v of each calibration text and calls `prepare(texts, scale=...,
+run=causal_torch_module.run)`. All budgets None: the site stays dense. Otherwise `causal_torch_module.build` makes the torch module, and
+`causal_onnx.causal_nodes` the ONNX nodes, that stand in its place for every batch and length; k and v come with the key heads they have
+before they are repeated. Tokens behind a text's end change no output before them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +19,8 @@ from ...cost_model.errors import InputError
 from .causal import LAYOUT, Layout, causal_spectral_attention
 
 GRID = (2, 4, 8, 12, 16, 24, 32, 48, 64)
-"""Budgets tried. With fewer than two, the first tile and the one before the queries are not both exact."""
+"""Budgets tried. With fewer than two, the first tile and the one before the queries are not both exact; with 64, a head takes as long as a
+dense one at 4,096 tokens (processor seconds in onnxruntime, nine heads: 58 ms with 2, 97 with 24, 153 with 48, 209 with 64, 197 dense)."""
 TOLERANCE = 0.10
 """Mean relative error of a head's output over calibration texts. On SmolLM2-135M it leaves 0.15 of the pairs exact at 4,096 tokens."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .causal_prepare import CausalPrepared
+from .causal_prepare import CausalPrepared, Operands
 
 
 class CausalSpectralAttention(torch.nn.Module):
@@ -190,3 +190,9 @@ def build(prepared: CausalPrepared) -> CausalSpectralAttention:
     layout = prepared.layout
     sizes = (layout.query_tile, layout.key_tile, layout.segment, layout.sink)
     return CausalSpectralAttention(prepared.budgets, prepared.scale, sizes).eval()
+
+
+def run(prepared: CausalPrepared, text: Operands) -> torch.Tensor:
+    """What the module gives for a text [B, H, N, Dv]: `simulate`, but segment by segment and so in less memory."""
+    with torch.inference_mode():
+        return build(prepared)(*text)
