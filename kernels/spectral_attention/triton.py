@@ -15,13 +15,12 @@ import torch
 
 from .triton_attend import Attended, attend
 from .triton_gradient import Forward, gradients
-from .triton_options import DTYPES
 from .triton_order import order_of
 from .triton_scores import choose, moments
 from .triton_tiles import key_tiles, query_centres
 
-MOST_WIDTH = 256
-"""Columns of a head that the kernels hold."""
+MOST_WIDTH = {torch.float16: 256, torch.bfloat16: 256, torch.float32: 128}
+"""Columns of a head that the kernels hold without spills; a float32 product takes three on tensor cores, and registers for each."""
 
 
 class Options(NamedTuple):
@@ -47,7 +46,7 @@ def spectral_attention(
     key_tile: int | None = None,
 ) -> torch.Tensor:
     """`reference.spectral_attention` on a CUDA device of sm_80 or newer: queries, keys and values in one of float16, bfloat16 and float32,
-    heads of up to 256 columns. Differentiable in queries, keys and values.
+    heads of up to 256 columns, 128 in float32. Differentiable in queries, keys and values.
 
     Logits, softmax and sums are float32; what is multiplied has the dtype of the operands, means of tiles and centres too, so that in
     half precision a tile whose score is all but equal to another's can be chosen in its place.
@@ -117,8 +116,8 @@ def _on_device(budgets: tuple[int, ...], device: torch.device) -> torch.Tensor:
 
 def fits(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
     """Whether the kernels take these operands: on a CUDA device of sm_80 or newer, of one dtype and of no more columns than they hold."""
-    alike = query.dtype in DTYPES and key.dtype == value.dtype == query.dtype
-    small = max(query.shape[-1], value.shape[-1]) <= MOST_WIDTH
+    alike = key.dtype == value.dtype == query.dtype
+    small = max(query.shape[-1], value.shape[-1]) <= MOST_WIDTH.get(query.dtype, 0)
     return query.is_cuda and alike and small and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
@@ -128,7 +127,10 @@ def _check(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options:
         raise ValueError(f"{heads} query heads cannot share {shared} key heads and {value.shape[1]} value heads.")
     if len(budgets) != heads or min(budgets) < 0:
         raise ValueError(f"Budgets are one for each of {heads} heads and none below zero, not {list(budgets)}.")
-    if query.dtype not in DTYPES or {key.dtype, value.dtype} != {query.dtype}:
-        raise ValueError(f"The kernels take one of {DTYPES} for all three, not {query.dtype}, {key.dtype} and {value.dtype}.")
-    if max(query.shape[-1], value.shape[-1]) > MOST_WIDTH:
-        raise ValueError(f"The kernels take heads of up to {MOST_WIDTH} columns, not {query.shape[-1]} and {value.shape[-1]}.")
+    if query.dtype not in MOST_WIDTH or {key.dtype, value.dtype} != {query.dtype}:
+        raise ValueError(
+            f"The kernels take one of {list(MOST_WIDTH)} for all three, not {query.dtype}, {key.dtype} and {value.dtype}."
+        )
+    most = MOST_WIDTH[query.dtype]
+    if max(query.shape[-1], value.shape[-1]) > most:
+        raise ValueError(f"The kernels take heads of up to {most} columns, not {query.shape[-1]} and {value.shape[-1]}.")

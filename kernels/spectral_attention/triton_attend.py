@@ -29,40 +29,41 @@ class Attended(NamedTuple):
 @triton.jit(do_not_specialize=ANY_SIZE)
 def attend_kernel(
     query, order, keys, values, key_means, value_means, totals, chosen, budgets, mass, first_order, output, logsum, far,
-    heads, group, length, tiles, query_tile, tile, most, subs, width, depth, scale, q_batch, q_head, q_row,
-    NEVER: tl.constexpr, LOG2E: tl.constexpr, WHOLE: tl.constexpr, WIDE: tl.constexpr,
+    heads, group, length, tiles, most, width, depth, scale, q_batch, q_head, q_row,
+    NEVER: tl.constexpr, LOG2E: tl.constexpr, WHOLE: tl.constexpr, WIDE: tl.constexpr, QUERY_TILE: tl.constexpr, TILE: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, MEANS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """Exact tiles ROWS keys at a time, then MEANS tiles at a time, then the pooled first-order term PART columns of q at a time.
 
-    `subs` programs share a tile of queries. WHOLE says that every tile of keys is full and ROWS long, so that no key need be masked."""
-    i, head = tl.program_id(0) // subs, tl.program_id(1)
-    within = (tl.program_id(0) % subs) * BLOCK + tl.arange(0, BLOCK)
+    WHOLE says that every tile of keys is full and ROWS long, so that no key need be masked."""
+    SUBS: tl.constexpr = (QUERY_TILE + BLOCK - 1) // BLOCK
+    STEPS: tl.constexpr = (TILE + ROWS - 1) // ROWS
+    i, head = tl.program_id(0) // SUBS, tl.program_id(1)
+    within = (tl.program_id(0) % SUBS) * BLOCK + tl.arange(0, BLOCK)
     d, e = tl.arange(0, WIDTH), tl.arange(0, DEPTH)
-    inside = (within < query_tile) & (i * query_tile + within < length)
-    index = tl.load(order + head.to(tl.int64) * length + i * query_tile + within, inside, 0).to(tl.int64)
+    inside = (within < QUERY_TILE) & (i * QUERY_TILE + within < length)
+    index = tl.load(order + head.to(tl.int64) * length + i * QUERY_TILE + within, inside, 0).to(tl.int64)
     query += (head // heads).to(tl.int64) * q_batch + (head % heads).to(tl.int64) * q_head
     rows = tl.load(query + index[:, None] * q_row + d[None, :], inside[:, None] & (d[None, :] < width), 0.0)
     if WIDE:
         rows = rows.to(tl.float32)
-    shared, row = (head // group).to(tl.int64), head.to(tl.int64) * (tl.num_programs(0) // subs) + i
-    keys += shared * tiles * tile * width
-    values += shared * tiles * tile * depth
+    shared, row = (head // group).to(tl.int64), head.to(tl.int64) * (tl.num_programs(0) // SUBS) + i
+    keys += shared * tiles * TILE * width
+    values += shared * tiles * TILE * depth
     total = tl.load(totals + head // heads)
-    steps = tl.cdiv(tile, ROWS)
     top, summed = tl.full((BLOCK,), NEVER, tl.float32), tl.zeros((BLOCK,), tl.float32)
     found = tl.zeros((BLOCK, DEPTH), tl.float32)
 
     column = tl.arange(0, ROWS)
-    for step in range(tl.minimum(tl.load(budgets + head % heads), tiles) * steps):
-        start = (step % steps) * ROWS
-        place = tl.load(chosen + row * most + step // steps) * tile + start + column
+    for step in range(tl.minimum(tl.load(budgets + head % heads), tiles) * STEPS):
+        start = (step % STEPS) * ROWS
+        place = tl.load(chosen + row * most + step // STEPS) * TILE + start + column
         if WHOLE:
             key = tl.load(keys + place.to(tl.int64)[None, :] * width + d[:, None], d[:, None] < width, 0.0)
             value = tl.load(values + place.to(tl.int64)[:, None] * depth + e[None, :], e[None, :] < depth, 0.0)
             logits = tl.dot(rows, key.to(rows.dtype), input_precision="tf32x3") * (scale * LOG2E)
         else:
-            held = (start + column < tile) & (place < total)
+            held = (start + column < TILE) & (place < total)
             key = tl.load(keys + place.to(tl.int64)[None, :] * width + d[:, None], held[None, :] & (d[:, None] < width), 0.0)
             value = tl.load(
                 values + place.to(tl.int64)[:, None] * depth + e[None, :], held[:, None] & (e[None, :] < depth), 0.0
@@ -138,8 +139,8 @@ def attend(
     subs = triton.cdiv(query_tile, options["BLOCK"])
     attend_kernel[blocks * subs, batch * heads](
         query, order, tiles.keys, tiles.values, tiles.key_means, tiles.value_means, tiles.totals, choice.chosen, choice.budgets,
-        choice.mass, first_order, output, logsum, far, heads, heads // tiles.keys.shape[1], length, count, query_tile, tile,
-        choice.chosen.shape[-1], subs, width, depth, scale, *query.stride()[:3], NEVER=NEVER, LOG2E=LOG2E,
+        choice.mass, first_order, output, logsum, far, heads, heads // tiles.keys.shape[1], length, count,
+        choice.chosen.shape[-1], width, depth, scale, *query.stride()[:3], NEVER=NEVER, LOG2E=LOG2E,
         WHOLE=whole and tile % options["ROWS"] == 0, WIDE=widened(query), **options,
     )  # fmt: skip
     return Attended(output, logsum, far)
@@ -155,6 +156,7 @@ def attend_options(width: int, depth: int, query_tile: int, tile: int, dtype: to
     """Constants of `attend_kernel` for rows of `width` and `depth`."""
     queries, rows, warps, stages = (HALF if dtype.itemsize == 2 else FULL)[max(padded(width), padded(depth))]
     return configuration(
-        warps, stages, BLOCK=block_of(query_tile, queries), ROWS=block_of(tile, rows), MEANS=rows, WIDTH=padded(width),
+        warps, stages, QUERY_TILE=query_tile, TILE=tile, BLOCK=block_of(query_tile, queries),
+        ROWS=block_of(tile, rows), MEANS=rows, WIDTH=padded(width),
         DEPTH=padded(depth), PART=min(64 if dtype.itemsize == 2 else 16, padded(width)),
     )  # fmt: skip

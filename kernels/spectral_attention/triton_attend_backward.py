@@ -38,30 +38,32 @@ def _slice(x, start, width: tl.constexpr, columns, row, inside):
 @triton.jit(do_not_specialize=ANY_SIZE)
 def queries_kernel(
     queries, gradients, logsum, delta, far, keys, values, key_means, value_means, totals, chosen, budgets, mass, d_queries, d_mass,
-    heads, group, tiles, query_tile, tile, most, subs, width, depth, scale,
-    NEVER: tl.constexpr, LOG2E: tl.constexpr, WIDE: tl.constexpr,
+    heads, group, tiles, most, width, depth, scale,
+    NEVER: tl.constexpr, LOG2E: tl.constexpr, WIDE: tl.constexpr, QUERY_TILE: tl.constexpr, TILE: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Gradients of BLOCK queries, and the sums over them of those of the masses of all tiles."""
-    i, head = tl.program_id(0) // subs, tl.program_id(1)
-    shared, row = (head // group).to(tl.int64), head.to(tl.int64) * (tl.num_programs(0) // subs) + i
-    within = (tl.program_id(0) % subs) * BLOCK + tl.arange(0, BLOCK)
-    inside = within < query_tile
-    query = _slice(queries, row * query_tile, WIDTH, width, within, inside)
-    gradient = _slice(gradients, row * query_tile, DEPTH, depth, within, inside)
+    SUBS: tl.constexpr = (QUERY_TILE + BLOCK - 1) // BLOCK
+    STEPS: tl.constexpr = (TILE + ROWS - 1) // ROWS
+    i, head = tl.program_id(0) // SUBS, tl.program_id(1)
+    shared, row = (head // group).to(tl.int64), head.to(tl.int64) * (tl.num_programs(0) // SUBS) + i
+    within = (tl.program_id(0) % SUBS) * BLOCK + tl.arange(0, BLOCK)
+    inside = within < QUERY_TILE
+    query = _slice(queries, row * QUERY_TILE, WIDTH, width, within, inside)
+    gradient = _slice(gradients, row * QUERY_TILE, DEPTH, depth, within, inside)
     if WIDE:
         query, gradient = query.to(tl.float32), gradient.to(tl.float32)
-    place = row * query_tile + within
+    place = row * QUERY_TILE + within
     top, own = tl.load(logsum + place, inside, 0.0), tl.load(delta + place, inside, 0.0)
     away = tl.load(far + place, inside, 0.0)
     found, total = tl.zeros((BLOCK, WIDTH), tl.float32), tl.load(totals + head // heads)
-    steps, column = tl.cdiv(tile, ROWS), tl.arange(0, ROWS)
-    for step in range(tl.minimum(tl.load(budgets + head % heads), tiles) * steps):
-        start = (step % steps) * ROWS
-        j = tl.load(chosen + row * most + step // steps)
-        held = (start + column < tile) & (j * tile + start + column < total)
-        key = _slice(keys, shared * tiles * tile + j * tile + start, WIDTH, width, column, held).to(query.dtype)
-        value = _slice(values, shared * tiles * tile + j * tile + start, DEPTH, depth, column, held).to(query.dtype)
+    column = tl.arange(0, ROWS)
+    for step in range(tl.minimum(tl.load(budgets + head % heads), tiles) * STEPS):
+        start = (step % STEPS) * ROWS
+        j = tl.load(chosen + row * most + step // STEPS)
+        held = (start + column < TILE) & (j * TILE + start + column < total)
+        key = _slice(keys, shared * tiles * TILE + j * TILE + start, WIDTH, width, column, held).to(query.dtype)
+        value = _slice(values, shared * tiles * TILE + j * TILE + start, DEPTH, depth, column, held).to(query.dtype)
         logits = tl.dot(query, tl.trans(key), input_precision="tf32x3") * (scale * LOG2E)
         weights = tl.where(held[None, :], tl.exp2(logits - top[:, None]), 0.0)
         changes = tl.dot(gradient, tl.trans(value), input_precision="tf32x3")
@@ -77,7 +79,7 @@ def queries_kernel(
         slopes = tl.exp2(logits - top[:, None]) * (changes + (away - own)[:, None])
         slopes = tl.where(logits > NEVER / 2, slopes, 0.0)
         found = tl.dot(slopes.to(key.dtype), key, found, input_precision="tf32x3")
-        part = (row * subs + tl.program_id(0) % subs) * tiles + start + column
+        part = (row * SUBS + tl.program_id(0) % SUBS) * tiles + start + column
         tl.store(d_mass + part, tl.sum(slopes, 0), there)
     d = tl.arange(0, WIDTH)
     tl.store(d_queries + place[:, None] * width + d[None, :], found * scale, inside[:, None] & (d[None, :] < width))
@@ -86,11 +88,13 @@ def queries_kernel(
 @triton.jit(do_not_specialize=ANY_SIZE)
 def keys_kernel(
     queries, gradients, logsum, delta, far, keys, values, totals, readers, counts, mass, d_keys, d_values,
-    heads, group, blocks, tiles, query_tile, tile, subs, width, depth, scale,
-    NEVER: tl.constexpr, LOG2E: tl.constexpr, WIDE: tl.constexpr, FAR: tl.constexpr,
+    heads, group, blocks, tiles, width, depth, scale,
+    NEVER: tl.constexpr, LOG2E: tl.constexpr, WIDE: tl.constexpr, FAR: tl.constexpr, QUERY_TILE: tl.constexpr, TILE: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Gradients of ROWS keys and values of one tile from the tiles of queries that read it exactly, or with FAR of ROWS means from all."""
+    SUBS: tl.constexpr = (TILE + ROWS - 1) // ROWS
+    STEPS: tl.constexpr = (QUERY_TILE + BLOCK - 1) // BLOCK
     part, shared = tl.program_id(0), tl.program_id(1)
     column, batch = tl.arange(0, ROWS), shared // (heads // group)
     if FAR:
@@ -98,35 +102,34 @@ def keys_kernel(
         held = number < tiles
         j, base = 0, shared.to(tl.int64) * tiles
     else:
-        j = part // subs
-        within = (part % subs) * ROWS + column
-        number = j * tile + within
-        held = (within < tile) & (number < tl.load(totals + batch))
-        base = shared.to(tl.int64) * tiles * tile
+        j = part // SUBS
+        within = (part % SUBS) * ROWS + column
+        number = j * TILE + within
+        held = (within < TILE) & (number < tl.load(totals + batch))
+        base = shared.to(tl.int64) * tiles * TILE
     key = _slice(keys, base, WIDTH, width, number, held)
     value = _slice(values, base, DEPTH, depth, number, held)
     if WIDE:
         key, value = key.to(tl.float32), value.to(tl.float32)
     found, seen = tl.zeros((ROWS, WIDTH), tl.float32), tl.zeros((ROWS, DEPTH), tl.float32)
-    steps = tl.cdiv(query_tile, BLOCK)
     for member in range(group):
         head = shared.to(tl.int64) * group + member
         reading = blocks
         if not FAR:
             reading = tl.load(counts + head * tiles + j)
-        for step in range(reading * steps):
-            i = step // steps
+        for step in range(reading * STEPS):
+            i = step // STEPS
             if not FAR:
                 i = tl.load(readers + (head * tiles + j) * blocks + i)
-            inside = (step % steps) * BLOCK + tl.arange(0, BLOCK)
-            start = (head * blocks + i) * query_tile
-            query = _slice(queries, start, WIDTH, width, inside, inside < query_tile).to(key.dtype)
-            gradient = _slice(gradients, start, DEPTH, depth, inside, inside < query_tile).to(key.dtype)
-            top = tl.load(logsum + start + inside, inside < query_tile, 0.0)
-            own = tl.load(delta + start + inside, inside < query_tile, 0.0)
+            inside = (step % STEPS) * BLOCK + tl.arange(0, BLOCK)
+            start = (head * blocks + i) * QUERY_TILE
+            query = _slice(queries, start, WIDTH, width, inside, inside < QUERY_TILE).to(key.dtype)
+            gradient = _slice(gradients, start, DEPTH, depth, inside, inside < QUERY_TILE).to(key.dtype)
+            top = tl.load(logsum + start + inside, inside < QUERY_TILE, 0.0)
+            own = tl.load(delta + start + inside, inside < QUERY_TILE, 0.0)
             logits = tl.dot(key, tl.trans(query), input_precision="tf32x3") * (scale * LOG2E)
             if FAR:
-                own -= tl.load(far + start + inside, inside < query_tile, 0.0)
+                own -= tl.load(far + start + inside, inside < QUERY_TILE, 0.0)
                 logits += tl.load(mass + (head * blocks + i) * tiles + number, held, NEVER)[:, None]
             weights = tl.where(held[:, None] & (logits > NEVER / 2), tl.exp2(logits - top[None, :]), 0.0)
             seen = tl.dot(weights.to(gradient.dtype), gradient, seen, input_precision="tf32x3")
@@ -135,7 +138,7 @@ def keys_kernel(
             found = tl.dot(slopes.to(query.dtype), query, found, input_precision="tf32x3")
     d, e = tl.arange(0, WIDTH), tl.arange(0, DEPTH)
     place = base + number
-    written = number < tiles if FAR else within < tile
+    written = number < tiles if FAR else within < TILE
     tl.store(d_keys + place[:, None] * width + d[None, :], found * scale, written[:, None] & (d[None, :] < width))
     tl.store(d_values + place[:, None] * depth + e[None, :], seen, written[:, None] & (e[None, :] < depth))
 
@@ -152,7 +155,7 @@ def queries_backward(
     of_mass = torch.empty((batch, heads, blocks, subs, count), dtype=torch.float32, device=found.device)
     queries_kernel[blocks * subs, batch * heads](
         *rows, tiles.keys, tiles.values, tiles.key_means, tiles.value_means, tiles.totals, choice.chosen, choice.budgets, choice.mass,
-        found, of_mass, heads, heads // tiles.keys.shape[1], count, query_tile, tile, choice.chosen.shape[-1], subs, width, depth, scale,
+        found, of_mass, heads, heads // tiles.keys.shape[1], count, choice.chosen.shape[-1], width, depth, scale,
         NEVER=NEVER, LOG2E=LOG2E, WIDE=widened(rows.queries), **options,
     )  # fmt: skip
     return found, of_mass.sum(3)
@@ -170,8 +173,8 @@ def keys_backward(
     found, seen = (torch.empty_like(x, dtype=torch.float32) for x in (keys, values))
     readers, counts = (tiles.totals, tiles.totals) if far else _readers(choice)
     keys_kernel[triton.cdiv(count, options["ROWS"]) if far else count * subs, batch * shared](
-        *rows, keys, values, tiles.totals, readers, counts, choice.mass, found, seen, heads, heads // shared, blocks, count, query_tile,
-        tile, subs, width, depth, scale, NEVER=NEVER, LOG2E=LOG2E, WIDE=widened(keys), FAR=far, **options,
+        *rows, keys, values, tiles.totals, readers, counts, choice.mass, found, seen,
+        heads, heads // shared, blocks, count, width, depth, scale, NEVER=NEVER, LOG2E=LOG2E, WIDE=widened(keys), FAR=far, **options,
     )  # fmt: skip
     return found, seen
 
@@ -215,5 +218,12 @@ def _options(
 ) -> dict[str, int]:
     block, rows, warps, stages = tables[dtype.itemsize // 4][max(padded(width), padded(depth))]
     return configuration(
-        warps, stages, BLOCK=block_of(query_tile, block), ROWS=block_of(tile, rows), WIDTH=padded(width), DEPTH=padded(depth)
+        warps,
+        stages,
+        QUERY_TILE=query_tile,
+        TILE=tile,
+        BLOCK=block_of(query_tile, block),
+        ROWS=block_of(tile, rows),
+        WIDTH=padded(width),
+        DEPTH=padded(depth),
     )

@@ -11,7 +11,6 @@ LOG2E = 1.4426950408889634
 """Logits are in units of log 2 in the kernels, since exp2 is what the hardware has."""
 ANY_SIZE = "heads", "group", "length", "leaves", "bins", "blocks", "tiles", "query_tile", "tile", "most", "subs"
 """Arguments whose values no kernel is compiled anew for: only widths and strides say how wide a load may be."""
-DTYPES = torch.float16, torch.bfloat16, torch.float32
 
 
 def padded(size: int) -> int:

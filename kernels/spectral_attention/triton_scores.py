@@ -34,8 +34,8 @@ class Choice(NamedTuple):
 
 @triton.jit(do_not_specialize=ANY_SIZE)
 def moments_kernel(
-    centres, keys, totals, means, variances, heads, group, blocks, tiles, tile, width, scale, FLOOR: tl.constexpr, TINY: tl.constexpr,
-    WIDE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, STORED: tl.constexpr,
+    centres, keys, totals, means, variances, heads, group, blocks, tiles, width, scale, FLOOR: tl.constexpr, TINY: tl.constexpr,
+    TILE: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, STORED: tl.constexpr,
 ):  # fmt: skip
     """Moments of STORED tiles of keys for BLOCK centres of one head."""
     head, d = tl.program_id(2), tl.arange(0, WIDTH)
@@ -43,7 +43,7 @@ def moments_kernel(
     total = tl.load(totals + head // heads)
     own = (head.to(tl.int64) * blocks + i)[:, None]
     centre = tl.load(centres + own * width + d[None, :], (i[:, None] < blocks) & (d[None, :] < width), 0.0)
-    keys += (head // group).to(tl.int64) * tiles * tile * width
+    keys += (head // group).to(tl.int64) * tiles * TILE * width
     if WIDE:
         centre = centre.to(tl.float32)
     column = tl.arange(0, STORED)
@@ -51,10 +51,10 @@ def moments_kernel(
     for at in range(STORED):
         j = first + at
         seen, mean, square = 0, tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
-        for start in range(0, tile, ROWS):
+        for start in range(0, TILE, ROWS):
             within = start + tl.arange(0, ROWS)
-            inside = (within < tile) & (j * tile + within < total)
-            place = (j * tile + within).to(tl.int64)[None, :] * width + d[:, None]
+            inside = (within < TILE) & (j * TILE + within < total)
+            place = (j * TILE + within).to(tl.int64)[None, :] * width + d[:, None]
             row = tl.load(keys + place, inside[None, :] & (d[:, None] < width), 0.0).to(centre.dtype)
             logits = tl.dot(centre, row, input_precision="tf32x3") * scale
             # Means and sums of squares about them, of the rows so far and of these, become those of all (Chan et al.).
@@ -116,7 +116,7 @@ def moments(centres: torch.Tensor, keys: KeyTiles, tile: int, scale: float) -> t
     found = [torch.empty((batch, heads, blocks, tiles), dtype=torch.float32, device=centres.device) for _ in range(2)]
     options = moments_options(width, tile, centres.dtype)
     moments_kernel[triton.cdiv(tiles, STORED), triton.cdiv(blocks, options["BLOCK"]), batch * heads](
-        centres, keys.keys, keys.totals, *found, heads, heads // keys.keys.shape[1], blocks, tiles, tile, width, scale,
+        centres, keys.keys, keys.totals, *found, heads, heads // keys.keys.shape[1], blocks, tiles, width, scale,
         FLOOR=FLOOR, TINY=TINY, WIDE=widened(centres), STORED=STORED, **options,
     )  # fmt: skip
     return found[0], found[1]
@@ -151,7 +151,7 @@ FULL = {16: (32, 64, 4), 32: (32, 64, 4), 64: (32, 64, 4), 128: (32, 32, 4), 256
 def moments_options(width: int, tile: int, dtype: torch.dtype) -> dict[str, int]:
     """Constants of `moments_kernel` for rows of `width`."""
     block, rows, warps = (HALF if dtype.itemsize == 2 else FULL)[padded(width)]
-    return configuration(warps, 2, BLOCK=block, ROWS=block_of(tile, rows), WIDTH=padded(width))
+    return configuration(warps, 2, TILE=tile, BLOCK=block, ROWS=block_of(tile, rows), WIDTH=padded(width))
 
 
 def choose_options(tiles: int) -> dict[str, int]:

@@ -34,9 +34,9 @@ def _rows_of(x, order, place, total, d, width, stride, end):
 
 @triton.jit(do_not_specialize=ANY_SIZE)
 def key_tiles_kernel(
-    key, value, order, totals, keys, values, key_means, value_means, slopes, heads, length, tiles, tile, width, depth,
+    key, value, order, totals, keys, values, key_means, value_means, slopes, heads, length, tiles, width, depth,
     k_batch, k_head, k_row, v_batch, v_head, v_row,
-    WIDE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
+    TILE: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """A tile of one head, WIDTH columns of its keys against DEPTH columns of its values at a time."""
     j, part, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -44,24 +44,24 @@ def key_tiles_kernel(
     key += batch.to(tl.int64) * k_batch + (head % heads).to(tl.int64) * k_head
     value += batch.to(tl.int64) * v_batch + (head % heads).to(tl.int64) * v_head
     order += head.to(tl.int64) * length
-    total, end = tl.load(totals + batch), (j + 1) * tile
-    count = tl.maximum(tl.minimum(total - j * tile, tile), 1)
+    total, end = tl.load(totals + batch), (j + 1) * TILE
+    count = tl.maximum(tl.minimum(total - j * TILE, TILE), 1)
     of_tile = head.to(tl.int64) * tiles + j
     own_depth = tl.where(part == 0, depth, 0)
     summed = tl.zeros((WIDTH,), tl.float32)
-    for start in range(0, tile, ROWS):
-        place = j * tile + start + tl.arange(0, ROWS)
+    for start in range(0, TILE, ROWS):
+        place = j * TILE + start + tl.arange(0, ROWS)
         rows, _ = _rows_of(key, order, place, total, d, width, k_row, end)
         summed += tl.sum(rows.to(tl.float32), 0)
-        target = (head.to(tl.int64) * tiles * tile + place)[:, None] * width + d[None, :]
+        target = (head.to(tl.int64) * tiles * TILE + place)[:, None] * width + d[None, :]
         tl.store(keys + target, rows, (place[:, None] < end) & (d[None, :] < width))
     mean = summed / count
     tl.store(key_means + of_tile * width + d, mean, d < width)
     for first in range(0, depth, DEPTH):
         e = first + tl.arange(0, DEPTH)
         together, of_values = tl.zeros((WIDTH, DEPTH), tl.float32), tl.zeros((DEPTH,), tl.float32)
-        for start in range(0, tile, ROWS):
-            at = j * tile + start + tl.arange(0, ROWS)
+        for start in range(0, TILE, ROWS):
+            at = j * TILE + start + tl.arange(0, ROWS)
             row, inside = _rows_of(key, order, at, total, d, width, k_row, end)
             seen, _ = _rows_of(value, order, at, total, e, depth, v_row, end)
             centred = tl.where(inside[:, None], row.to(tl.float32) - mean[None, :], 0.0)
@@ -69,7 +69,7 @@ def key_tiles_kernel(
                 seen = seen.to(tl.float32)
             together = tl.dot(tl.trans(centred.to(seen.dtype)), seen, together, input_precision="tf32x3")
             of_values += tl.sum(seen.to(tl.float32), 0)
-            spread = (head.to(tl.int64) * tiles * tile + at)[:, None] * depth + e[None, :]
+            spread = (head.to(tl.int64) * tiles * TILE + at)[:, None] * depth + e[None, :]
             tl.store(values + spread, seen, (at[:, None] < end) & (e[None, :] < own_depth))
         spot = (of_tile * width + d)[:, None] * depth + e[None, :]
         tl.store(slopes + spot, together / count, (d[:, None] < width) & (e[None, :] < depth))
@@ -78,19 +78,19 @@ def key_tiles_kernel(
 
 @triton.jit(do_not_specialize=ANY_SIZE)
 def centres_kernel(
-    query, order, centres, heads, length, tiles, tile, width, batch_stride, head_stride, row_stride,
-    ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    query, order, centres, heads, length, tiles, width, batch_stride, head_stride, row_stride,
+    TILE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """The mean of a tile of queries."""
     i, head = tl.program_id(0), tl.program_id(1)
-    d, end = tl.arange(0, WIDTH), tl.minimum((i + 1) * tile, length)
+    d, end = tl.arange(0, WIDTH), tl.minimum((i + 1) * TILE, length)
     query += (head // heads).to(tl.int64) * batch_stride + (head % heads).to(tl.int64) * head_stride
     summed = tl.zeros((WIDTH,), tl.float32)
-    for start in range(0, tile, ROWS):
-        place = i * tile + start + tl.arange(0, ROWS)
+    for start in range(0, TILE, ROWS):
+        place = i * TILE + start + tl.arange(0, ROWS)
         rows, _ = _rows_of(query, order + head.to(tl.int64) * length, place, length, d, width, row_stride, end)
         summed += tl.sum(rows.to(tl.float32), 0)
-    tl.store(centres + (head.to(tl.int64) * tiles + i) * width + d, summed / (end - i * tile), d < width)
+    tl.store(centres + (head.to(tl.int64) * tiles + i) * width + d, summed / (end - i * TILE), d < width)
 
 
 def key_tiles(key: torch.Tensor, value: torch.Tensor, order: torch.Tensor, totals: torch.Tensor, tile: int) -> KeyTiles:
@@ -108,7 +108,7 @@ def key_tiles(key: torch.Tensor, value: torch.Tensor, order: torch.Tensor, total
     )  # fmt: skip
     options = tiles_options(width, depth, tile, key.dtype)
     key_tiles_kernel[tiles, triton.cdiv(width, options["WIDTH"]), batch * heads](
-        key, value, order, totals, made.keys, made.values, made.key_means, made.value_means, made.slopes, heads, length, tiles, tile,
+        key, value, order, totals, made.keys, made.values, made.key_means, made.value_means, made.slopes, heads, length, tiles,
         width, depth, *key.stride()[:3], *value.stride()[:3], WIDE=widened(key), **options,
     )  # fmt: skip
     return made
@@ -120,7 +120,7 @@ def query_centres(query: torch.Tensor, order: torch.Tensor, tile: int) -> torch.
     query, tiles = query if query.stride(-1) == 1 else query.contiguous(), triton.cdiv(length, tile)
     centres = torch.empty((batch, heads, tiles, width), dtype=query.dtype, device=query.device)
     centres_kernel[tiles, batch * heads](
-        query, order, centres, heads, length, tiles, tile, width, *query.stride()[:3], **centres_options(width, tile)
+        query, order, centres, heads, length, tiles, width, *query.stride()[:3], **centres_options(width, tile)
     )
     return centres
 
@@ -129,13 +129,13 @@ def tiles_options(width: int, depth: int, tile: int, dtype: torch.dtype) -> dict
     """Rows and columns of keys and of values that one program multiplies at a time: nothing spills on sm_80, sm_90 or sm_100."""
     rows, columns, others, warps = (64, 64, 64, 4) if dtype.itemsize == 2 else (32, 64, 32, 4)
     return configuration(
-        warps, 2, ROWS=block_of(tile, rows), WIDTH=min(columns, padded(width)), DEPTH=min(others, padded(depth))
+        warps, 2, TILE=tile, ROWS=block_of(tile, rows), WIDTH=min(columns, padded(width)), DEPTH=min(others, padded(depth))
     )
 
 
 def centres_options(width: int, tile: int) -> dict[str, int]:
     """Rows that one program adds at a time."""
-    return configuration(4, 2, ROWS=block_of(tile, 64), WIDTH=padded(width))
+    return configuration(4, 2, TILE=tile, ROWS=block_of(tile, 64), WIDTH=padded(width))
 
 
 def tiles_backward(
