@@ -1,4 +1,4 @@
-"""Predicted seconds beside measured ones on this CPU: whole models at several batches, the signs of rewrites, and single ops.
+"""Predicted seconds beside measured ones on this CPU: whole models at several batches, the signs of rewrites, and classes of ops.
 
 python -P -m szilard.benchmarks.cpu_time --device my_cpu.json [--rounds 9] [--cache DIR]
 
@@ -131,7 +131,7 @@ def rows_of(case: TimedFile, samples: list[float], device: Device, reason: str) 
             continue
         cost = total_cost(predicted.ops[op] for op in ops)
         row = replace(
-            whole, config=f"{case.config}, {name}", scope="op", work=work_of(cost), seconds=timing.median,
+            whole, config=f"{case.config}, {name}", scope="class", work=work_of(cost), seconds=timing.median,
             seconds_low=timing.low, seconds_high=timing.high, predicted_seconds=cost.seconds,
         )  # fmt: skip
         rows.append(row)

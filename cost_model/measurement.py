@@ -17,7 +17,8 @@ from .cost import Cost
 from .errors import InputError
 from .whole_file import ADVICE, write_whole
 
-SCOPES = ("model", "op")
+SCOPES = ("model", "class", "op")
+"""A whole model, all the ops of one kind in it, or a single op."""
 LABELS = ("measured", "modelled", "replayed", "unavailable")
 WORK = "work:"
 """What the CSV column of a kind of work starts with; the coefficient key follows."""
@@ -36,7 +37,7 @@ class Measurement:
 
     `work` maps coefficient keys to amounts ("flop.float32", "byte.memory", "launch"), without "static". `seconds` and `joules` are per
     call, each with the interval its meter stated; `label` says how the joules were had and `reason` why there are none. `family` is
-    what is held out as a whole ("bert", "convnet"; "matmul" for microbenchmarks), `scope` "model" or "op". `rewritten_from` names
+    what is held out as a whole ("bert", "convnet"; "matmul" for microbenchmarks), `scope` one of `SCOPES`. `rewritten_from` names
     the config that this one rewrites. `temperature` [deg C], `clock` [MHz], `power_limit` [W] and `throttle` are what the meter logged.
     """
 

@@ -1,6 +1,7 @@
 """`validate`: how far a profile's predictions are from measurements of families it was not fitted on, beside baselines.
 
-Models and ops are judged apart (errors of ops cancel in a model), and so are joules that were measured, modelled and replayed.
+Models, classes of ops and single ops are judged apart (errors of ops cancel in a model), and so are joules that were measured, modelled
+and replayed.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from . import command_line_options as options
 from .command_line_output import columns, deliver, only_results_on_stdout
 from .quantity import number, percent
 
-_SCOPES = {"model": "whole models", "op": "single ops"}
+_SCOPES = {"model": "whole models", "class": "classes of ops", "op": "single ops"}
 
 
 def validate_model(

@@ -16,7 +16,7 @@ WHOLE_CALLS = "A counter sees whole calls, not the ops in them."
 
 
 def measured_rows(result: Mapping[str, Any], family: str) -> tuple[Measurement, ...]:
-    """One "model" row for each run of `result`, then one "op" row for each class of its ops that took any time.
+    """One "model" row for each run of `result`, then one "class" row for each class of its ops that took any time.
 
     Joules are in only where a meter read them: those priced from measured seconds would judge a profile by itself. The prediction is the
     profile's. In a result with two models the second is rewritten from the first.
@@ -78,7 +78,7 @@ def _class_row(run: Mapping[str, Any], each: Mapping[str, Any], family: str, mac
     return Measurement(
         config=f"{run['config']} {each['kind']}",
         family=family,
-        scope="op",
+        scope="class",
         work=each["work"],
         seconds=each["measured"],
         seconds_low=each["low"],

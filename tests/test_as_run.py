@@ -173,6 +173,7 @@ def test_measure_prices_by_the_roofline_what_onnxruntime_does_not_show(tmp_path,
     monkeypatch.setattr(onnx_as_run, "as_onnxruntime_runs", refuse)
     found = measure(model, target=place, rounds=3)
     assert {run["seconds"]["from_profile"]["label"] for run in found["runs"]} == {"roofline"}
+    assert {run["seconds"]["from_profile"]["table_share"] for run in found["runs"]} == {0.0}
     assert any(note.endswith("It does not load.") and "seconds of the roofline" in note for note in found["notes"])
 
 

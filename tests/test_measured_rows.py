@@ -44,7 +44,7 @@ def test_modelled_joules_stay_out_since_they_would_judge_the_model_by_itself():
     assert (whole.seconds, whole.seconds_low, whole.seconds_high) == (2e-3, 1e-3, 3e-3)
     assert (whole.predicted_seconds, whole.predicted_joules) == (1.5e-3, 0.3)
     assert whole.device == "A processor"
-    assert (ops.scope, ops.config) == ("op", "m onnxruntime 1x8 matmul")
+    assert (ops.scope, ops.config) == ("class", "m onnxruntime 1x8 matmul")
     assert (ops.joules, ops.label, ops.reason) == (None, "unavailable", WHOLE_CALLS)
     assert (ops.predicted_seconds, ops.predicted_joules) == (9e-4, 0.2)
 

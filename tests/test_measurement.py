@@ -39,7 +39,7 @@ def measurements(draw):
     return Measurement(
         draw(NAMES),
         draw(NAMES),
-        draw(st.sampled_from(["model", "op"])),
+        draw(st.sampled_from(["model", "class", "op"])),
         draw(st.dictionaries(keys, st.floats(min_value=0, max_value=1e20), max_size=4)),
         *(seconds[i] for i in (1, 0, 2)),
         *(joules[i] for i in (1, 0, 2)),
@@ -102,7 +102,7 @@ def test_the_work_of_a_cost():
     ("change", "sentence"),
     [
         ({"config": " "}, "config is empty"),
-        ({"scope": "layer"}, "scope is 'layer' and must be one of model, op"),
+        ({"scope": "layer"}, "scope is 'layer' and must be one of model, class, op"),
         ({"label": "guessed"}, "label is 'guessed'"),
         ({"work": {"static": 1.0}}, "static work is the seconds"),
         ({"work": {"launch": -1.0}}, "work:launch is -1.0"),

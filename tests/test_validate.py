@@ -118,6 +118,7 @@ def test_models_and_ops_and_labels_are_never_mixed():
     rows = [
         *ROWS,
         row("op", 1.0, 5.0, None, scope="op", flops=5),
+        row("class", 1.0, 5.0, None, scope="class", flops=5),
         row("simulated", 1.0, 5.0, 1.0, label="modelled", flops=5),
         row("old", 1.0, 5.0, 1.0, label="replayed", flops=5),
         row("unmetered", 1.0, None, 1.5, label="unavailable", flops=5),
@@ -129,10 +130,12 @@ def test_models_and_ops_and_labels_are_never_mixed():
         ("joules", "model", "modelled"): 1,
         ("joules", "model", "replayed"): 1,
         ("joules", "model", "unavailable"): 1,
+        ("joules", "class", "measured"): 1,
         ("joules", "op", "measured"): 1,
         ("seconds", "model", "measured"): 3,
         ("seconds", "model", "modelled"): 1,
         ("seconds", "model", "replayed"): 1,
+        ("seconds", "class", "measured"): 1,
         ("seconds", "op", "measured"): 1,
     }
     assert table(verdict, "joules", label="unavailable").reason == "no counter here"

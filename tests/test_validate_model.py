@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from szilard.cost_model.errors import InputError
 from szilard.cost_model.measurement import write_measurements
 from szilard.rewriter.command_line import app
+from szilard.rewriter.command_line_validate import validation_text
 from szilard.rewriter.validate_model import validate_model
 
 from .hidden_truth import microbenchmarks, models
@@ -107,3 +108,11 @@ def test_bad_input_is_one_sentence(files, tmp_path):
         assert answer.stdout == ""
     with pytest.raises(InputError, match="fitted on the family copy"):
         validate_model(*files, ["copy"])
+
+
+@pytest.mark.parametrize(("scope", "words"), [("class", "classes of ops"), ("op", "single ops"), ("model", "whole models")])
+def test_the_text_says_what_a_row_is_of(scope, words):
+    table = {"quantity": "seconds", "scope": scope, "label": "unavailable", "configs": 2, "reason": "no clock"}
+    split = {"configs": {}, "fit": [], "hash": "0", "promised": None}
+    result = {"device": "d", "measurements": "m.csv", "calibration": {}, "coefficients": {}, "notes": [], "split": split}
+    assert f"seconds of {words}, unavailable: 2 configs" in validation_text({**result, "tables": [table]})
