@@ -35,10 +35,10 @@ demo: $(STAMP)
 	$(BIN)/python -P -m szilard.benchmarks.demo
 
 test: $(STAMP)
-	$(BIN)/python -P -m pytest tests
+	$(BIN)/python -P -m pytest tests --numprocesses 2 --dist loadfile
 
 test-all: $(STAMP)
-	$(BIN)/python -P -m pytest tests --all-long
+	$(BIN)/python -P -m pytest tests --numprocesses 2 --dist loadfile --all-long
 
 # mypy takes a package's name from its folder, and the folder of a clone may have any name: the link gives it the right one.
 check: $(STAMP)
