@@ -36,7 +36,7 @@ class Case:
 
 def cases(names: tuple[str, ...] = tuple(ARCHITECTURES)) -> list[Case]:
     """Every spelling that transformers has of each architecture, by every road."""
-    return [Case(name, spelling, road) for name in names for spelling in ARCHITECTURES[name].spellings() for road in ROADS]
+    return [Case(name, spelling, road) for name in names for spelling in ARCHITECTURES[name].spellings for road in ROADS]
 
 
 def program_of(case: Case, cache: Path) -> Program:
@@ -69,20 +69,33 @@ def exported(made: Architecture, spelling: str) -> torch.export.ExportedProgram:
 
 
 def _onnx(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
-    """As torch's exporter writes it; where it fails in taking the program apart, from the graph that our own trace makes of it."""
-    try:
+    """As torch's exporter writes it, so that it runs.
+
+    Without `no_grad` the exporter takes attention for another kernel than torch.export did, and a view of its result fails.
+    """
+    with torch.no_grad():
         found = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
-    except torch.onnx.errors.OnnxExporterError:
-        traced = trace_exported(program)
-        arguments = tuple(torch.from_numpy(traced.sample[name].copy()) for name in traced.inputs)
-        free = tuple(dict.fromkeys(traced.dynamic.get(name, {}), torch.export.Dim.AUTO) for name in traced.inputs)
-        found = torch.onnx.export(
-            traced.graph, arguments, dynamo=True, verbose=False, opset_version=opset, dynamic_shapes=free,
-            input_names=list(traced.inputs), output_names=list(traced.outputs),
-        )  # fmt: skip
     if found is None:
         raise InputError("torch's exporter gave no model.")
+    _repeat_angles(found.model)
     return found.model
+
+
+def _repeat_angles(model: ir.Model) -> None:
+    """The exporter's own RotaryEmbedding of opset 23 reads angles [1, length, width], where the operator wants [batch, length, width];
+    onnxruntime 1.31 refuses to run that on more than one row."""
+    for node in [node for node in model.graph if node.op_type == "RotaryEmbedding" and node.domain == ""]:
+        rows, *caches = node.inputs[:3]
+        for index, cache in enumerate(caches, 1):
+            name = f"{node.name}.angles_{index}"
+            batch = ir.node("Shape", [rows], {"start": 0, "end": 1}, name=f"{name}.batch")
+            rest = ir.node("Shape", [cache], {"start": 1}, name=f"{name}.rest")
+            shape = ir.node("Concat", [batch.outputs[0], rest.outputs[0]], {"axis": 0}, name=f"{name}.shape")
+            whole = ir.node("Expand", [cache, shape.outputs[0]], name=name)
+            for each in (batch, rest, shape, whole):
+                each.outputs[0].name = str(each.name)
+            model.graph.insert_before(node, [batch, rest, shape, whole])
+            node.replace_input_with(index, whole.outputs[0])
 
 
 @contextlib.contextmanager

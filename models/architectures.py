@@ -17,13 +17,15 @@ from .wrappers import Plain, Speech, Text, TextAndImage, TextToText, Vision
 BATCH, LENGTH, TARGETS, PADDING = 2, 13, 7, 3
 
 SPELLINGS = ("eager", "sdpa")
+EAGER = SPELLINGS[:1]
 
 Inputs = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """`kind` and `configuration` are classes of transformers; `layers` gives the attentions that a configuration asks for."""
+    """`kind` and `configuration` are classes of transformers; `layers` gives the attentions that a configuration asks for, `spellings`
+    are those of SPELLINGS that transformers has."""
 
     kind: str
     configuration: str
@@ -31,13 +33,7 @@ class Architecture:
     wrap: type[Plain] = Text
     output: str = "last_hidden_state"
     layers: Callable[[Any], int] = lambda config: config.num_hidden_layers
-
-    def spellings(self) -> tuple[str, ...]:
-        """Those of SPELLINGS that transformers has for this architecture."""
-        import transformers
-
-        operator = getattr(transformers, self.kind)._supports_sdpa
-        return SPELLINGS if operator else SPELLINGS[:1]
+    spellings: tuple[str, ...] = SPELLINGS
 
     def attentions(self) -> int:
         """How many attentions the configuration asks for."""
@@ -103,10 +99,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "roberta": Architecture("RobertaModel", "RobertaConfig", _ENCODER),
     "albert": Architecture("AlbertModel", "AlbertConfig", _ENCODER | {"embedding_size": 20}),
     "electra": Architecture("ElectraModel", "ElectraConfig", _ENCODER | {"embedding_size": 20}),
-    "mpnet": Architecture("MPNetModel", "MPNetConfig", _ENCODER),
+    "mpnet": Architecture("MPNetModel", "MPNetConfig", _ENCODER, spellings=EAGER),
     "deberta": Architecture(
         "DebertaV2Model", "DebertaV2Config",
         _ENCODER | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8, "type_vocab_size": 0},
+        spellings=EAGER,
     ),
     "gpt2": Architecture("GPT2Model", "GPT2Config", TOKENS | {"n_embd": 48, "n_layer": 2, "n_head": 3, "n_positions": 64}),
     "gpt_neox": Architecture("GPTNeoXModel", "GPTNeoXConfig", _ENCODER),
@@ -118,31 +115,35 @@ ARCHITECTURES: dict[str, Architecture] = {
     "llama": Architecture("LlamaModel", "LlamaConfig", _GROUPED),
     "qwen3": Architecture("Qwen3Model", "Qwen3Config", _GROUPED | {"head_dim": 12}),
     "mistral": Architecture("MistralModel", "MistralConfig", _GROUPED | {"sliding_window": 5}),
-    "gemma2": Architecture("Gemma2Model", "Gemma2Config", _GROUPED | {"head_dim": 12, "sliding_window": 5}),
+    "gemma2": Architecture("Gemma2Model", "Gemma2Config", _GROUPED | {"head_dim": 12, "sliding_window": 5}, spellings=EAGER),
     "gpt_oss": Architecture(
         "GptOssModel", "GptOssConfig",
         _GROUPED | {"head_dim": 12, "sliding_window": 5, "num_local_experts": 2, "num_experts_per_tok": 1,
                     "experts_implementation": "batched_mm",  # torch's exporter has no translation for grouped_mm
                     "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+        spellings=EAGER,
     ),
     "falcon": Architecture("FalconModel", "FalconConfig", _WORDS | _LONG | {"multi_query": True}),
-    "bloom": Architecture("BloomModel", "BloomConfig", TOKENS | {"hidden_size": 48, "n_layer": 2, "n_head": 3}),
-    "mpt": Architecture("MptModel", "MptConfig", TOKENS | {"d_model": 48, "n_layers": 2, "n_heads": 4, "max_seq_len": 64}),
+    "bloom": Architecture("BloomModel", "BloomConfig", TOKENS | {"hidden_size": 48, "n_layer": 2, "n_head": 3}, spellings=EAGER),
+    "mpt": Architecture(
+        "MptModel", "MptConfig", TOKENS | {"d_model": 48, "n_layers": 2, "n_heads": 4, "max_seq_len": 64}, spellings=EAGER
+    ),
     "phi": Architecture("PhiModel", "PhiConfig", _ENCODER),
     "t5": Architecture(
         "T5Model", "T5Config",
-        TOKENS | {"d_model": 40, "d_kv": 8, "d_ff": 72, "num_layers": 2, "num_heads": 5, "decoder_start_token_id": 0},
+        TOKENS | {"d_model": 40, "d_kv": 8, "d_ff": 72, "num_layers": 2, "num_decoder_layers": 1, "num_heads": 5,
+                  "decoder_start_token_id": 0},
         TextToText, layers=_both("num_layers", "num_decoder_layers"),
     ),
     "bart": Architecture(
         "BartModel", "BartConfig",
-        _WORDS | {"d_model": 48, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 3,
+        _WORDS | {"d_model": 48, "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 3,
                   "decoder_attention_heads": 3, "encoder_ffn_dim": 80, "decoder_ffn_dim": 80, "forced_eos_token_id": None},
         TextToText, layers=_LAYERS,
     ),
     "whisper": Architecture(
         "WhisperModel", "WhisperConfig",
-        TOKENS | {"d_model": 48, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+        TOKENS | {"d_model": 48, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 4,
                   "decoder_attention_heads": 4, "encoder_ffn_dim": 80, "decoder_ffn_dim": 80, "num_mel_bins": 16,
                   "max_source_positions": 30, "max_target_positions": 24, "decoder_start_token_id": 1,
                   "suppress_tokens": None, "begin_suppress_tokens": None},

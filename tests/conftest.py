@@ -43,7 +43,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.stash[SUMMARY] = f"long tests: all {len(long)}"
         return
     seed = config.getoption("--long-seed") or commit_of(config.rootpath)
-    kept = sample([item.nodeid for item in long], seed)
+    shares = {item.nodeid: item.get_closest_marker("long").kwargs.get("share", SHARE_OF_LONG) for item in long}
+    kept = set().union(
+        *(sample([name for name in shares if shares[name] == share], seed, share) for share in set(shares.values()))
+    )
     left_out = [item for item in long if item.nodeid not in kept]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)

@@ -1,14 +1,15 @@
 """Attention is found and rewritten without a change of the outputs in 24 transformers architectures (`models/architectures.py`), as torch
 and as ONNX, by the same code as the benchmark's table."""
 
+from dataclasses import replace
+
 import pytest
+import transformers
 
 from szilard.benchmarks import finder
 from szilard.benchmarks.finder import Outcome
 from szilard.benchmarks.finder_cases import ROADS, Case, cases
 from szilard.models.architectures import ARCHITECTURES, SPELLINGS
-
-CORE = (Case("bert", "eager", "torch"),)
 
 
 @pytest.fixture(scope="session")
@@ -17,24 +18,43 @@ def cache(tmp_path_factory):
 
 
 def check(case, cache):
+    """All are found; one operator each where the exporter has one, and the outputs stay after a rewrite of the others."""
     found = finder.outcome(case, cache)
     assert found.fault == ""
     assert (found.found, found.wrong) == (found.expected, False), (found, found.missed)
-    operator = {"eager": 0, "sdpa": found.expected if case.road != "onnx 18" else 0}[case.spelling]
-    assert found.kept >= operator
+    operators = found.expected if case.spelling == "sdpa" and case.road != "onnx 18" else 0
+    assert found.kept >= operators
+    if case.architecture != "gemma2":
+        assert found.covered == found.expected, found.refused
+    assert all("softcap" in reason or "capped" in reason for reason in found.refused)
 
 
 def test_there_are_24_and_each_has_a_count_of_its_own():
     assert len(ARCHITECTURES) == 24
     counts = {name: made.attentions() for name, made in ARCHITECTURES.items()}
-    assert [name for name, count in counts.items() if count != 2] == ["distilbert", "t5", "bart", "whisper", "clip"]
-    assert (counts["t5"], counts["clip"]) == (6, 4)
-    assert len(cases()) == len(ROADS) * sum(len(made.spellings()) for made in ARCHITECTURES.values())
-    assert {spelling for made in ARCHITECTURES.values() for spelling in made.spellings()} == set(SPELLINGS)
+    assert {name: count for name, count in counts.items() if count != 2} == {
+        "distilbert": 3, "t5": 4, "bart": 4, "whisper": 5, "clip": 4
+    }  # fmt: skip
+    assert len(cases()) == len(ROADS) * sum(len(made.spellings) for made in ARCHITECTURES.values())
 
 
-@pytest.mark.parametrize("case", CORE, ids=lambda case: f"{case.architecture}-{case.spelling}-{case.road}")
-def test_core_architectures(case, cache):
+def test_a_small_case(cache, monkeypatch):
+    bert = ARCHITECTURES["bert"]
+    small = replace(bert, settings=bert.settings | {"num_hidden_layers": 1})
+    monkeypatch.setitem(ARCHITECTURES, "bert", small)
+    check(Case("bert", "eager", "torch"), cache / "small")
+
+
+@pytest.mark.long
+def test_spellings_are_those_of_transformers():
+    for name, made in ARCHITECTURES.items():
+        operator = getattr(transformers, made.kind)._supports_sdpa
+        assert made.spellings == (SPELLINGS if operator else SPELLINGS[:1]), name
+
+
+@pytest.mark.long(share=0.06)
+@pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case.architecture}-{case.spelling}-{case.road}".replace(" ", "-"))
+def test_every_architecture(case, cache):
     check(case, cache)
 
 
