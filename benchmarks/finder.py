@@ -108,11 +108,11 @@ def _rewrite(backend: Backend, graph: Any, sites: Mapping[str, AttentionSite]) -
 
 
 def _feeds(case: Case, program: Program) -> list[Arrays]:
-    """The sample, and other sizes wherever the program leaves them free."""
+    """The sample, and inputs padded at the other end, of other sizes wherever the program leaves them free."""
     sizes = {(name, axis) for name, axes in program.dynamic.items() for axis in axes}
     free_batch = all((name, 0) in sizes for name in program.inputs)
     free_length = ("input_ids", 1) in sizes
-    other = case.made.inputs(BATCH + free_batch, LENGTH + 4 * free_length, seed=11)
+    other = case.made.inputs(BATCH + free_batch, LENGTH + 4 * free_length, seed=11, padded_first=True)
     return [program.sample, {name: other[name].numpy() for name in program.inputs}]
 
 

@@ -73,12 +73,22 @@ def _onnx(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
 
     Without `no_grad` the exporter takes attention for another kernel than torch.export did, and a view of its result fails.
     """
+    _say_which_heads_are_shared(program)
     with torch.no_grad():
         found = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
     if found is None:
         raise InputError("torch's exporter gave no model.")
     _repeat_angles(found.model)
     return found.model
+
+
+def _say_which_heads_are_shared(program: torch.export.ExportedProgram) -> None:
+    """torch broadcasts one key head over all query heads unasked; its exporter wants to be told."""
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.scaled_dot_product_attention.default:
+            queries, keys = (argument.meta["val"].shape[1] for argument in node.args[:2])
+            if isinstance(keys, int) and keys == 1 != queries:
+                node.kwargs = {**node.kwargs, "enable_gqa": True}
 
 
 def _repeat_angles(model: ir.Model) -> None:

@@ -53,12 +53,13 @@ class Architecture:
                     nn.init.normal_(parameter, mean=parameter.flatten()[0].item(), std=0.1)
         return self.wrap(model, self.output).eval()
 
-    def inputs(self, batch: int = BATCH, length: int = LENGTH, seed: int = SEED) -> Inputs:
-        """Named inputs of that many rows and tokens; the last row is padded."""
+    def inputs(self, batch: int = BATCH, length: int = LENGTH, seed: int = SEED, *, padded_first: bool = False) -> Inputs:
+        """Named inputs of that many rows and tokens; the last row is padded at its end, or (`padded_first`) at its start, so that the
+        first queries of a causal model see nothing at all."""
         draw = torch.Generator().manual_seed(seed)
         ids = torch.randint(3, VOCABULARY, (batch, length), generator=draw)
         mask = torch.ones(batch, length, dtype=torch.int64)
-        mask[-1, length - PADDING :] = 0
+        mask[-1, slice(PADDING) if padded_first else slice(length - PADDING, length)] = 0
         words = {"input_ids": ids, "attention_mask": mask}
         targets = {"decoder_input_ids": torch.randint(3, VOCABULARY, (batch, TARGETS), generator=draw)}
         image = {"pixel_values": torch.randn(batch, 3, 18, 18, generator=draw)}
