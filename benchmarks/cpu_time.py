@@ -177,7 +177,7 @@ def table(rows: list[Measurement]) -> Table:
 def summary(rows: list[Measurement], speed: float) -> str:
     """Errors of whole models and directions of rewrites in two sentences, beside the machine's speed at the time."""
     models = {row.config: row for row in rows if row.scope == "model"}
-    lines = [f"a probe took {speed:.2f} times as long as when the profile was made"]
+    lines = [f"measured: a probe took {speed:.2f} times as long as when the profile was made"]
     for words, chosen in (
         ("originals", [row for row in models.values() if not row.rewritten_from]),
         ("all", [*models.values()]),

@@ -12,7 +12,7 @@ from . import command_line_options as options
 from .command_line_output import columns, deliver, only_results_on_stdout, progress
 
 _SHOWN_OPS = 12
-_PHASES = ("phase", "of the calls", "joules", "seconds", "work", "moved")
+_PHASES = ("phase", "of the calls", "modelled joules", "seconds", "from", "work", "moved")
 devices = typer.Typer(help="The device profiles, and where each number comes from.", rich_markup_mode=None)
 
 
@@ -94,20 +94,22 @@ def estimate_text(result: Mapping[str, Any]) -> str:
     ]
     if result.get("provenance"):
         lines.append(f"joules: modelled; {provenance_clause(result['provenance'])}")
-    lines += [f"work: {least}{work}", f"floors, which decide nothing: {floor}", ""]
+    lines += [f"work (modelled): {least}{work}", f"floors (modelled), which decide nothing: {floor}", ""]
     phases = result.get("phases", ())
     if len(phases) > 1:
-        lines += [columns([_PHASES, *map(_phase, phases)], right=range(1, 6)), ""]
-    rows = [("kind", "ops", "joules", "share")]
+        lines += [columns([_PHASES, *map(_phase, phases)], right=(1, 2, 3, 5, 6)), ""]
+    rows = [("kind", "ops", "modelled joules", "share")]
     whole = sum(kinds.values()) or 1.0
     for kind, value in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN_OPS]:
         rows.append((kind, str(counted[kind]), quantity(value, "J"), f"{100 * value / whole:.1f} %"))
     lines += [columns(rows, right=(1, 2, 3)), ""]
-    dearest = [("dearest ops", "kind", "joules", "seconds", "share")]
+    dearest = [("dearest ops", "kind", "modelled joules", "seconds", "from", "share")]
     for op in sorted(ops, key=lambda op: (-(op["joules"] or 0.0), op["id"]))[:_SHOWN_OPS]:
         share = f"{100 * (op.get('share') or 0.0):.1f} %"
-        dearest.append((op["id"], op["kind"], quantity(op["joules"], "J"), quantity(op["seconds"], "s"), share))
-    lines.append(columns(dearest, right=(2, 3, 4)))
+        dearest.append(
+            (op["id"], op["kind"], quantity(op["joules"], "J"), quantity(op["seconds"], "s"), op.get("label", label), share)
+        )
+    lines.append(columns(dearest, right=(2, 3, 5)))
     if result.get("unpriced"):
         lines += ["", unpriced_sentence(result["unpriced"], _SHOWN_OPS)]
     lines += [f"note: {note}" for note in result.get("notes", ())]
@@ -121,8 +123,8 @@ def _phase(phase: Mapping[str, Any]) -> tuple[str, ...]:
     total = phase["total"]
     least = "at least " if phase["at_least"] else ""
     units = (("joules", "J"), ("seconds", "s"), ("flops", "flop"), ("bytes", "B"))
-    cells = (quantity(total[key], unit) for key, unit in units)
-    return phase["name"], f"{100 * phase['weight']:.3g} %", *(f"{least}{cell}" for cell in cells)
+    joules, seconds, work, moved = (least + quantity(total[key], unit) for key, unit in units)
+    return phase["name"], f"{100 * phase['weight']:.3g} %", joules, seconds, total["label"], work, moved
 
 
 def _profile(device: Any) -> dict[str, Any]:

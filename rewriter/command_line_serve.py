@@ -47,12 +47,12 @@ def serve_limits_text(result: Mapping[str, Any]) -> str:
         f"seconds from {result['seconds_label']}; of the joules, {provenance_clause(result['rests_on'])}",
         f"{decoder['layers']} layers, {decoder['heads']} query heads over {decoder['kv_heads']} key/value heads, "
         f"{number(decoder['parameters'])} parameters",
-        f"memory: {quantity(memory['capacity'], 'B')} - {quantity(memory['weights'], 'B')} weights - "
+        f"memory (modelled): {quantity(memory['capacity'], 'B')} - {quantity(memory['weights'], 'B')} weights - "
         f"{quantity(memory['overhead'], 'B')} overhead holds {memory['largest_batch']} caches of "
         f"{quantity(memory['cache_per_sequence'], 'B')}",
         "",
     ]
-    rows = [("batch", "latency", "joules/token", "of it static", "tokens/s", "latency x J / throughput", "its floor")]
+    rows = [("batch", "latency", "modelled J/token", "of it static", "tokens/s", "latency x J / throughput", "its floor")]
     rows += [_cells(row, least) for row in result["batches"]]
     lines += [columns(rows, right=range(7)), ""]
     slow = f" within {quantity(limits['latency'], 's')} a token" if limits["latency"] else ""
@@ -82,7 +82,7 @@ def _cells(row: Mapping[str, Any], least: str) -> tuple[str, str, str, str, str,
 def _point(row: Mapping[str, Any]) -> str:
     return (
         f"batch {row['batch']}, {quantity(row['seconds_per_token'], 's')} and {quantity(row['joules_per_token'], 'J')} a token, "
-        f"{number(row['tokens_per_second'])} tokens/s"
+        f"{number(row['tokens_per_second'])} tokens/s (modelled)"
     )
 
 
@@ -96,7 +96,7 @@ def _paper_lines(paper: Mapping[str, Any]) -> list[str]:
             f"{form} " + ", ".join(f"{term} {quantity(joules, 'J')}" for term, joules in paper[name][form].items())
             for form in ("corrected", "printed")
         ]
-        lines.append(f"{title}, dynamic joules a token: {'; '.join(forms)}")
+        lines.append(f"{title}, dynamic joules a token (modelled): {'; '.join(forms)}")
     return lines
 
 
@@ -106,14 +106,15 @@ def _arrival_lines(found: Mapping[str, Any]) -> list[str]:
         f"{number(found['largest_requests_per_second'])} requests/s):",
         f"  {number(found['batch'])} in a batch while busy, {100 * found['busy']:.3g} % of the time; "
         f"{number(found['waiting'])} waiting; {quantity(found['seconds_per_token'], 's')} a token, "
-        f"{quantity(found['request_seconds'], 's')} a request",
-        f"  {quantity(found['joules'], 'J')} a request, static watts included, of which {quantity(found['idle_joules'], 'J')} idle",
+        f"{quantity(found['request_seconds'], 's')} a request (modelled)",
+        f"  {quantity(found['joules'], 'J')} a request, static watts included, of which {quantity(found['idle_joules'], 'J')} idle "
+        "(modelled)",
     ]
     if found["eq_20_batch"] is not None:
         least = "has no least batch, since joules a request fall with it"
         if found["eq_21_batch"] is not None:
             least = f"is least at {number(found['eq_21_batch'])}"
         lines.append(
-            f"  the paper's eq. 20 gathers {found['eq_20_batch']} requests before it serves them, and its eq. 21 {least}"
+            f"  the paper's eq. 20 gathers {found['eq_20_batch']} requests before it serves them, and its eq. 21 {least} (modelled)"
         )
     return lines

@@ -84,7 +84,7 @@ def _interval(ends: Mapping[str, Any], unit: str) -> str:
 
 def _classes(rows: Sequence[Mapping[str, Any]]) -> str:
     """The longest classes, the others in one row; joules are never measured for a class: a counter sees whole calls."""
-    head = ("op class", "ops", "predicted", "from", "measured", "share", "error", "modelled joules", "as run")
+    head = ("op class", "ops", "predicted", "from", "measured", "share", "error", "modelled joules", "modelled as run")
     shown, others = list(rows[:_SHOWN]), rows[_SHOWN:]
     table = [head, *(_class(row) for row in shown)]
     if others:
@@ -163,7 +163,7 @@ def _sensors(joules: Mapping[str, Any]) -> list[str]:
         "" if log["cross_check"] is None else f"power over counter {log['cross_check']:.3f}",
         "" if replayed else windows,
     ]
-    source = f"recorded: {joules['reason']} Sensors" if replayed else "counter"
+    source = f"recorded: {joules['reason']} Sensors" if replayed else "counter (measured)"
     lines = [f"{source}: {', '.join(filter(None, said)) or 'none'}", *(f"doubt: {flag}" for flag in log["flags"])]
     return [wrapped(line) for line in lines]
 

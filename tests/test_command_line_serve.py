@@ -49,13 +49,13 @@ def test_the_text_says_what_is_modelled_and_from_what():
     assert lines[1].startswith("2 layers, 6 query heads over 2 key/value heads, ")
     assert "overhead holds 75 caches of 16.3 kB" in lines[2]
     assert lines[4].split() == [
-        "batch", "latency", "joules/token", "of", "it", "static", "tokens/s", "latency", "x", "J", "/", "throughput", "its", "floor",
+        "batch", "latency", "modelled", "J/token", "of", "it", "static", "tokens/s", "latency", "x", "J", "/", "throughput", "its", "floor",
     ]  # fmt: skip
     assert [line.split()[0] for line in lines[5:13]] == ["1", "2", "4", "8", "16", "32", "64", "75"]
     whole = "\n".join(lines)
     assert "paper's B* (Theorem 4.2, a heuristic): 7.68; batch 7, " in whole
     assert "fewest joules: batch 75, " in whole
-    assert "eq. 11, decode, dynamic joules a token: corrected weights " in whole
+    assert "eq. 11, decode, dynamic joules a token (modelled): corrected weights " in whole
     assert "; printed weights " in whole
     assert " times the fewest joules" in whole
     assert "requests/s" not in whole

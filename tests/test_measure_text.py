@@ -124,8 +124,8 @@ def test_measured_joules_come_with_what_the_sensors_said():
     found = lines(run(joules=SEEN))
     assert words(found[3]) == "joules 1.00 J 500 mJ to 2.00 J modelled 500 mJ 400 mJ to 600 mJ measured +100 %"
     assert found[4] == (
-        "counter: A card, driver 550.1, 41 °C, 1980 MHz, limit 700 W, throttled: power cap, power over counter 1.020, 7 windows, "
-        "stopped when precise"
+        "counter (measured): A card, driver 550.1, 41 °C, 1980 MHz, limit 700 W, throttled: power cap, power over counter 1.020, "
+        "7 windows, stopped when precise"
     )
     assert found[5] == "doubt: It warmed by 9 degrees."
     assert not any("unavailable" in line for line in found)
@@ -134,7 +134,7 @@ def test_measured_joules_come_with_what_the_sensors_said():
 def test_classes_say_how_seconds_were_had_and_that_joules_are_modelled():
     found = lines(run(classes=[row(), row("softmax", error=None, label="roofline", share=0.004)]))
     start = next(number for number, line in enumerate(found) if line.startswith("op class"))
-    assert words(found[start]).endswith("error modelled joules as run")
+    assert words(found[start]).endswith("error modelled joules modelled as run")
     assert words(found[start + 1]) == "matmul 3 2.00 ms table 1.00 ms 50.0 % +100 % 20.0 mJ 10.0 mJ"
     assert words(found[start + 2]) == "softmax 3 2.00 ms roofline 1.00 ms 0.4 % 20.0 mJ 10.0 mJ"
 
