@@ -60,12 +60,16 @@ class Op:
 
 @dataclass(frozen=True, eq=False)
 class Net:
-    """Ops in topological order and the values between them. Build it once; nothing changes it afterwards."""
+    """Ops in topological order and the values between them. Build it once; nothing changes it afterwards.
+
+    `opset` is the version of the standard operators of an ONNX graph, 0 where there is none.
+    """
 
     ops: Mapping[str, Op]
     values: Mapping[str, Value]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    opset: int = 0
 
     @cached_property
     def _producers(self) -> dict[str, Op]:

@@ -74,7 +74,7 @@ def _net(
             op = replace(op, attributes={**op.attributes, **more}, branches=tuple(branches))
         ops[op.id] = op
     inputs = tuple(value.name or "" for value in graph.inputs if value.name not in graph.initializers)
-    return Net(ops, values, inputs, tuple(value.name or "" for value in graph.outputs))
+    return Net(ops, values, inputs, tuple(value.name or "" for value in graph.outputs), opsets.get("", 0))
 
 
 class _Scope:

@@ -12,11 +12,13 @@ import onnx_ir as ir
 from ..cost_model.net import Net, Op
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, Site
-from .onnx_attention_mask import AttentionMasks, guarded, mask_refusal
+from .attention_masks import ABSORBING
+from .onnx_attention_mask import AttentionMasks, guarded, leaves_finite, mask_refusal
 from .onnx_pass import MICROSOFT, OnnxPass, Surgeon, members, operation
 from .onnx_shapes import Proofs, Sizes, fix_reshapes, inferred_sizes, joins, unchanged
 
 ACTION = "fused_attention"
+ATTENTION_OPSET = 23
 SWAP_HEADS = (0, 2, 1, 3)
 
 
@@ -29,7 +31,9 @@ class FuseAttention(OnnxPass):
     4. A mask becomes the additive attention_bias; layers of one mask share it. 5. A guard against rows that see nothing
     (Where(IsNaN(weights), 0, weights)) moves to the output, where such a row is NaN in just the same way; without a mask there is none.
     6. Keys and values that several heads share are repeated, as MultiHeadAttention wants one for each. 7. An attention sink becomes the
-    bias of one more key of zeros, whose value is zeros.
+    bias of one more key of zeros, whose value is zeros. 8. Scores with a softcap become the standard Attention (opset 23) on the same
+    packed operands, keys and values not repeated, with a mask that is no lower than `ABSORBING`: onnxruntime gives 0 for a row in which
+    every score is the lowest float32, and the spelled-out form gives the mean of the values.
     """
 
     name: ClassVar[str] = "onnx_attention"
@@ -45,7 +49,8 @@ class FuseAttention(OnnxPass):
             masks = AttentionMasks(surgeon, proofs)
             for site in pending:
                 _fuse(surgeon, masks, proofs, site)
-            surgeon.import_domain(MICROSOFT)
+            if any(not site.softcap for site in pending):
+                surgeon.import_domain(MICROSOFT)
         surgeon.close()
         return len(pending)
 
@@ -64,8 +69,8 @@ def refusal(site: AttentionSite, net: Net) -> str:
         return f"onnxruntime's MultiHeadAttention on the CPU takes float32, and attention {site.id} is {site.dtype}."
     if site.form == "packed":
         return f"Attention {site.id} is one operator already, with operands in a layout of its own."
-    if site.softcap:
-        return f"Attention {site.id} has a softcap, which MultiHeadAttention does not have."
+    if site.softcap and (reason := _softcap_refusal(site, net)):
+        return reason
     if site.scale == 0:
         return f"Attention {site.id} has the scale 0, which MultiHeadAttention takes for its default scale."
     kv_heads = site.kv_heads
@@ -88,6 +93,20 @@ def refusal(site: AttentionSite, net: Net) -> str:
         ):
             return f"The weights of attention {site.id} ({op.output}) are read elsewhere, and MultiHeadAttention does not give them out."
     return mask_refusal(site, net)
+
+
+def _softcap_refusal(site: AttentionSite, net: Net) -> str:
+    if net.opset < ATTENTION_OPSET:
+        return (
+            f"Attention {site.id} has a softcap, which MultiHeadAttention does not have, and the standard Attention that has one is not "
+            f"among the operators of opset {net.opset}; convert the model to opset {ATTENTION_OPSET}."
+        )
+    if not leaves_finite(site, net):
+        return (
+            f"Attention {site.id} has a softcap and a mask that may be infinite, and the standard Attention gives 0 for a row that sees "
+            "nothing."
+        )
+    return ""
 
 
 def layout_ops(site: AttentionSite, net: Net) -> tuple[str, ...]:
@@ -136,14 +155,24 @@ def _fuse(surgeon: Surgeon, masks: AttentionMasks, proofs: Proofs, site: Attenti
     if site.sink:
         bias = masks.beside_sink(site, bias, packed[0], packed[1], nodes)
         packed[1:] = [_longer(surgeon, site, value, nodes) for value in packed[1:]]
-    inputs: list[ir.Value | None] = [packed[0], *(_repeated(surgeon, site, value, nodes) for value in packed[1:])]
-    if bias is not None:
-        inputs += [None, None, bias]
-    causal = {"unidirectional": 1} if site.causal else {}
-    fused = operation(
-        "MultiHeadAttention", inputs, name, domain=MICROSOFT, num_heads=site.heads, scale=float(site.scale), **causal
-    )
-    nodes.append(fused)
+    if site.softcap:
+        nodes.append(_capped(surgeon, site, packed, bias, nodes))
+    else:
+        repeated = [packed[0], *(_repeated(surgeon, site, value, nodes) for value in packed[1:])]
+        masked = [] if bias is None else [None, None, bias]
+        causal = {"unidirectional": 1} if site.causal else {}
+        nodes.append(
+            operation(
+                "MultiHeadAttention",
+                [*repeated, *masked],
+                name,
+                domain=MICROSOFT,
+                num_heads=site.heads,
+                scale=float(site.scale),
+                **causal,
+            )
+        )
+    fused = nodes[-1]
     result = fused.outputs[0]
     if guarded(site, surgeon):
         nodes.append(operation("IsNaN", [result], f"{name}.unseen"))
@@ -152,6 +181,20 @@ def _fuse(surgeon: Surgeon, masks: AttentionMasks, proofs: Proofs, site: Attenti
         result = nodes[-1].outputs[0]
     target, layers = _unpack(surgeon, proofs, surgeon.value(site.output), site.heads, result, name)
     surgeon.replace([site], [*nodes, *layers], {str(target.name): layers[-1].outputs[0] if layers else result})
+
+
+def _capped(
+    surgeon: Surgeon, site: AttentionSite, packed: list[ir.Value], bias: ir.Value | None, nodes: list[ir.Node]
+) -> ir.Node:
+    if bias is not None:
+        floor = surgeon.shared(np.array(ABSORBING, np.float32), "lowest_mask")
+        nodes.append(operation("Max", [bias, floor], f"{site.id}.finite_bias"))
+        bias = nodes[-1].outputs[0]
+    causal = {"is_causal": 1} if site.causal else {}
+    return operation(
+        "Attention", [*packed, *([] if bias is None else [bias])], f"{site.id}.{ACTION}",
+        q_num_heads=site.heads, kv_num_heads=site.kv_heads, scale=float(site.scale), softcap=float(site.softcap), **causal,
+    )  # fmt: skip
 
 
 def _pack(surgeon: Surgeon, proofs: Proofs, value: ir.Value, transposed: bool, name: str, nodes: list[ir.Node]) -> ir.Value:

@@ -11,6 +11,9 @@ import onnx_ir as ir
 from ..cost_model.net import Net
 from ..cost_model.sites import AttentionSite, SiteMask
 from .attention_masks import ABSORBING
+from .attention_walk import climb
+from .axes import whole
+from .constants import number
 from .onnx_pass import Surgeon, operation
 from .onnx_shapes import Proofs, Size
 
@@ -48,6 +51,24 @@ def _several_refusal(site: AttentionSite, net: Net) -> str:
                 f"The {mask.kind} mask {mask.value} of attention {site.id} is {dtype}, which MultiHeadAttention does not take."
             )
     return ""
+
+
+def leaves_finite(site: AttentionSite, net: Net) -> bool:
+    """Whether nothing that the masks of a site add or put in is infinite, at any length."""
+    if not site.masks:
+        fills = [net.scalar(name) for op in site.ops if net.ops[op].kind == "where" for name in net.ops[op].inputs[1:3]]
+        if any(fill is not None and math.isinf(fill) for fill in fills):
+            return False
+        return not site.mask or site.mask_kind != "additive" or _chosen_finite(net, site.mask)
+    return all(_chosen_finite(net, mask.value) if mask.kind == "additive" else math.isfinite(mask.fill) for mask in site.masks)
+
+
+def _chosen_finite(net: Net, value: str) -> bool:
+    """Whether `value` is a choice between two finite numbers, or a view of one."""
+    layout = tuple(whole(str(axis), size) for axis, size in enumerate(net.shape(value) or ()))
+    op = net.producer(climb(net, value, layout, moves_only=True)[-1].value)
+    branches = [number(net, name) for name in op.inputs[1:]] if op is not None and op.kind == "where" else []
+    return bool(branches) and all(branch is not None and math.isfinite(branch) for branch in branches)
 
 
 def guarded(site: AttentionSite, surgeon: Surgeon) -> bool:

@@ -155,6 +155,65 @@ def test_a_sink_becomes_one_more_key(kind, first):
         assert_same(model, after, arrays(*sizes))
 
 
+CAPPED = """(float[B,N,24] q, float[B,S,12] k, float[B,S,12] v, bool[B,1,N,S] mask) => (float[B,N,24] y) {{
+    q4 = Reshape(q, split) qh = Transpose<perm = [0, 2, 1, 3]>(q4)
+    k4 = Reshape(k, apart) ks = Transpose<perm = [0, 2, 3, 1]>(k4) k5 = Unsqueeze(ks, two) ke = Expand(k5, times)
+    v4 = Reshape(v, apart) vs = Transpose<perm = [0, 2, 1, 3]>(v4) v5 = Unsqueeze(vs, two) ve = Expand(v5, times)
+    kt = Reshape(ke, joined_t) vh = Reshape(ve, joined) p = MatMul(qh, kt) s = Mul(p, scale)
+    over = Div(s, cap) bent = Tanh(over) c = Mul(bent, cap) {mask}
+    w = Softmax<axis = -1>(m) a = MatMul(w, vh) t = Transpose<perm = [0, 2, 1, 3]>(a) y = Reshape(t, join)
+}}"""
+CAPPED_MASKS = {"boolean": "m = Where(mask, c, low)", "additive": "bias = Where(mask, zero, low) m = Add(c, bias)",
+                "computed": "bias = Cast<to = 1>(mask) m = Add(c, bias)"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "opset", "sentence"),
+    [
+        ("boolean", LOWEST, 23, ""),
+        ("additive", LOWEST, 23, ""),
+        ("boolean", LOWEST, 18, "convert the model to opset 23"),
+        ("boolean", -np.inf, 23, "may be infinite"),
+        ("additive", -np.inf, 23, "may be infinite"),
+        ("computed", LOWEST, 23, "may be infinite"),
+    ],
+)
+def test_capped_scores_become_the_standard_operator(kind, low, opset, sentence):
+    """Three key heads under six; a row whose keys are all masked stays the mean of the values."""
+    random = np.random.default_rng(0)
+    numbers = {
+        "split": [0, 0, 6, 4], "apart": [0, 0, 3, 4], "two": [2], "times": [1, 1, 2, 1, 1], "joined": [0, 6, -1, 4],
+        "joined_t": [0, 6, 4, -1], "join": [0, 0, 24],
+    }  # fmt: skip
+    constants = {name: np.array(value, np.int64) for name, value in numbers.items()}
+    constants |= {
+        name: np.array(value, np.float32) for name, value in (("scale", 0.7), ("cap", 1.5), ("low", low), ("zero", 0))
+    }
+    text = CAPPED.format(mask=CAPPED_MASKS[kind])
+    model = graph(text, {name: array for name, array in constants.items() if name in re.findall(r"\w+", text)}, opset=opset)
+
+    def arrays(batch, queries, keys):
+        made = {
+            name: random.standard_normal((batch, queries if name == "q" else keys, 24 if name == "q" else 12)) for name in "qkv"
+        }
+        seen = random.random((batch, 1, queries, keys)) < 0.7
+        seen[0, :, 0] = False
+        return {name: array.astype(np.float32) for name, array in made.items()} | {"mask": seen}
+
+    net, (site,) = found(model, arrays(2, 5, 7))
+    assert site.softcap == 1.5
+    said = refusal(site, net)
+    assert (sentence in said) if sentence else said == ""
+    if said:
+        return
+    after, changed = apply(FuseAttention(), model, [choose("fused_attention", site)], [site])
+    assert (changed, kinds(after).count("Attention")) == (1, 1)
+    assert not {"Softmax", "MatMul", "Tanh"} & set(kinds(after))
+    assert "com.microsoft" not in after.opset_imports
+    for sizes in ((2, 5, 7), (1, 1, 3), (3, 9, 1)):
+        assert_same(model, after, arrays(*sizes))
+
+
 OPERATOR = """(float[B,N,12] q, float[B,S,12] k, float[B,S,12] v{mask}) => (float[B,N,12] y) {{
     q4 = Reshape(q, split) qh = Transpose<perm = [0, 2, 1, 3]>(q4)
     k4 = Reshape(k, split) kh = Transpose<perm = [0, 2, 1, 3]>(k4)
@@ -196,7 +255,7 @@ def test_the_attention_operator(kind):
         (Spelling(), {}, ""),
         (Spelling(), {"kv_heads": 1}, "do not have the form"),
         (Spelling(), {"form": "packed"}, "one operator already"),
-        (Spelling(), {"softcap": 30.0}, "has a softcap"),
+        (Spelling(), {"softcap": 30.0}, "the operators of opset 18"),
         (Spelling(), {"dtype": "float16"}, "is float16"),
         (Spelling(), {"scale": 0.0}, "has the scale 0"),
         (Spelling(), {"causal": True}, "is causal over 5 queries and 7 keys"),
