@@ -190,10 +190,9 @@ def _capped(
         floor = surgeon.shared(np.array(ABSORBING, np.float32), "lowest_mask")
         nodes.append(operation("Max", [bias, floor], f"{site.id}.finite_bias"))
         bias = nodes[-1].outputs[0]
-    causal = {"is_causal": 1} if site.causal else {}
     return operation(
         "Attention", [*packed, *([] if bias is None else [bias])], f"{site.id}.{ACTION}",
-        q_num_heads=site.heads, kv_num_heads=site.kv_heads, scale=float(site.scale), softcap=float(site.softcap), **causal,
+        q_num_heads=site.heads, kv_num_heads=site.kv_heads, scale=float(site.scale), softcap=float(site.softcap), is_causal=int(site.causal),
     )  # fmt: skip
 
 
