@@ -192,7 +192,8 @@ def _capped(
         bias = nodes[-1].outputs[0]
     return operation(
         "Attention", [*packed, *([] if bias is None else [bias])], f"{site.id}.{ACTION}",
-        q_num_heads=site.heads, kv_num_heads=site.kv_heads, scale=float(site.scale), softcap=float(site.softcap), is_causal=int(site.causal),
+        q_num_heads=site.heads, kv_num_heads=site.kv_heads, scale=float(site.scale), softcap=float(site.softcap),
+        is_causal=int(site.causal),
     )  # fmt: skip
 
 
