@@ -57,7 +57,7 @@ def fit_kernels(rows: Sequence[Row], *, draws: int = 100, seed: int = 0) -> tupl
             refused |= dict.fromkeys(left, "every microbenchmark of it runs other kernels too whose time is not known")
             break
         try:
-            found = _fit(rows, kernels, known, draws, seed)
+            found = _doubted(rows, kernels, known, _fit(rows, kernels, known, draws, seed))
             known |= dict.fromkeys(kernels, found)
         except InputError as fault:
             refused |= dict.fromkeys(kernels, str(fault))
@@ -93,6 +93,35 @@ def _fit(rows: Sequence[Row], kernels: set[str], known: Mapping[str, Fit], draws
     calls = {f"{kernel}.call": CALL for kernel in kernels - {RUN}}
     found = fit(design, observed, calls, draws=draws, seed=seed, largest_condition=LARGEST_CONDITION)
     return _centred(found, design, observed)
+
+
+def _doubted(rows: Sequence[Row], kernels: set[str], known: Mapping[str, Fit], found: Fit) -> Fit:
+    """`found` with intervals that hold the doubt about the other kernels of its rows as well: each of their coefficients is put where its
+    interval ends, and what that changes adds to the interval as a square."""
+    beside = {kernel_of(key) for row in rows if kernels & {kernel_of(k) for k in row.work} for key in row.work} - kernels
+    squares = dict.fromkeys(found.coefficients, 0.0)
+    for other in sorted(beside & known.keys()):
+        for key, estimate in known[other].coefficients.items():
+            if kernel_of(key) == other:
+                moved = replace(estimate, value=estimate.high)
+                apart = replace(known[other], coefficients={**known[other].coefficients, key: moved})
+                try:
+                    shifted = _fit(rows, kernels, {**known, other: apart}, 0, 0).coefficients
+                except InputError:
+                    continue
+                for mine in squares.keys() & shifted.keys():
+                    squares[mine] += (shifted[mine].value - found.coefficients[mine].value) ** 2
+    wider = {
+        key: Estimate(
+            e.value,
+            max(0.0, e.value - ((e.value - e.low) ** 2 + squares[key]) ** 0.5),
+            e.value + ((e.high - e.value) ** 2 + squares[key]) ** 0.5,
+        )
+        if key not in found.at_prior
+        else e
+        for key, e in found.coefficients.items()
+    }
+    return replace(found, coefficients=wider)
 
 
 def _others(row: Row, kernels: set[str], known: Mapping[str, Fit]) -> float | None:

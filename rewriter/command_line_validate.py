@@ -49,9 +49,7 @@ def validation_text(result: Mapping[str, Any]) -> str:
     ]
     for name, fit in record.get("fits", {}).items():
         kept = f", left at the prior: {', '.join(fit['at_prior'])}" if fit["at_prior"] else ""
-        lines.append(
-            f"fit of {name}: {fit['rows']} rows, condition {number(fit['condition'])}, median error {percent(fit['residual'])}{kept}"
-        )
+        lines.append(f"fit of {name}: {fit['rows']} rows, {_condition(fit)}median error {percent(fit['residual'])}{kept}")
     if result["coefficients"]:
         used = (f"{len(keys)} {provenance} ({', '.join(keys)})" for provenance, keys in result["coefficients"].items())
         lines.append(f"coefficients that predicted joules: {'; '.join(used)}")
@@ -64,6 +62,11 @@ def _family(name: str, configs: Sequence[str]) -> str:
     """ "bert (minilm fp32 1x16 and 11 more)": which measurements count as that family."""
     more = f" and {len(configs) - 1} more" if len(configs) > 1 else ""
     return f"{name} ({configs[0]}{more})"
+
+
+def _condition(fit: Mapping[str, Any]) -> str:
+    """ "" where nothing was solved for jointly."""
+    return "" if fit["condition"] is None else f"condition {number(fit['condition'])}, "
 
 
 def _promise(split: Mapping[str, Any], record: Mapping[str, Any]) -> str:

@@ -22,8 +22,8 @@ def row(name: str, noise: float = 0.0, **work: float) -> Row:
     return Row(name, amounts, seconds * (1 + noise))
 
 
-def rows(noise: float = 0.0) -> list[Row]:
-    rng = np.random.default_rng(3)
+def rows(noise: float = 0.0, seed: int = 3) -> list[Row]:
+    rng = np.random.default_rng(seed)
 
     def shaken() -> float:
         return float(noise * rng.standard_normal())
@@ -52,6 +52,18 @@ def test_with_noise_every_law_lies_in_its_interval():
     for kernel in ("run", "view", "neg", "matmul"):
         for key, found in known[kernel].coefficients.items():
             assert found.low <= TRUE[key] <= found.high, (key, found)
+
+
+def test_nine_in_ten_intervals_hold_the_law_of_every_key_even_of_kernels_behind_others():
+    held: dict[str, list[bool]] = {}
+    for seed in range(60):
+        known, _ = fit_kernels(rows(0.02, seed), draws=50)
+        for key, found in {k: e for fit in known.values() for k, e in fit.coefficients.items()}.items():
+            held.setdefault(key, []).append(found.low <= TRUE[key] <= found.high)
+    assert held.keys() == TRUE.keys() - {"cast.call"}
+    assert np.mean(list(held.values())) >= 0.9
+    # A product call, that stands behind all others, is right in 49 if their doubt is forgotten.
+    assert min(sum(found) for found in held.values()) >= 51, {key: sum(found) for key, found in held.items()}
 
 
 def test_kernels_that_never_run_apart_are_refused_by_name():

@@ -116,3 +116,12 @@ def test_the_text_says_what_a_row_is_of(scope, words):
     split = {"configs": {}, "fit": [], "hash": "0", "promised": None}
     result = {"device": "d", "measurements": "m.csv", "calibration": {}, "coefficients": {}, "notes": [], "split": split}
     assert f"seconds of {words}, unavailable: 2 configs" in validation_text({**result, "tables": [table]})
+
+
+def test_a_fit_that_solved_for_nothing_jointly_has_no_condition():
+    fit = {"rows": 3, "condition": None, "residual": 0.05, "at_prior": []}
+    split = {"configs": {}, "fit": [], "hash": "0", "promised": None}
+    result = {"device": "d", "measurements": "m.csv", "coefficients": {}, "notes": [], "split": split, "tables": []}
+    for condition, words in ((None, "3 rows, median error"), (6.5, "3 rows, condition 6.5, median error")):
+        record = {"fits": {"seconds": {**fit, "condition": condition}}}
+        assert f"fit of seconds: {words} 5.0 %" in validation_text({**result, "calibration": record})
