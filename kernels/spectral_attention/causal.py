@@ -43,6 +43,16 @@ class Layout:
         last = (-(-length // self.query_tile) - 1) * self.query_tile
         return max(0, (last - self.sink - self.key_tile) // self.segment)
 
+    @property
+    def front(self) -> int:
+        """Rows in front of the first query that put the queries which see the same segments closed into one step of a segment's length."""
+        tiles = -(self.sink + self.segment + self.key_tile) // self.query_tile
+        return self.query_tile * (tiles % (self.segment // self.query_tile))
+
+    def steps(self, length: int) -> int:
+        """Such steps."""
+        return -(-(length + self.front) // self.segment)
+
     def tiles(self, length: int) -> int:
         """Tiles of keys: those of neighbours, and behind them those of each segment."""
         return -(-length // self.query_tile) * (self.query_tile // self.key_tile) + self.segments(length) * (

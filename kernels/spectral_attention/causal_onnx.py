@@ -14,10 +14,16 @@ from .onnx_builder import Builder
 
 
 def causal_nodes(
-    query: ir.Value, key: ir.Value, value: ir.Value, prepared: CausalPrepared, kv_heads: int, name: str, opset: int = OPSET
+    query: ir.Value,
+    key: ir.Value,
+    value: ir.Value,
+    prepared: CausalPrepared,
+    kv_heads: int,
+    name: str | Builder,
+    opset: int = OPSET,
 ) -> SparseBody:
-    """The operator on float32 `query` [B, H, N, D], `key` [B, Hkv, N, D], `value` [B, Hkv, N, Dv]; names start with `name`, and the nodes
-    are those of operator set `opset`.
+    """The operator on float32 `query` [B, H, N, D], `key` [B, Hkv, N, D], `value` [B, Hkv, N, Dv]; names start with `name` (or a builder
+    of that name makes them), and the nodes are those of operator set `opset`.
 
     All sizes but H and Hkv come from Shape, and the exact tiles from TopK with k = Min(budget, tiles), so that short lengths come out exact
     and there is no If. A step of one Scan takes as many queries as a segment has, all of which see the same segments closed: its tables end
@@ -31,13 +37,12 @@ def causal_nodes(
         raise InputError(
             f"Causal spectral attention cannot read {kv_heads} key heads with budgets {prepared.budgets} and {layout}."
         )
-    build = Builder(name)
+    build = Builder(name) if isinstance(name, str) else name
     size, segment = layout.query_tile, layout.segment
     per = segment // size
     batch, length, width = (build("Shape", query, start=axis, end=axis + 1) for axis in (0, 2, 3))
     depth = build("Shape", value, start=3, end=4)
-    # So many rows in front put the queries that see the same segments closed into one step.
-    front = size * (-(layout.sink + segment + layout.key_tile) // size % per)
+    front = layout.front
     steps = build.ceil_div(build("Add", length, build.sizes(front)), build.sizes(segment))
     rows = build("Mul", steps, build.sizes(segment))
     tile = build("Sub", build.range(build("Mul", steps, build.sizes(per))), build.sizes(front // size))
