@@ -35,7 +35,7 @@ from ..kernels.spectral_attention.tiling import TILE
 from ..kernels.spectral_attention.torch_module import build
 from ..models import minilm
 from ..models.standard_library import documented, stable_order, topics
-from .attention_forms import LEAVES, MODULE, NAIVE, NAIVE_ONNX, OURS, TORCH, Case, measured, naive
+from .attention_forms import CALIBRATED, MODULE, NAIVE, NAIVE_ONNX, OURS, TORCH, Case, measured, naive
 
 __all__ = ["naive", "planted", "quality", "trained_heads"]
 RESULTS = Path(__file__).parent / "results"
@@ -94,7 +94,7 @@ def planted(seed: int, spread: float, kind: str = "apart") -> Heads:
 
 def prepared_for(query: torch.Tensor, key: torch.Tensor, budget: int) -> SparsePrepared:
     """Codebooks from those rows."""
-    made = prepare(query[0].numpy(), key[0].numpy(), length=LEAVES * TILE, scale=query.shape[-1] ** -0.5, tile=TILE)
+    made = prepare(query[0].numpy(), key[0].numpy(), length=CALIBRATED, scale=query.shape[-1] ** -0.5, tile=TILE)
     return replace(made, budget=budget)
 
 
@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     on_clusters = on_planted(chosen.rounds, chosen.threads) if chosen.part != "trained" else {}
     trained, certificates = on_trained(chosen.certify) if chosen.part != "planted" else ({}, {})
     result = {
-        "benchmark": "attention_accuracy", "threads": chosen.threads, "tile": TILE, "leaves": LEAVES, "planted": on_clusters,
+        "benchmark": "attention_accuracy", "threads": chosen.threads, "tile": TILE, "planted": on_clusters,
         "planted_tiles": PLANTED_TILES, "trained": {name: tuple(found) for name, found in trained.items()},
         "certificates": certificates,
     }  # fmt: skip

@@ -22,8 +22,8 @@ from rich.table import Table
 
 from ..cost_model.timing import median_interval, ratio_interval
 from ..kernels.spectral_attention.prepare import prepare
-from ..kernels.spectral_attention.tiling import TILE, budget_for
-from .attention_forms import FUSED, LEAVES, OURS, TORCH, Case, measured
+from ..kernels.spectral_attention.tiling import TILE
+from .attention_forms import CALIBRATED, FUSED, OURS, TORCH, Case, measured
 from .minilm import RESULTS, processor
 
 DENSITIES = {4096: 0.10, 8192: 0.07, 16384: 0.05}
@@ -57,9 +57,9 @@ def cases(folder: Path, widths: Sequence[int], lengths: Sequence[int], heads: in
     found = []
     for width in widths:
         other = clustered(1, heads, CALIBRATION, width)
-        made = prepare(other["q"][0], other["k"][0], length=LEAVES * TILE, scale=width**-0.5, tile=TILE)
+        made = prepare(other["q"][0], other["k"][0], length=CALIBRATED, scale=width**-0.5, tile=TILE)
         for length in lengths:
-            prepared = replace(made, budget=budget_for(length, TILE, DENSITIES[length]))
+            prepared = replace(made, budget=round(DENSITIES[length] * length / TILE))
             found.append(Case(folder, f"{width}x{length}", clustered(2, heads, length, width), prepared, threads))
     return found
 

@@ -13,7 +13,7 @@ from szilard.benchmarks.attention_onnx import cases, clustered, compare
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     monkeypatch.setattr(attention_onnx, "CALIBRATION", 512)
-    monkeypatch.setattr(attention_onnx, "DENSITIES", {512: 0.1, 1024: 0.1})
+    monkeypatch.setattr(attention_onnx, "DENSITIES", {512: 5 / 8, 1024: 5 / 16})
     return cases(tmp_path, [8], [512, 1024], heads=2, threads=1)
 
 
