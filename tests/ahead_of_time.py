@@ -23,9 +23,9 @@ class Taken(NamedTuple):
     stack: int
 
 
-def taken(kernel, pointers: dict[str, str], constants: dict[str, object], architecture: int, aligned: bool = True) -> Taken:
+def taken(kernel, pointers: dict[str, str], constants: dict[str, object], architecture: int) -> Taken:
     """What `kernel` takes on an architecture. `pointers` gives the element types of its pointers, `constants` its constexpr arguments,
-    warps and stages; all else is an int32 but `scale`. `aligned` tells the compiler that all that divides by 16."""
+    warps and stages; all else is an int32 but `scale`. Pointers, and sizes that a kernel is compiled anew for, divide by 16."""
     options = {name: constants[name] for name in ("num_warps", "num_stages", "enable_fp_fusion")}
     values = {name: value for name, value in constants.items() if name not in options}
     kinds = dict.fromkeys(values, "constexpr") | {name: f"*{kind}" for name, kind in pointers.items()} | {"scale": "fp32"}
@@ -35,7 +35,7 @@ def taken(kernel, pointers: dict[str, str], constants: dict[str, object], archit
         at for at, (name, kind) in enumerate(signature.items()) if kind not in ("constexpr", "fp32") and name not in free
     ]
     whole = {(at,): [["tt.divisibility", 16]] for at in divisible}
-    source = ASTSource(kernel, signature, constexprs=values, attrs=whole if aligned else None)
+    source = ASTSource(kernel, signature, constexprs=values, attrs=whole)
     made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"

@@ -12,9 +12,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+from torch.nn.functional import pad
 
 from .triton_attend import Attended, attend
 from .triton_gradient import Forward, gradients
+from .triton_options import LEAST
 from .triton_order import order_of
 from .triton_scores import choose, moments
 from .triton_tiles import key_tiles, query_centres
@@ -56,7 +58,10 @@ def spectral_attention(
     budgets = (budget,) * heads if isinstance(budget, int) else tuple(budget)
     options = Options(scale, tile, key_tile or tile, budgets)
     _check(query, key, value, options)
-    return _SpectralAttention.apply(query, key, value, query_codebook, key_codebook, key_mask, options)
+    depth = value.shape[-1]
+    operands = [_whole_columns(x) for x in (query, key, value, query_codebook, key_codebook)]
+    output: torch.Tensor = _SpectralAttention.apply(*operands, key_mask, options)
+    return output[..., :depth]
 
 
 def attended(
@@ -87,6 +92,11 @@ def attended(
         scale=options.scale, query_tile=tile, tile=size, whole=key_mask is None and length % size == 0,
     )  # fmt: skip
     return found, Forward(order, into, tiles, centres, mean, variance, choice, first_order, found)
+
+
+def _whole_columns(x: torch.Tensor) -> torch.Tensor:
+    """`x` with columns of zeros up to a multiple of 16, which change nothing but that rows load in whole words."""
+    return pad(x, (0, -x.shape[-1] % LEAST)) if x.shape[-1] % LEAST else x
 
 
 class _SpectralAttention(torch.autograd.Function):

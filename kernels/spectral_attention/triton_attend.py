@@ -1,6 +1,6 @@
 """The attention kernel in Triton: a tile of queries against its exact tiles of keys, then the means of all others, one softmax.
 
-Each program holds up to 64 queries of one tile, which it gathers by the order and whose outputs it puts back where they were.
+Each program holds up to 128 queries of one tile, which it gathers by the order and whose outputs it puts back where they were.
 """
 
 from __future__ import annotations
@@ -146,17 +146,26 @@ def attend(
     return Attended(output, logsum, far)
 
 
-HALF = {16: (64, 64, 4, 3), 32: (64, 64, 4, 3), 64: (64, 64, 4, 3), 128: (64, 64, 8, 2), 256: (64, 32, 8, 2)}
-FULL = {16: (64, 32, 4, 2), 32: (32, 32, 4, 2), 64: (32, 16, 4, 2), 128: (16, 16, 4, 2), 256: (16, 16, 8, 1)}
-"""Queries, keys or means at a time, warps and stages, by columns, for half precision and for float32, whose products in three parts take
-more registers. Nothing spills on sm_80, sm_90 or sm_100, and shared memory holds it; the next greater sizes tried do not."""
+HALF = {
+    16: (64, 64, 64, 4, 3),
+    32: (64, 64, 32, 4, 3),
+    64: (64, 64, 32, 4, 3),
+    128: (64, 64, 64, 8, 2),
+    256: (64, 32, 32, 8, 2),
+}
+LARGE = {64: (128, 64, 32, 8, 3), 128: (128, 64, 32, 8, 2)}
+FULL = {16: (64, 32, 32, 4, 2), 32: (64, 32, 32, 4, 2), 64: (32, 32, 32, 4, 2), 128: (16, 32, 32, 8, 2)}
+"""Queries, keys and means at a time, warps and stages, by columns: for half precision, for that with tiles of 128 queries or more, and
+for float32, whose products in three parts take more registers. Nothing spills on sm_80, sm_90 or sm_100, and shared memory holds it; the
+next greater sizes tried do spill."""
 
 
 def attend_options(width: int, depth: int, query_tile: int, tile: int, dtype: torch.dtype) -> dict[str, int]:
     """Constants of `attend_kernel` for rows of `width` and `depth`."""
-    queries, rows, warps, stages = (HALF if dtype.itemsize == 2 else FULL)[max(padded(width), padded(depth))]
+    table = FULL if dtype.itemsize == 4 else HALF | LARGE if query_tile >= 128 else HALF
+    queries, rows, means, warps, stages = table[max(padded(width), padded(depth))]
+    block, part = block_of(query_tile, queries), 64 if dtype.itemsize == 2 else 16
     return configuration(
-        warps, stages, QUERY_TILE=query_tile, TILE=tile, BLOCK=block_of(query_tile, queries),
-        ROWS=block_of(tile, rows), MEANS=rows, WIDTH=padded(width),
-        DEPTH=padded(depth), PART=min(64 if dtype.itemsize == 2 else 16, padded(width)),
+        warps if block == queries else 4, stages, QUERY_TILE=query_tile, TILE=tile, BLOCK=block, ROWS=block_of(tile, rows),
+        MEANS=means, WIDTH=padded(width), DEPTH=padded(depth), PART=min(part, padded(width)),
     )  # fmt: skip

@@ -102,7 +102,7 @@ def order_of(x: torch.Tensor, codebook: torch.Tensor, mask: torch.Tensor | None 
 
 def order_options(width: int, dtype: torch.dtype) -> dict[str, int]:
     """Leaves and columns at a time for rows of `width`: nothing spills on sm_80, sm_90 or sm_100."""
-    leaves, warps = (64, 4) if dtype.itemsize == 2 else (32, 8)
+    leaves, warps = (64, 4) if dtype.itemsize * padded(width) <= 64 or dtype.itemsize == 2 else (32, 8)
     return configuration(warps, 2, BLOCK=ROWS, LEAVES=leaves, PART=min(64, padded(width)))
 
 
