@@ -22,7 +22,7 @@ from ..kernels.spectral_attention.torch_module import build
 from .interleaved import open_session
 
 CALIBRATED = 4096
-"""Length that the codebooks of these benchmarks are made for, and then run at every other: 64 leaves of queries, 128 of keys."""
+"""Length that the codebooks of these benchmarks are made for, with 64 leaves, and then run at every other."""
 OURS, MODULE = "szilard", "szilard in torch"
 FUSED, TORCH = "onnxruntime MultiHeadAttention", "torch SDPA"
 NAIVE, NAIVE_ONNX = "naive in torch", "naive in onnxruntime"

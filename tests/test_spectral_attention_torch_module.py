@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import scaled_dot_product_attention
 
 from szilard.kernels.spectral_attention import torch_module
-from szilard.kernels.spectral_attention.prepare import prepare, simulate
+from szilard.kernels.spectral_attention.prepare import SparsePrepared, prepare, simulate
 
-from .sparse_attention import planted
+from .sparse_attention import operands, planted
 
 HEADS, WIDTH, DEPTH = 3, 12, 7
 
@@ -55,6 +58,28 @@ def test_half_precision_is_the_reference_rounded(prepared, dtype):
     wanted = simulate(replace(prepared, query_codebook=books[0], key_codebook=books[1]), *operands)
     assert found.dtype == dtype
     torch.testing.assert_close(found.float(), wanted.float(), rtol=2 * torch.finfo(dtype).eps, atol=1e-3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**31), width=st.sampled_from([16, 40, 64, 80, 128, 256]), queries=st.integers(1, 90),
+    keys=st.integers(1, 90), dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
+    heads=st.sampled_from([(2, 2), (4, 2)]), budget=st.sampled_from([0, 2, 99]), masked=st.booleans(),
+)  # fmt: skip
+def test_any_width_length_dtype_and_mask(seed, width, queries, keys, dtype, heads, budget, masked):
+    """Codebooks stay float32. All tiles exact is dense attention of the same numbers, computed in float32."""
+    q, k, v, *books = operands(seed, 2, heads, queries, keys, width, width // 2, 8, dtype=dtype)
+    mask = torch.rand(2, keys, generator=torch.Generator().manual_seed(seed)) < 0.7 if masked else None
+    made = SparsePrepared(books[0].numpy(), books[1].numpy(), 16, budget, width**-0.5, 8)
+    found = torch_module.build(made)(q, k, v, mask)
+    bounds = {"rtol": max(1e-3, 2 * torch.finfo(dtype).eps), "atol": 1e-3}
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), simulate(made, q, k, v, mask).float(), **bounds)
+    if budget == 99:
+        some = mask.any(-1)[:, None, None, None] if masked else torch.ones(2, 1, 1, 1, dtype=torch.bool)
+        kept = None if mask is None else mask[:, None, None] | ~some
+        dense = scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=kept, enable_gqa=True)
+        torch.testing.assert_close(found.float(), dense * some, **bounds)
 
 
 @pytest.mark.parametrize("budget", [0, 2, 99])

@@ -92,7 +92,7 @@ def variance(
     build: Builder, centres: ir.Value, deviations: ir.Value, keys: ir.Value, rows: Order, codebook: tuple[int, ...]
 ) -> ir.Value:
     """Of the logits in each tile of `keys`, [G, centres, tiles], for `centres` c [G, centres, D]: as c' Sigma c where many tiles are
-    expected, one for two leaves of the `codebook` [leaves, D], so that nothing of the size of centres x keys is written, or else key by
+    expected, one a leaf of the `codebook` [leaves, D], so that nothing of the size of centres x keys is written, or else key by
     key. On 12 heads of 64 the first took 6 ms at 4,096 keys, the second 2; at 8,192 both took 11."""
     leaves, width = codebook
     if leaves > 2 * width:

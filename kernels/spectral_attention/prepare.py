@@ -14,9 +14,6 @@ from .codebook import calibrate
 from .reference import spectral_attention
 from .tiling import DENSITY, TILE, budget_for, leaves_for, tiles_for
 
-KEY_LEAVES = 2
-"""Leaves of the codebook of keys for each tile of them: on other text a leaf holds more or fewer keys than a tile, which then straddles
-leaves. One left 7 % more error on the 72 heads of a trained MiniLM at 4,096 tokens; two for queries as well take off another 3 %."""
 Operands = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Query [B, H, N, D], key [B, Hkv, S, D], value [B, Hkv, S, Dv]."""
 
@@ -76,8 +73,8 @@ def prepare(
             f"Spectral attention needs a density in (0, 1], a tile and a length, not {density:g}, {min(tile, of_keys)} and {length}."
         )
     query_codebook, key_codebook = (
-        np.stack([calibrate(head, leaves_for(share * length, rows)) for head in found])
-        for found, rows, share in ((queries, tile, 1), (keys, of_keys, KEY_LEAVES))
+        np.stack([calibrate(head, leaves_for(length, rows)) for head in found])
+        for found, rows in ((queries, tile), (keys, of_keys))
     )
     return SparsePrepared(query_codebook, key_codebook, tile, budget_for(length, of_keys, density), scale, key_tile)
 
