@@ -72,6 +72,9 @@ class AttentionSite:
     `form` is "operator" for an op that already is attention, "packed" for one whose operands have another layout (heads side by side,
     a cache, q, k and v in one), which is kept as it is, and "walk" for one found from its softmax.
 
+    `mask_is_causal`: whatever the inputs hold, the masks hide the later positions and nothing else, so that an operator that is causal
+    by itself need not read them.
+
     Where `mask` alone does not say it, `mask_kind` is "several", and `masks` has all of them, in the order in which the scores meet
     them. `sink` is a value over [B, H, N, 1], one more logit in each row, whose weight meets no value ("" if none).
     """
@@ -98,6 +101,12 @@ class AttentionSite:
     form: str
     masks: tuple[SiteMask, ...] = ()
     sink: str = ""
+    mask_is_causal: bool = False
+
+    @property
+    def sees_no_later(self) -> bool:
+        """Whether no position sees a later one, and each sees all before it."""
+        return self.mask_is_causal or (self.causal and not self.mask)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from torch.fx import GraphModule
 from ..cost_model.errors import InputError
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, Site
+from ..kernels.spectral_attention import causal_torch_module, torch_module
+from ..kernels.spectral_attention.causal_prepare import CausalPrepared
 from ..kernels.spectral_attention.prepare import SparsePrepared
-from ..kernels.spectral_attention.torch_module import build
 from .fx_graph import aten, copy_origin, fake_mode_of, insert_call, node_of_value, nodes_by_name, take_over
 from .fx_pass import FxPass
 
@@ -23,11 +24,13 @@ ACTION = "spectral_sparse"
 class FxSparseAttention(FxPass):
     """A call of one small module in the place of a site for which `crossover.refusal` has no sentence.
 
-    1. k stored as k^T is transposed back, a view. `prepared` maps the id of each site to its codebooks, tile and budget.
+    1. k stored as k^T is transposed back, a view. 2. A mask that says no more than causality is no longer read.
+
+    `prepared` maps the id of each site to its codebooks, tiles and budgets.
     """
 
     name: ClassVar[str] = "sparse_attention"
-    prepared: Mapping[str, SparsePrepared] = field(default_factory=dict, repr=False)
+    prepared: Mapping[str, SparsePrepared | CausalPrepared] = field(default_factory=dict, repr=False)
 
     def rewrite(self, graph: GraphModule, choices: Sequence[Choice], sites: Mapping[str, Site]) -> int:
         """Counts the sites replaced. Raises InputError for a site that is not in the model, or without an entry in `prepared`."""
@@ -40,7 +43,7 @@ class FxSparseAttention(FxPass):
                         f"The plan names the attention site {name!r}, which was not found in this model; make it again."
                     )
                 if name not in self.prepared:
-                    raise InputError(f"The choice at {choice.site} is {ACTION}, but site {name} has no prepared codebooks.")
+                    raise InputError(f"The choice at {choice.site} is {ACTION}, but site {name} has no prepared budgets.")
                 # The name of an operator stays with the module that takes its place, so the target is looked at too.
                 nodes = nodes_by_name(graph)
                 if all(op in nodes and nodes[op].op == "call_function" for op in site.ops):
@@ -49,13 +52,16 @@ class FxSparseAttention(FxPass):
         return changed
 
 
-def _replace(graph: GraphModule, site: AttentionSite, prepared: SparsePrepared) -> None:
+def _replace(graph: GraphModule, site: AttentionSite, prepared: SparsePrepared | CausalPrepared) -> None:
     output = node_of_value(graph, site.output)
     operands = [node_of_value(graph, name) for name in (site.query, site.key, site.value)]
     target = "".join(c if c.isalnum() else "_" for c in f"{site.id}_{ACTION}")
     while hasattr(graph, target):
         target += "_"
-    graph.add_submodule(target, build(prepared))
+    if isinstance(prepared, CausalPrepared):
+        graph.add_submodule(target, causal_torch_module.build(prepared))
+    else:
+        graph.add_submodule(target, torch_module.build(prepared))
     with graph.graph.inserting_before(output):
         if site.key_transposed:
             operands[1] = insert_call(graph, aten.transpose.int, (operands[1], -1, -2), like=output)

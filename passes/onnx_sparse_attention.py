@@ -11,6 +11,8 @@ import onnx_ir as ir
 from ..cost_model.errors import InputError
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, Site
+from ..kernels.spectral_attention.causal_onnx import causal_nodes
+from ..kernels.spectral_attention.causal_prepare import CausalPrepared
 from ..kernels.spectral_attention.onnx_body import OPSET, attention_nodes
 from ..kernels.spectral_attention.prepare import SparsePrepared
 from .onnx_pass import OnnxPass, Surgeon, members, operation
@@ -20,15 +22,16 @@ ACTION = "spectral_sparse"
 
 @dataclass(frozen=True)
 class SparsifyAttention(OnnxPass):
-    """The nodes of `attention_nodes` in the place of a site for which `crossover.refusal` has no sentence.
+    """The nodes of `attention_nodes`, or `causal_nodes`, in the place of a site for which `crossover.refusal` has no sentence.
 
-    1. k stored as k^T is transposed back. 2. A model in an operator set before `OPSET` is left as it is.
+    1. k stored as k^T is transposed back. 2. A model in an operator set before `OPSET` is left as it is. 3. A mask that says no more than
+    causality is no longer read.
 
-    `prepared` maps the id of each site to its codebooks, tile and budget.
+    `prepared` maps the id of each site to its codebooks, tiles and budgets.
     """
 
     name: ClassVar[str] = "onnx_sparse_attention"
-    prepared: Mapping[str, SparsePrepared] = field(default_factory=dict, repr=False)
+    prepared: Mapping[str, SparsePrepared | CausalPrepared] = field(default_factory=dict, repr=False)
 
     def apply(self, model: ir.Model, choices: Sequence[Choice], sites: Mapping[str, Site]) -> int:
         """See `OnnxPass.apply`; counts the attentions. Raises InputError for a site without an entry in `prepared`."""
@@ -39,19 +42,22 @@ class SparsifyAttention(OnnxPass):
             pending = []
         for site in pending:
             if site.id not in self.prepared:
-                raise InputError(f"The choice at {site.id} is {ACTION}, but there are no prepared codebooks for it.")
+                raise InputError(f"The choice at {site.id} is {ACTION}, but there are no prepared budgets for it.")
             _replace(surgeon, site, self.prepared[site.id])
         surgeon.close()
         return len(pending)
 
 
-def _replace(surgeon: Surgeon, site: AttentionSite, prepared: SparsePrepared) -> None:
+def _replace(surgeon: Surgeon, site: AttentionSite, prepared: SparsePrepared | CausalPrepared) -> None:
     name = f"{site.id}.{ACTION}"
     query, key, value = (surgeon.value(each) for each in (site.query, site.key, site.value))
     nodes: list[ir.Node] = []
     if site.key_transposed:
         nodes.append(operation("Transpose", [key], f"{name}.key", perm=(0, 1, 3, 2)))
         key = nodes[-1].outputs[0]
-    body = attention_nodes(query, key, value, prepared, name)
+    if isinstance(prepared, CausalPrepared):
+        body = causal_nodes(query, key, value, prepared, site.kv_heads, name, surgeon.opset)
+    else:
+        body = attention_nodes(query, key, value, prepared, name)
     surgeon.adopt(body.initializers)
     surgeon.replace([site], [*nodes, *body.nodes], {site.output: body.output})

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..cost_model import kinds
+from ..cost_model.contents import computed_from_contents
 from ..cost_model.errors import InputError, SzilardError
 from ..cost_model.net import Net
 from ..cost_model.program import Program
-from ..cost_model.sites import AttentionSite, SiteMask
+from ..cost_model.sites import AttentionSite, Site, SiteMask
+from ..kernels.spectral_attention.crossover import LEAST_CAUSAL
 from .backend import Backend
 
 NEGLIGIBLE = 100.0
@@ -37,6 +39,33 @@ def positions_seen(program: Program, backend: Backend, graph: Any, net: Net, sit
     if attends.ndim < 2 or attends.shape[-2] < 2 or np.triu(attends, 1).any():
         raise InputError(f"Attention {site.id} lets a position see later ones.")
     return int(attends[-1].sum())
+
+
+def with_causal_masks(program: Program, backend: Backend, graph: Any, net: Net, sites: Sequence[Site]) -> tuple[Site, ...]:
+    """`sites` with `mask_is_causal` where that holds at the sizes of `net`, among those that are long enough for it to matter: a window
+    that is wider than they are is not seen. Layers that share a mask are judged once."""
+    hold = computed_from_contents(net)
+    known: dict[tuple[SiteMask, ...], bool] = {}
+
+    def judged(site: AttentionSite) -> AttentionSite:
+        masks = site.masks or (SiteMask(site.mask, site.mask_kind),)
+        if masks not in known:
+            known[masks] = not hold.intersection(mask.value for mask in masks) and _sees_all_before(
+                program, backend, graph, net, site
+            )
+        return replace(site, mask_is_causal=known[masks])
+
+    def matters(site: Site) -> bool:
+        return isinstance(site, AttentionSite) and bool(site.mask) and site.query_length == site.key_length > LEAST_CAUSAL
+
+    return tuple(judged(site) if isinstance(site, AttentionSite) and matters(site) else site for site in sites)
+
+
+def _sees_all_before(program: Program, backend: Backend, graph: Any, net: Net, site: AttentionSite) -> bool:
+    try:
+        return positions_seen(program, backend, graph, net, replace(site, causal=False)) == site.query_length
+    except InputError:
+        return False
 
 
 def _attends(mask: np.ndarray, kind: str) -> np.ndarray:

@@ -108,7 +108,7 @@ def test_only_chosen_sites_change_and_faults_are_sentences():
     graph = cleaned(program)
     sites = sites_of(graph, program, "attention")
     assert FxSparseAttention().apply(graph, [choice("leave", sites)], sites) == 0
-    with pytest.raises(InputError, match="no prepared codebooks"):
+    with pytest.raises(InputError, match="no prepared budgets"):
         FxSparseAttention().apply(graph, [choice("spectral_sparse", sites)], sites)
     with pytest.raises(InputError, match="'nowhere'"):
         FxSparseAttention().apply(graph, [choice("spectral_sparse", {"nowhere": None})], sites)

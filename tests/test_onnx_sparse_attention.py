@@ -75,7 +75,7 @@ def test_the_dense_products_are_gone():
 def test_what_it_cannot_do_is_a_sentence():
     model = attention(Spelling())
     _, (site,) = found(model, feeds(Spelling(), np.random.default_rng(0), 1, 8, 8))
-    with pytest.raises(InputError, match="no prepared codebooks"):
+    with pytest.raises(InputError, match="no prepared budgets"):
         SparsifyAttention().apply(model.clone(), [choose("spectral_sparse", site)], {site.id: site})
     assert SparsifyAttention().apply(model, [choose("fused_attention", site)], {site.id: site}) == 0
     old = attention(Spelling(opset=13))

@@ -2,9 +2,11 @@
 
 import numpy as np
 import onnxruntime
+import pytest
 import torch
 
 import szilard
+from szilard.kernels.spectral_attention import crossover
 
 from .tiny_models import set_clock
 
@@ -37,6 +39,7 @@ def test_short_sequences_are_refused_with_length_and_crossover(monkeypatch):
     assert {c.action for c in result.plan.choices if c.kind == "attention"} <= {"leave", "fused_attention"}
 
 
+@pytest.mark.long
 def test_long_ones_are_rewritten_on_both_runtimes(monkeypatch, tmp_path):
     set_clock(monkeypatch, {"leave": 1.0, "spectral_sparse": 0.1}, default=2.0)
     data = [{"x": clustered(LENGTH, 0)} for _ in range(2)]
@@ -50,3 +53,64 @@ def test_long_ones_are_rewritten_on_both_runtimes(monkeypatch, tmp_path):
         expected = Attention()(torch.from_numpy(x)).numpy()
     got = session.run(None, {session.get_inputs()[0].name: x})[0]
     assert 0 < np.sum((got - expected) ** 2) / np.sum(expected**2) < 0.02
+
+
+class Causal(torch.nn.Module):
+    """Four heads of 8 over two key heads, x [1, N, 32]; no position sees a later one, by the operator's flag or by a mask of positions."""
+
+    def __init__(self, masked: bool) -> None:
+        super().__init__()
+        self.masked = masked
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        heads = x.reshape(x.shape[0], x.shape[1], 4, 8).transpose(1, 2)
+        shared = heads[:, :2].repeat_interleave(2, dim=1)
+        places = torch.arange(x.shape[1], device=x.device)
+        mask = places[:, None] >= places if self.masked else None
+        mixed = torch.nn.functional.scaled_dot_product_attention(
+            heads, shared, shared, attn_mask=mask, is_causal=not self.masked
+        )
+        return mixed.transpose(1, 2).reshape(x.shape) + x
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("masked", [False, True])
+def test_causal_attention_is_rewritten_on_both_runtimes_and_stays_causal(monkeypatch, tmp_path, masked):
+    monkeypatch.setattr(crossover, "costs", lambda *_, **__: (2.0, 1.0))
+    set_clock(monkeypatch, {"leave": 1.0, "spectral_sparse": 0.1}, default=2.0)
+    data = [{"x": clustered(640, seed)} for seed in range(2)]
+    x = data[0]["x"]
+    result = szilard.rewrite(Causal(masked), {"x": torch.from_numpy(x)}, calibration=data, out=tmp_path / "out")
+    taken = {(c.runtime, c.action) for c in result.plan.choices if c.kind == "attention"}
+    assert taken == {("torch", "spectral_sparse"), ("onnxruntime", "spectral_sparse")}
+    with torch.no_grad():
+        expected = Causal(masked)(torch.from_numpy(x)).numpy()
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    changed = x.copy()
+    changed[:, 600:] += 1.0
+    got, after = (session.run(None, {session.get_inputs()[0].name: each})[0] for each in (x, changed))
+    assert 0 < np.sum((got - expected) ** 2) / np.sum(expected**2) < 0.02
+    assert np.array_equal(got[:, :576], after[:, :576])
+    assert not np.allclose(got[:, 600:], after[:, 600:])
+
+
+def test_a_mask_with_a_window_or_from_an_input_is_no_causal_one(monkeypatch):
+    class Windowed(Causal):
+        def forward(self, x, padding=None):
+            heads = x.reshape(x.shape[0], x.shape[1], 4, 8).transpose(1, 2)
+            places = torch.arange(x.shape[1], device=x.device)
+            mask = places[:, None] >= places
+            mask = mask & (places[:, None] - places < 100) if padding is None else mask & padding[:, None, None, :]
+            mixed = torch.nn.functional.scaled_dot_product_attention(heads, heads, heads, attn_mask=mask)
+            return mixed.transpose(1, 2).reshape(x.shape)
+
+    monkeypatch.setattr(crossover, "costs", lambda *_, **__: (2.0, 1.0))
+    set_clock(monkeypatch, {"leave": 1.0, "spectral_sparse": 0.1}, default=2.0)
+    data = [{"x": clustered(640, seed)} for seed in range(2)]
+    for extra in ({}, {"padding": np.ones((1, 640), bool)}):
+        samples = [{**each, **extra} for each in data]
+        inputs = {name: torch.from_numpy(array) for name, array in samples[0].items()}
+        result = szilard.rewrite(Windowed(True), inputs, calibration=samples)
+        reasons = [miss.reason for miss in result.plan.misses if "Spectral sparse attention" in miss.reason]
+        assert reasons
+        assert all("has a mask" in reason for reason in reasons)

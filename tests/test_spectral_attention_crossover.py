@@ -73,9 +73,9 @@ def test_no_crossover_is_said_too():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"causal": True}, "is causal"),
         ({"mask": "mask"}, "has a mask"),
-        ({"kv_heads": 4}, "shares 4 key heads among 12 heads"),
+        ({"sink": "sink"}, "has an attention sink"),
+        ({"form": "packed"}, "is one operator with operands in a layout of its own"),
         ({"softcap": 30.0}, "has a softcap"),
         ({"query_length": 7}, "has 7 queries for 8,192 keys"),
         ({"dtype": "float16"}, "is float16"),
@@ -105,6 +105,24 @@ def test_between_two_powers_of_two_joules_lie_between_theirs_and_beyond_the_last
     found = [costs(site(length), length, CPU)[1] for length in (1024, 1100, 2000, 2048, 4096, 8192)]
     assert found == sorted(found)
     assert found[5] / found[4] == pytest.approx(found[4] / found[3])
+
+
+def test_causal_attention_is_judged_at_its_own_length_and_by_a_mask_that_says_no_more():
+    small = {"heads": 4, "kv_heads": 2}
+    assert "up to 400 tokens it reads every key exactly, and attention softmax has 128" in refusal(
+        site(128, causal=True), 512, CPU
+    )
+    for causal in ({"causal": True}, {"mask": "mask", "mask_is_causal": True}):
+        assert refusal(site(4096, **causal, **small), None, CPU) == ""
+    dear = CPU.with_values({"launch": 1.0})
+    assert "at 4,096 tokens its modelled joules on cpu are" in refusal(site(4096, causal=True, **small), None, dear)
+    assert "has a mask" in refusal(site(4096, causal=True, mask="mask", **small), None, CPU)
+
+
+def test_a_causal_operator_computes_half_of_the_dense_one_and_shares_its_keys():
+    whole, half = (costs(site(2048, causal=causal, heads=4, kv_heads=4), 2048, CPU)[0] for causal in (False, True))
+    assert 0.4 * whole < half < 0.7 * whole
+    assert costs(site(2048, heads=4, kv_heads=1), 2048, CPU)[0] < whole
 
 
 @pytest.mark.parametrize("name", device_names())

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from math import exp, log, log2
 
 import numpy as np
 import onnx_ir as ir
 
+from ...cost_model.contents import computed_from_contents
 from ...cost_model.device import Device
 from ...cost_model.net import Net, Op, Value
 from ...cost_model.price import price_net
 from ...cost_model.sites import AttentionSite
 from ...cost_model.view_onnx import view_onnx
+from .causal import LAYOUT
+from .causal_cost import causal_net
+from .causal_prepare import GRID, CausalPrepared
 from .onnx_body import OPSET, attention_nodes
 from .prepare import SparsePrepared
 from .tiling import DENSITY, TILE, budget_for, leaves_for
 
 LONGEST = 1 << 20
-LONGEST_BUILT = 1 << 12
-"""Longest length whose body is built and looked at, in a fifth of a second; joules beyond grow by as much a doubling as at the last one."""
+LONGEST_BUILT = {False: 1 << 12, True: 1 << 11}
+"""By whether it is causal: longest length whose body is built and looked at, in a fifth of a second or in some; joules beyond grow by as
+much a doubling as at the last one."""
+LEAST_CAUSAL = LAYOUT.sink + LAYOUT.segment + LAYOUT.key_tile + LAYOUT.query_tile
+"""Tokens up to which no segment of keys is closed for any query."""
+STAND_IN = AttentionSite(
+    "", (), "", "", "", "", scale=1.0, mask="", mask_kind="additive", causal=False, softcap=0.0, batch=1, heads=1, kv_heads=1,
+    query_length=1, key_length=1, head_dim=1, key_transposed=False, dtype="float32", form="operator",
+)  # fmt: skip
 
 
 def costs(
@@ -27,28 +40,34 @@ def costs(
 ) -> tuple[float, float]:
     """(dense, sparse) modelled joules of the site's attention with `length` queries and keys, at the roofline.
 
-    Dense is the cheaper of one fused kernel and its three spelled-out operators; sparse the sum over the operators of `onnx_body.py`, each
-    a kernel of its own, at the two powers of two around `length`, between which joules are taken to grow by a power of the length.
+    Dense is the cheaper of one fused kernel, which leaves out what a causal mask hides, and its three spelled-out operators; sparse the sum
+    over the operators of `onnx_body.py` or `causal_onnx.py`, each a kernel of its own, at the two powers of two around `length`, between
+    which joules are taken to grow by a power of the length.
     Raises InputError when the profile has no coefficient for the site's dtype.
     """
     dense = min(price_net(net, device).total.joules for net in _dense(site, length))
-    end = min(1 << max(1, (length - 1).bit_length()), LONGEST_BUILT)
+    end = min(1 << max(1, (length - 1).bit_length()), LONGEST_BUILT[site.sees_no_later])
     low, high = (log(price_net(sparse_net(site, at, tile, density), device).total.joules) for at in (end // 2, end))
     return dense, exp(high + (high - low) * log2(length / end))
 
 
 def sparse_net(site: AttentionSite, length: int, tile: int = TILE, density: float = DENSITY) -> Net:
-    """The operators of the sparse form in place of the site, at `length` queries and keys."""
-    return _body(site.batch, site.heads, length, site.head_dim, tile, density)
+    """The operators of the sparse form in place of the site, at `length` queries and keys, with `stand_in` for what calibration finds."""
+    same = replace(
+        STAND_IN, batch=site.batch, heads=site.heads, kv_heads=site.kv_heads, head_dim=site.head_dim, causal=site.causal
+    )
+    return _body(same, length, tile, density)
 
 
 @lru_cache(maxsize=64)
-def _body(batch: int, heads: int, length: int, width: int, tile: int, density: float) -> Net:
-    codebook = np.random.default_rng(0).standard_normal((heads, leaves_for(length, tile), width)).astype(np.float32)
-    prepared = SparsePrepared(codebook, codebook, tile, budget_for(length, tile, density), width**-0.5)
-    shape = (batch, heads, length, width)
-    query, key, value = (ir.Value(name=n, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT)) for n in "qkv")
-    body = attention_nodes(query, key, value, prepared, "spectral")
+def _body(site: AttentionSite, length: int, tile: int, density: float) -> Net:
+    made = stand_in(site, length, tile, density)
+    if isinstance(made, CausalPrepared):
+        return causal_net(made, site.batch, site.kv_heads, length, site.head_dim)
+    heads = {"q": site.heads, "k": site.kv_heads, "v": site.kv_heads}
+    shapes = {name: (site.batch, count, length, site.head_dim) for name, count in heads.items()}
+    query, key, value = (ir.Value(name=n, shape=ir.Shape(s), type=ir.TensorType(ir.DataType.FLOAT)) for n, s in shapes.items())
+    body = attention_nodes(query, key, value, made, "spectral")
     graph = ir.Graph(
         [query, key, value],
         [body.output],
@@ -57,7 +76,17 @@ def _body(batch: int, heads: int, length: int, width: int, tile: int, density: f
         opset_imports={"": OPSET},
         name="spectral",
     )
-    return view_onnx(ir.Model(graph, ir_version=8), dict.fromkeys("qkv", shape))
+    return view_onnx(ir.Model(graph, ir_version=8), shapes)
+
+
+def stand_in(site: AttentionSite, length: int, tile: int = TILE, density: float = DENSITY) -> SparsePrepared | CausalPrepared:
+    """Random codebooks, or budgets of causal heads, that cost at `length` what calibrated ones of that density do."""
+    if site.sees_no_later:
+        budget = max(GRID[0], round(density * length / 2 / LAYOUT.key_tile))
+        return CausalPrepared((budget,) * site.heads, site.scale)
+    random, leaves = np.random.default_rng(0), leaves_for(length, tile)
+    books = [random.standard_normal((n, leaves, site.head_dim)).astype(np.float32) for n in (site.heads, site.kv_heads)]
+    return SparsePrepared(books[0], books[1], tile, budget_for(length, tile, density), site.scale)
 
 
 def crossover(site: AttentionSite, device: Device, tile: int = TILE, density: float = DENSITY) -> int | None:
@@ -85,8 +114,10 @@ def refusal(site: AttentionSite, longest: int | None, device: Device, tile: int 
     takes at most (see `longest_length`), None if that is not known."""
     length = site.key_length
     takes = f" (the model takes at most {longest:,})" if longest is not None and longest > length else ""
-    found = crossover(site, device, tile, density)
     subject = "Spectral sparse attention is refused:"
+    if site.sees_no_later:
+        return _causal_refusal(site, takes, device, tile, density, subject)
+    found = crossover(site, device, tile, density)
     if found is None:
         return (
             f"{subject} {length:,} tokens{takes} lie below any crossover: up to {LONGEST:,} tokens it costs no fewer modelled joules than "
@@ -102,13 +133,29 @@ def refusal(site: AttentionSite, longest: int | None, device: Device, tile: int 
     return f"{subject} attention {site.id} {reason}." if reason else ""
 
 
+def _causal_refusal(site: AttentionSite, takes: str, device: Device, tile: int, density: float, subject: str) -> str:
+    """By the price at the site's own length: to search for the crossover would build causal bodies for a minute."""
+    length = site.key_length
+    if length <= LEAST_CAUSAL:
+        return f"{subject} up to {LEAST_CAUSAL:,} tokens it reads every key exactly, and attention {site.id} has {length:,}{takes}."
+    if reason := _unsupported(site):
+        return f"{subject} attention {site.id} {reason}."
+    dense, sparse = costs(site, length, device, tile=tile, density=density)
+    if sparse < dense:
+        return ""
+    return (
+        f"{subject} at {length:,} tokens{takes} its modelled joules on {device.name} are {sparse:.3g}, those of dense attention "
+        f"{dense:.3g}."
+    )
+
+
 def longest_length(net: Net) -> int | None:
     """The most tokens that the model takes: the rows of a learned table of positions. None where no such table is found, or several that
     differ.
 
     A heuristic: positions are looked up by indices made of constants and sizes alone, where a vocabulary is by those of an input.
     """
-    computed = _computed_from_inputs(net)
+    computed = computed_from_contents(net)
     tables = set()
     for op in net.ops.values():
         if op.kind not in ("embedding", "gather") or len(op.inputs) < 2 or op.inputs[1] in computed:
@@ -121,27 +168,14 @@ def longest_length(net: Net) -> int | None:
     return tables.pop() if len(tables) == 1 else None
 
 
-def _computed_from_inputs(net: Net) -> set[str]:
-    """Values that depend on the contents of an input, not on sizes alone."""
-    found = set(net.inputs)
-    for op in net.ops.values():
-        if op.kind not in ("shape", "size", "sym") and found.intersection(op.inputs):
-            found.update(op.outputs)
-    return found
-
-
 def _unsupported(site: AttentionSite) -> str:
     """What of the site this operator does not do, "" if nothing."""
     if site.form == "packed":
         return "is one operator with operands in a layout of its own, and it reads them as [batch, heads, length, width]"
     if site.sink:
         return "has an attention sink, which it does not have"
-    if site.causal:
-        return "is causal, and its centroids would let a query see keys behind it"
-    if site.mask:
+    if site.mask and not site.mask_is_causal:
         return "has a mask, which does not hold for the centroid of a tile"
-    if site.kv_heads != site.heads:
-        return f"shares {site.kv_heads} key heads among {site.heads} heads, and it sorts keys for each head"
     if site.softcap:
         return "has a softcap, which it does not apply"
     if site.query_length != site.key_length:
@@ -152,21 +186,20 @@ def _unsupported(site: AttentionSite) -> str:
 
 
 def _dense(site: AttentionSite, length: int) -> tuple[Net, Net]:
-    """One fused operator; and product, softmax, product."""
+    """One fused operator; and product, softmax, product of keys and values that are repeated for each head."""
     rows, scores = (site.batch, site.heads, length, site.head_dim), (site.batch, site.heads, length, length)
-    shapes = dict.fromkeys("qkvy", rows) | {
-        "k transposed": (*rows[:2], site.head_dim, length),
-        "scores": scores,
-        "weights": scores,
-    }
-    values = {name: Value(name, shape, site.dtype) for name, shape in shapes.items()}
-    attention = Op("attention", "attention", "", ("q", "k", "v"), ("y",), {"heads": site.heads, "kv_heads": site.heads}, "")
+    shared = (site.batch, site.kv_heads, length, site.head_dim)
+    attributes = {"heads": site.heads, "kv_heads": site.kv_heads, "is_causal": site.sees_no_later}
+    fused = (Op("attention", "attention", "", ("q", "k", "v"), ("y",), attributes),)
     apart = (
-        Op("first", "matmul", "", ("q", "k transposed"), ("scores",), {}, ""),
-        Op("softmax", "softmax", "", ("scores",), ("weights",), {"axis": -1}, ""),
-        Op("last", "matmul", "", ("weights", "v"), ("y",), {}, ""),
+        Op("first", "matmul", "", ("q", "k"), ("scores",)),
+        Op("softmax", "softmax", "", ("scores",), ("weights",), {"axis": -1}),
+        Op("last", "matmul", "", ("weights", "v"), ("y",)),
     )
-    return (
-        Net({"attention": attention}, values, ("q", "k", "v"), ("y",)),
-        Net({op.id: op for op in apart}, values, ("q", "k transposed", "v"), ("y",)),
-    )
+    spelled = {"q": rows, "k": (*rows[:2], site.head_dim, length), "v": rows, "y": rows, "scores": scores, "weights": scores}
+    return _net(fused, {"q": rows, "k": shared, "v": shared, "y": rows}, site.dtype), _net(apart, spelled, site.dtype)
+
+
+def _net(ops: Sequence[Op], shapes: Mapping[str, tuple[int, ...]], dtype: str) -> Net:
+    values = {name: Value(name, shape, dtype) for name, shape in shapes.items()}
+    return Net({op.id: op for op in ops}, values, ("q", "k", "v"), ("y",))
