@@ -96,6 +96,8 @@ def refusal(site: AttentionSite, net: Net) -> str:
 
 
 def _softcap_refusal(site: AttentionSite, net: Net) -> str:
+    if site.form == "operator":
+        return f"Attention {site.id} already is one operator, with a softcap, which MultiHeadAttention does not have."
     if net.opset < ATTENTION_OPSET:
         return (
             f"Attention {site.id} has a softcap, which MultiHeadAttention does not have, and the standard Attention that has one is not "

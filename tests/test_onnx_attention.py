@@ -256,6 +256,7 @@ def test_the_attention_operator(kind):
         (Spelling(), {"kv_heads": 1}, "do not have the form"),
         (Spelling(), {"form": "packed"}, "one operator already"),
         (Spelling(), {"softcap": 30.0}, "the operators of opset 18"),
+        (Spelling(opset=23), {"softcap": 30.0, "form": "operator"}, "already is one operator"),
         (Spelling(), {"dtype": "float16"}, "is float16"),
         (Spelling(), {"scale": 0.0}, "has the scale 0"),
         (Spelling(), {"causal": True}, "is causal over 5 queries and 7 keys"),
