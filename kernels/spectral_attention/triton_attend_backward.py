@@ -217,13 +217,8 @@ def _options(
     dtype: torch.dtype,
 ) -> dict[str, int]:
     block, rows, warps, stages = tables[dtype.itemsize // 4][max(padded(width), padded(depth))]
+    sizes = block_of(query_tile, block), block_of(tile, rows)
     return configuration(
-        warps,
-        stages,
-        QUERY_TILE=query_tile,
-        TILE=tile,
-        BLOCK=block_of(query_tile, block),
-        ROWS=block_of(tile, rows),
-        WIDTH=padded(width),
-        DEPTH=padded(depth),
-    )
+        warps if sizes == (block, rows) else 4, stages, QUERY_TILE=query_tile, TILE=tile, BLOCK=sizes[0], ROWS=sizes[1],
+        WIDTH=padded(width), DEPTH=padded(depth),
+    )  # fmt: skip
