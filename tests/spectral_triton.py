@@ -15,12 +15,13 @@ WAITS = torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape
 """What torch says of operators that read a number, or a shape, from a tensor: on a GPU the host waits for them."""
 
 
-def drawn(dtype, batch, heads, queries, keys, width, depth, leaves=8, masked=False):
+def drawn(dtype, batch, heads, queries, keys, width, depth, leaves=8, masked=False, device="cpu"):
     """Operands as `operands` draws them and a mask, in which the last batch entry has no key at all where there are several."""
     mask = torch.rand((batch, keys), generator=torch.Generator().manual_seed(7)) < 0.6 if masked else None
     if masked and batch > 1:
         mask[-1] = False
-    return operands(3, batch, tuple(heads), queries, keys, width, depth, leaves, getattr(torch, dtype)), mask
+    given = operands(3, batch, tuple(heads), queries, keys, width, depth, leaves, getattr(torch, dtype))
+    return [x.to(device) for x in given], None if mask is None else mask.to(device)
 
 
 def agreement(tile, budget, key_tile=None, gradients=False, **sizes):
@@ -34,7 +35,7 @@ def agreement(tile, budget, key_tile=None, gradients=False, **sizes):
         assert output.dtype == given[0].dtype
         parts = [output.detach()]
         if gradients:
-            weight = torch.randn(output.shape, generator=torch.Generator().manual_seed(5)).to(output.dtype)
+            weight = torch.randn(output.shape, generator=torch.Generator().manual_seed(5)).to(output)
             parts += torch.autograd.grad((output * weight).sum(), head)
         assert all(x.isfinite().all() for x in parts)
         found.append(parts)
@@ -121,3 +122,16 @@ def registered(tile, budget, **sizes):
 def benchmark(arguments):
     """A run of the benchmark for GPUs."""
     gpu_attention.main(arguments)
+
+
+def replayed(tile, budget, **sizes):
+    """Relative error of a replay of the kernels as a CUDA graph, on other operands than those that it was captured with."""
+    (query, key, value, *books), _ = drawn(**sizes)
+    options = {"scale": SCALE, "tile": tile, "budget": budget}
+    triton.spectral_attention(query, key, value, *books, **options)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = triton.spectral_attention(query, key, value, *books, **options)
+    query.copy_(query.flip(2))
+    graph.replay()
+    return relative(output, triton.spectral_attention(query, key, value, *books, **options))

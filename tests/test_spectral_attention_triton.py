@@ -8,6 +8,7 @@ pytest.importorskip("triton")
 
 from szilard.kernels.spectral_attention import triton as kernels
 
+from . import spectral_triton
 from .sparse_attention import operands
 from .triton_interpreter import Interpreter
 
@@ -94,6 +95,18 @@ def test_any_size_agrees_with_the_reference(interpreted, queries, keys, width, d
 def test_gradients_in_half_precision_and_shared_heads(interpreted, dtype, heads, width):
     sizes = {**SMALL, "batch": 2, "heads": heads, "queries": 40, "width": width, "dtype": dtype, "masked": True}
     check(interpreted("agreement", tile=32, key_tile=32, budget=1, gradients=True, **sizes), dtype)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", CLOSE)
+@pytest.mark.parametrize("masked", [False, True])
+def test_on_a_gpu_all_is_as_under_the_interpreter(dtype, masked):
+    """Float32 products there are three of tf32."""
+    sizes = {"dtype": dtype, "batch": 2, "heads": [4, 2], "queries": 777, "keys": 1000, "width": 64, "depth": 80, "leaves": 16}
+    found = spectral_triton.agreement(tile=64, budget=[3, 0, 1, 99], gradients=True, masked=masked, device="cuda", **sizes)
+    assert max(found) < max(2 * CLOSE[dtype], 1e-4), found
+    sizes |= {"heads": [2, 2], "dtype": "bfloat16"}
+    assert spectral_triton.replayed(tile=64, budget=[2, 5], device="cuda", **sizes) == 0.0
 
 
 @pytest.mark.parametrize(
