@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from ..cost_model.sites import AttentionSite
-from ..kernels.spectral_attention import causal_prepare, prepare
+from ..kernels.spectral_attention import causal_prepare, causal_torch_module, prepare
 from ..kernels.spectral_attention.causal_prepare import CausalPrepared
 from ..kernels.spectral_attention.crossover import stand_in
 from ..kernels.spectral_attention.prepare import SparsePrepared
@@ -33,10 +33,10 @@ def score_attentions(
         assert isinstance(site, AttentionSite)
         progress(f"error of spectral_sparse at {group.id}")
         texts = [_operands(site, probe, sample) for sample in probed]
-        made = causal_prepare.prepare(texts, scale=site.scale) if site.sees_no_later else _prepared(site, probe, samples, texts)
+        made = _causal(site, texts) if site.sees_no_later else _prepared(site, probe, samples, texts)
         outputs = []
         for sample, text in zip(probed, texts, strict=True):
-            found = causal_prepare.simulate(made, text) if isinstance(made, CausalPrepared) else prepare.simulate(made, *text)
+            found = causal_torch_module.run(made, text) if isinstance(made, CausalPrepared) else prepare.simulate(made, *text)
             dense = scaled_dot_product_attention(*text, scale=site.scale, is_causal=site.sees_no_later, enable_gqa=True)
             outputs.append(probe.run(sample, {site.output: (found - dense).numpy()}))
         scores[group.id, "spectral_sparse"] = Score(relative_error(outputs, reference), {site.id: made})
@@ -46,6 +46,10 @@ def score_attentions(
 def stand_in_attention(site: AttentionSite) -> SparsePrepared | CausalPrepared:
     """Random codebooks, or budgets of causal heads, for timing alone."""
     return stand_in(site, site.key_length)
+
+
+def _causal(site: AttentionSite, texts: Sequence[Operands]) -> CausalPrepared:
+    return causal_prepare.prepare(texts, scale=site.scale, run=causal_torch_module.run)
 
 
 def _prepared(site: AttentionSite, probe: Probe, samples: Sequence[Arrays], texts: Sequence[Operands]) -> SparsePrepared:
