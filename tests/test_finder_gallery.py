@@ -52,7 +52,7 @@ def test_spellings_are_those_of_transformers():
         assert made.spellings == (SPELLINGS if operator else SPELLINGS[:1]), name
 
 
-@pytest.mark.long(share=0.06)
+@pytest.mark.long(share=0.03)
 @pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case.architecture}-{case.spelling}-{case.road}".replace(" ", "-"))
 def test_every_architecture(case, cache):
     check(case, cache)
