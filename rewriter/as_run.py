@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ..cost_model import kinds
 from ..cost_model.cost import Cost, total_cost
 from ..cost_model.device import Device
 from ..cost_model.errors import InputError, SzilardError
 from ..cost_model.kernel_times import has_kernel_times
-from ..cost_model.net import Net
+from ..cost_model.net import Net, Op
 from ..cost_model.plan import Phase
 from ..cost_model.program import Program
 from .backend import Backend
@@ -93,9 +94,17 @@ def run_graph(graph: Any, runtime: str, device: Device) -> tuple[Any, str]:
 
 def became(run: Net, net: Net, ops: Iterable[str]) -> list[str]:
     """The ids in `run`, the ops that are called, of what the runtime made of `ops` of `net`: those that keep an id, or write what one of
-    them wrote. What it computed beforehand, or did elsewhere, has none."""
+    them wrote, or, of a product or convolution, what the activation behind it wrote. What it computed beforehand has none."""
     names = set(ops)
-    written = {output for op in names for output in net.ops[op].outputs if output}
+    called = {op.id for op in run.ops.values()}
+    made = {op.id.removesuffix(_BLOCKED) for op in run.ops.values()}.union(*(op.outputs for op in run.ops.values()))
+    written: set[str] = set()
+    for name in names:
+        op: Op | None = net.ops[name]
+        while op is not None and not (made.intersection(op.outputs) or op.id in called):
+            readers = net.consumers(op.output) if net.ops[name].kind in _FUSING else ()
+            op = readers[0] if len(readers) == 1 and readers[0].kind in kinds.ELEMENTWISE else None
+        written.update(output for output in (op.outputs if op is not None else ()) if output)
     return [
         op.id
         for op in run.ops.values()
@@ -103,5 +112,6 @@ def became(run: Net, net: Net, ops: Iterable[str]) -> list[str]:
     ]
 
 
+_FUSING = kinds.MATMUL | kinds.CONVOLUTION
 _BLOCKED = "_nchwc"
 """What onnxruntime calls a convolution whose channels it laid out in blocks: the name of its output, and this."""

@@ -16,7 +16,6 @@ from szilard.rewriter import decode_phase, onnx_as_run
 from szilard.rewriter.as_run import AS_RUN, AsRun, as_run, became
 from szilard.rewriter.backend_onnx import OnnxBackend
 from szilard.rewriter.estimate import estimate
-from szilard.rewriter.export_onnx import export_onnx
 from szilard.rewriter.load import load
 from szilard.rewriter.measure import measure
 from szilard.rewriter.optimise import Request, optimise
@@ -24,17 +23,17 @@ from szilard.rewriter.profile_file import write_profile
 from szilard.rewriter.serve_limits import Asked, serve_limits
 from szilard.rewriter.workload import workload_for
 
-from . import tiny_decoder
+from .onnx_texts import model, normal
 from .priced_nets import net_of
+from .test_decode_phase import exported as exported_as
 from .tiny_models import block_model
 
 CPU = load_device("cpu")
 WORKLOAD = ["2x9", "2x1@40"]
 
 
-@cache
 def exported() -> Program:
-    return export_onnx(tiny_decoder.traced("sdpa_mask"))
+    return exported_as("sdpa_mask")
 
 
 @cache
@@ -166,12 +165,12 @@ def test_attention_that_reads_a_cache_has_the_price_of_its_phase():
 
 
 def test_measure_prices_by_the_roofline_what_onnxruntime_does_not_show(tmp_path, profile, monkeypatch):
-    model = str(tmp_path / "m.onnx")
-    ir.save(block_model(), model)
+    path = str(tmp_path / "m.onnx")
+    ir.save(block_model(), path)
     place = profile(knowing(block()))
-    assert {run["seconds"]["from_profile"]["label"] for run in measure(model, target=place, rounds=3)["runs"]} == {"table"}
+    assert {run["seconds"]["from_profile"]["label"] for run in measure(path, target=place, rounds=3)["runs"]} == {"table"}
     monkeypatch.setattr(onnx_as_run, "as_onnxruntime_runs", refuse)
-    found = measure(model, target=place, rounds=3)
+    found = measure(path, target=place, rounds=3)
     assert {run["seconds"]["from_profile"]["label"] for run in found["runs"]} == {"roofline"}
     assert {run["seconds"]["from_profile"]["table_share"] for run in found["runs"]} == {0.0}
     assert any(note.endswith("It does not load.") and "seconds of the roofline" in note for note in found["notes"])
@@ -189,6 +188,18 @@ def test_what_ops_became_is_found_by_name_and_by_what_they_write():
     assert became(run, net, ["op1"]) == ["fused"]
     assert became(run, net, ["op1", "op2"]) == ["fused", "op2"]
     assert became(run, net, ["op3"]) == ["d_nchwc"]
+
+
+def test_a_convolution_that_took_in_its_activation_is_found():
+    text = (
+        "(float[N,8,14,14] x) => (float[N,32,14,14] y) { a = Conv<pads=[1,1,1,1],kernel_shape=[3,3]>(x,w) b = Relu(a) "
+        "c = Conv<kernel_shape=[1,1]>(b,v) y = Sigmoid(c) }"
+    )
+    graph = model(text, {"w": normal(0, 16, 8, 3, 3), "v": normal(1, 32, 16, 1, 1)})
+    net, run = (OnnxBackend().view(each, {"x": (1, 8, 14, 14)}) for each in (graph, onnx_as_run.as_onnxruntime_runs(graph)))
+    found = [became(run, net, [op.id]) for op in net.ops.values() if op.kind == "conv"]
+    assert [[run.ops[op].kind for op in each if run.ops[op].kind == "conv"] for each in found] == [["conv"], ["conv"]]
+    assert len(set(map(tuple, found))) == 2
 
 
 def test_a_long_window_that_was_not_looked_for_is_said(monkeypatch):
