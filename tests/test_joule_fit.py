@@ -38,6 +38,7 @@ def test_static_power_is_that_at_the_mean_temperature():
         held += [one.low <= truth[key] <= one.high for key, one in found.coefficients.items()]
         held.append(found.leakage.low <= LEAK <= found.leakage.high)
         assert found.leakage.value == pytest.approx(LEAK, rel=0.6)
+        assert found.at_prior == ()
         assert found.predict(rows[3].design) == pytest.approx(rows[3].joules, rel=0.2)
     assert np.mean(held) >= 0.9
 
