@@ -53,6 +53,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[SUMMARY] = f"long tests: {len(kept)} of {len(long)}, sampled with --long-seed={seed}"
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker tells the process that prints; there, nothing was collected."""
+    if hasattr(session.config, "workeroutput") and SUMMARY in session.config.stash:
+        session.config.workeroutput["long"] = session.config.stash[SUMMARY]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    told = getattr(node, "workeroutput", {}).get("long")
+    if told:
+        node.config.stash[SUMMARY] = told
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if SUMMARY in config.stash:
         terminalreporter.write_line(config.stash[SUMMARY])
