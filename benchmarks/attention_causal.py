@@ -27,8 +27,9 @@ import onnxruntime
 import torch
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
-from ..kernels.spectral_attention.causal_prepare import GRID, CausalPrepared, Operands, chosen, relative_errors
+from ..kernels.spectral_attention.causal_prepare import GRID, CausalPrepared, Operands, chosen
 from ..kernels.spectral_attention.causal_torch_module import build
+from ..kernels.spectral_attention.prepare import relative_errors
 from ..models import smollm
 from ..models.long_texts import CALIBRATION, HELD_OUT, long_text
 from .causal_forms import BODY, DENSE, MODULE, SPECTRAL, Layer, layer_seconds

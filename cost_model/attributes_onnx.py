@@ -203,9 +203,10 @@ def _scan(facts: NodeFacts) -> dict[str, Any]:
 
 
 def _loop(facts: NodeFacts) -> dict[str, Any]:
-    """The body runs as often as a constant count says, if no condition can end it sooner from outside."""
-    count = facts.constant(0)
-    counted = count is not None and (not facts.inputs[1] or facts.constant(1) is not None)
+    """The body runs as often as a constant count says, if the condition that goes in holds; whether the body changes it is seen where the
+    body is (`view_onnx`)."""
+    count, condition = facts.constant(0), facts.constant(1)
+    counted = count is not None and (not facts.inputs[1] or (condition is not None and bool(np.all(condition))))
     return {**facts.native, **({"trips": int(np.asarray(count).reshape(-1)[0])} if counted else {})}
 
 

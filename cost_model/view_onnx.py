@@ -71,10 +71,21 @@ def _net(
                     known = facts if node.op_type == "If" else {**known, **of_body(facts, op.id)}
                 branches.append(_net(branch, inner, inferred, known, visible, opsets))
             more = {} if taken is None else {"taken": list(graphs).index(taken)}
-            op = replace(op, attributes={**op.attributes, **more}, branches=tuple(branches))
+            attributes = {**op.attributes, **more}
+            if op.kind == "loop" and not _keeps_its_condition(branches[0]):
+                attributes.pop("trips", None)
+            op = replace(op, attributes=attributes, branches=tuple(branches))
         ops[op.id] = op
     inputs = tuple(value.name or "" for value in graph.inputs if value.name not in graph.initializers)
     return Net(ops, values, inputs, tuple(value.name or "" for value in graph.outputs), opsets.get("", 0))
+
+
+def _keeps_its_condition(body: Net) -> bool:
+    """Whether the body of a loop hands on the condition that it was given, so that its count alone ends it."""
+    name = body.outputs[0]
+    while (op := body.producer(name)) is not None and op.kind == "identity":
+        name = op.inputs[0]
+    return name == body.inputs[1]
 
 
 class _Scope:

@@ -19,9 +19,9 @@ from ..cost_model.net import Net
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, LinearSite
 from ..kernels.quantized_linear.formats import EVERY_FORMAT, prepare_group
+from ..kernels.spectral_attention.crossover import stand_in as stand_in_site
 from .backend import EXACT_ACTIONS, Arrays, Backend, Group
 from .score import linear_bias, linear_weight
-from .score_attention import stand_in_attention
 
 ROUNDS = 5
 # One sample lasts at least this long; shorter ones drown in the timer and the wake-up of threads.
@@ -43,7 +43,7 @@ def stand_in(group: Group, net: Net, action: str) -> dict[str, Any]:
     """What an inexact rewrite needs, for timing alone: weights rounded to nearest and a made-up input range, or codebooks of random
     rows (the numbers do not change the time)."""
     if action == "spectral_sparse":
-        return {site.id: stand_in_attention(site) for site in group.sites if isinstance(site, AttentionSite)}
+        return {site.id: stand_in_site(site, site.key_length) for site in group.sites if isinstance(site, AttentionSite)}
     name = format_of(action)
     if not name:
         return {}

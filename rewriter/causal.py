@@ -15,6 +15,7 @@ from ..cost_model.net import Net
 from ..cost_model.program import Program
 from ..cost_model.sites import AttentionSite, Site, SiteMask
 from ..kernels.spectral_attention.crossover import LEAST_CAUSAL
+from ..passes.attention_up import MASKED
 from .backend import Backend
 
 NEGLIGIBLE = 100.0
@@ -62,10 +63,26 @@ def with_causal_masks(program: Program, backend: Backend, graph: Any, net: Net, 
 
 
 def _sees_all_before(program: Program, backend: Backend, graph: Any, net: Net, site: AttentionSite) -> bool:
-    try:
-        return positions_seen(program, backend, graph, net, replace(site, causal=False)) == site.query_length
-    except InputError:
+    """Whether the masks add the same to all scores of a row up to its own position, and take all weight from the later ones: a bias by
+    distance, or a gap among the earlier positions, would be lost with the mask."""
+    length, total = site.query_length, np.zeros((1, 1))
+    for mask in site.masks or (SiteMask(site.mask, site.mask_kind),):
+        if mask.axes:
+            return False
+        try:
+            array = _array(program, backend, graph, net, replace(site, mask=mask.value))
+        except InputError:
+            return False
+        if mask.kind == "additive":
+            total = total + mask.factor * array.astype(np.float64)
+        else:
+            total = total + np.where(array == (mask.kind == "boolean"), 0.0, mask.fill)
+    if total.shape[-2:] != (length, length):
         return False
+    earlier = np.tri(length, dtype=bool)
+    with np.errstate(invalid="ignore"):
+        apart = total - np.diagonal(total, axis1=-2, axis2=-1)[..., None]
+    return bool(np.where(earlier, apart == 0, apart <= MASKED).all())
 
 
 def _attends(mask: np.ndarray, kind: str) -> np.ndarray:

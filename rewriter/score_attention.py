@@ -11,7 +11,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from ..cost_model.sites import AttentionSite
 from ..kernels.spectral_attention import causal_prepare, causal_torch_module, prepare
 from ..kernels.spectral_attention.causal_prepare import CausalPrepared
-from ..kernels.spectral_attention.crossover import stand_in
 from ..kernels.spectral_attention.prepare import SparsePrepared
 from .backend import Arrays, Group, Probe
 from .calibration_data import relative_error
@@ -41,11 +40,6 @@ def score_attentions(
             outputs.append(probe.run(sample, {site.output: (found - dense).numpy()}))
         scores[group.id, "spectral_sparse"] = Score(relative_error(outputs, reference), {site.id: made})
     return scores
-
-
-def stand_in_attention(site: AttentionSite) -> SparsePrepared | CausalPrepared:
-    """Random codebooks, or budgets of causal heads, for timing alone."""
-    return stand_in(site, site.key_length)
 
 
 def _causal(site: AttentionSite, texts: Sequence[Operands]) -> CausalPrepared:

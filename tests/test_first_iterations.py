@@ -57,3 +57,14 @@ def test_a_loop_runs_as_often_as_a_constant_says():
     work = net_work(net, (1e6, 8e6))
     assert work["n0"] == ("loop", {"call": 5})
     assert work["n1"] == ("loop", {"call": 1})
+
+
+def test_a_loop_that_its_body_may_end_is_open():
+    """As `while` is exported: a count beyond all bounds, and a condition that the body computes."""
+    body = "(int64 turn, bool go, float[4,8] state) => (on, next) { on = Less(turn, five) next = MatMul(state, w) }"
+    text = f"(float[4,8] x) => (a) {{ a = Loop <body = one {body}> (ever, yes, x) }}"
+    net = view_onnx(model(text, WEIGHTS | {"ever": 2**63 - 1}), {"x": (4, 8)})
+    found = count(net.ops["n0"], net)
+    assert not found.known
+    assert found.flops["float32.tensor"] == 2 * 4 * 8 * 8
+    assert "trips" not in net.ops["n0"].attributes

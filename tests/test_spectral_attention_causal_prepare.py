@@ -9,9 +9,9 @@ from szilard.kernels.spectral_attention.causal_prepare import (
     chosen,
     dense_attention,
     prepare,
-    relative_errors,
     simulate,
 )
+from szilard.kernels.spectral_attention.prepare import relative_errors
 
 from .causal_attention import SMALL, operands
 

@@ -119,6 +119,15 @@ def test_causal_attention_is_judged_at_its_own_length_and_by_a_mask_that_says_no
     assert "has a mask" in refusal(site(4096, causal=True, mask="mask", **small), None, CPU)
 
 
+def test_a_mask_that_says_no_more_costs_what_the_flag_does():
+    flagged, masked = (
+        costs(site(1024, heads=2, kv_heads=2, **each), 1024, CPU)
+        for each in ({"causal": True}, {"mask": "mask", "mask_is_causal": True})
+    )
+    assert flagged == masked
+    assert flagged[1] != costs(site(1024, heads=2, kv_heads=2), 1024, CPU)[1]
+
+
 def test_a_causal_operator_computes_half_of_the_dense_one_and_shares_its_keys():
     whole, half = (costs(site(2048, causal=causal, heads=4, kv_heads=4), 2048, CPU)[0] for causal in (False, True))
     assert 0.4 * whole < half < 0.7 * whole

@@ -9,6 +9,9 @@ from math import log
 import torch
 from torch.nn.functional import pad
 
+from .reference import chosen_tiles
+from .reference import taken as taken_tiles
+
 POWER_STEPS = 3
 """Steps of the power iteration: the direction need only be long, not exact."""
 
@@ -170,25 +173,7 @@ def principal_direction(rows: torch.Tensor) -> torch.Tensor:
     return direction.squeeze(-1)
 
 
-def chosen_tiles(loss: torch.Tensor, budget: int | Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(tiles of the greatest `loss` [B, H, query tiles, greatest budget], which of all tiles are within the budget of their head
-    [B, H, query tiles, key tiles]). Raises ValueError for a list of budgets that is not one a head."""
-    heads, tiles = loss.shape[1], loss.shape[-1]
-    budgets = [budget] * heads if isinstance(budget, int) else list(budget)
-    if len(budgets) != heads or min(budgets) < 0:
-        raise ValueError(f"Budgets are one for each of {heads} heads and none below zero, not {budgets}.")
-    chosen = loss.topk(min(max(budgets), tiles), dim=-1).indices
-    limits = torch.tensor(budgets, device=loss.device)[:, None, None]
-    within = (torch.arange(chosen.shape[-1], device=loss.device) < limits).expand(chosen.shape)
-    return chosen, torch.zeros_like(loss, dtype=torch.bool).scatter(-1, chosen, within)
-
-
 def taken(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """`rows` [B, H, N, D] at `places` [B, H, ...]: [B, H, ..., D]."""
     index = places.flatten(2)[..., None].expand(-1, -1, -1, rows.shape[-1])
     return rows.gather(2, index).unflatten(2, places.shape[2:])
-
-
-def taken_tiles(tiles: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """The `chosen` [B, H, I, b] of `tiles` [B, H, J, n, D], one behind the other: [B, H, I, b * n, D]."""
-    return taken(tiles.flatten(3), chosen).unflatten(-1, tiles.shape[3:]).flatten(3, 4)

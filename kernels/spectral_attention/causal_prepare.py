@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ...cost_model.errors import InputError
 from .causal import LAYOUT, Layout, causal_spectral_attention
+from .prepare import relative_errors
 
 GRID = (2, 4, 8, 12, 16, 24, 32, 48, 64)
 """Budgets tried. With fewer than two, the first tile and the one before the queries are not both exact; with 64, a head takes as long as a
@@ -93,12 +94,6 @@ def chosen(
     budgets = [next((budget for budget, error in errors.items() if error[head] <= tolerance), None) for head in range(heads)]
     left = tuple(0.0 if budget is None else float(errors[budget][head]) for head, budget in enumerate(budgets))
     return CausalPrepared(tuple(budgets), scale, layout, left)
-
-
-def relative_errors(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """|found - wanted| / |wanted| of each head [H], Frobenius, for outputs [B, H, N, Dv]."""
-    distance, size = (x.double().square().sum(dim=(0, 2, 3)) for x in (found - wanted, wanted))
-    return (distance / size.clamp(min=torch.finfo(torch.float64).tiny)).sqrt().float()
 
 
 def dense_attention(text: Operands, scale: float) -> torch.Tensor:

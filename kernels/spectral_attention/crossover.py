@@ -54,7 +54,7 @@ def costs(
 def sparse_net(site: AttentionSite, length: int, tile: int = TILE, density: float = DENSITY) -> Net:
     """The operators of the sparse form in place of the site, at `length` queries and keys, with `stand_in` for what calibration finds."""
     same = replace(
-        STAND_IN, batch=site.batch, heads=site.heads, kv_heads=site.kv_heads, head_dim=site.head_dim, causal=site.causal
+        STAND_IN, batch=site.batch, heads=site.heads, kv_heads=site.kv_heads, head_dim=site.head_dim, causal=site.sees_no_later
     )
     return _body(same, length, tile, density)
 

@@ -93,7 +93,7 @@ def fit_budgets(prepared: SparsePrepared, samples: Sequence[Operands], tolerance
 
     def misses(budgets: np.ndarray) -> np.ndarray:
         made = replace(prepared, budget=tuple(map(int, budgets)))
-        found = [_head_errors(simulate(made, *sample), dense) for sample, dense in zip(samples, wanted, strict=True)]
+        found = [relative_errors(simulate(made, *sample), dense).numpy() for sample, dense in zip(samples, wanted, strict=True)]
         return np.mean(found, axis=0) > tolerance
 
     low, high = np.full(prepared.heads, -1), np.zeros(prepared.heads, int)
@@ -125,7 +125,7 @@ def simulate(
     )
 
 
-def _head_errors(found: torch.Tensor, wanted: torch.Tensor) -> np.ndarray:
-    """|found - wanted| / |wanted| of each head."""
-    lost, whole = (x.transpose(0, 1).flatten(1).norm(dim=1) for x in (found - wanted, wanted))
-    return (lost / whole.clamp(min=1e-30)).numpy()
+def relative_errors(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """|found - wanted| / |wanted| of each head [H], Frobenius, for outputs [B, H, N, Dv]."""
+    distance, size = (x.double().square().sum(dim=(0, 2, 3)) for x in (found - wanted, wanted))
+    return (distance / size.clamp(min=torch.finfo(torch.float64).tiny)).sqrt().float()
