@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
+from typing import Any
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -67,21 +68,30 @@ def solve(
             joules / joule_scale,
             (budget.joules - joules_elsewhere) / joule_scale,
         )
-    # Among equal optima prefer the smaller value of the other quantity, so that ties never depend on the solver.
-    tie = 1e-9 * (errors / error_scale if budget.joules is None else joules / joule_scale)
+    within = LinearConstraint(constrained[None, :], -np.inf, bound * (1 + 1e-12))
+    first = _milp(objective, [each_once, within])
+    # Among equal optima the smaller value of the other quantity, so that ties never depend on the solver. A second solve: a
+    # weight small enough to leave the objective alone (1e-9) lies below HiGHS's tolerance of 1e-7 and decided nothing.
+    best = LinearConstraint(objective[None, :], -np.inf, float(objective @ np.round(first.x)) + 1e-9)
+    result = _milp(constrained, [each_once, within, best])
+    picked = np.flatnonzero(result.x > 0.5)
+    flat = [o for options in table for o in options]
+    chosen = tuple(replace(choice, action=flat[i].action) for choice, i in zip(choices, picked, strict=True))
+    return Solution(chosen, float(joules[picked].sum()), float(errors[picked].sum()), float(first.mip_gap or 0.0))
+
+
+def _milp(objective: np.ndarray, constraints: list[LinearConstraint]) -> Any:
+    """HiGHS's answer in zeros and ones. BudgetError where there is none."""
     result = milp(
-        objective + tie,
-        constraints=[each_once, LinearConstraint(constrained[None, :], -np.inf, bound * (1 + 1e-12))],
-        integrality=np.ones(len(rows)),
+        objective,
+        constraints=constraints,
+        integrality=np.ones(len(objective)),
         bounds=Bounds(0, 1),
         options={"mip_rel_gap": 1e-6},
     )
     if result.x is None:
         raise BudgetError(f"No plan meets the budget ({result.message}); raise the budget or unlock a site.")
-    picked = np.flatnonzero(result.x > 0.5)
-    flat = [o for options in table for o in options]
-    chosen = tuple(replace(choice, action=flat[i].action) for choice, i in zip(choices, picked, strict=True))
-    return Solution(chosen, float(joules[picked].sum()), float(errors[picked].sum()), float(result.mip_gap or 0.0))
+    return result
 
 
 def _candidates(choice: Choice, limit: float) -> list[Option]:

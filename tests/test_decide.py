@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from szilard.cost_model.errors import BudgetError, InputError
@@ -67,11 +67,13 @@ def decided(monkeypatch, choices, errors, budget, known=None, groups=None):
     return solution, scores, measured, backend
 
 
-numbers = st.floats(0.01, 1.2)
-tables = st.lists(st.lists(st.tuples(numbers, st.floats(0.0, 1.0)), min_size=1, max_size=4), min_size=1, max_size=5)
+# Sixty-fourths: two plans tie exactly or differ by more than the solver's gap.
+numbers = st.integers(1, 77).map(lambda n: n / 64)
+tables = st.lists(st.lists(st.tuples(numbers, st.integers(0, 64).map(lambda n: n / 64)), min_size=1, max_size=4), min_size=1, max_size=5)
 
 
 @settings(max_examples=60, deadline=None)
+@example([[(0.5, 1.0), (0.5, 0.5)]], Budget(1.0))
 @given(tables, st.one_of(st.builds(Budget, st.floats(0.01, 2.0)), st.builds(Budget, joules=st.floats(0.05, 5.0))))
 def test_equals_the_plan_with_every_option_scored(table, budget):
     choices, errors = [], {}
