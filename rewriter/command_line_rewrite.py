@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,16 @@ import typer
 from ..cost_model.plan import Choice
 from . import command_line_options as options
 from .command_line_output import columns, deliver, only_results_on_stdout, progress
+
+
+class Kind(StrEnum):
+    """A kind of sites: places that a rewrite may change."""
+
+    attention = "attention"
+    linear = "linear"
+    conv = "conv"
+    region = "region"
+
 
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", show_default=False, help="The folder to write.")]
 Calibration = Annotated[
@@ -38,6 +49,10 @@ TargetOrPlan = Annotated[
         help="A device profile: a name that `szilard devices` lists, or a JSON file.",
     ),
 ]
+Only = Annotated[
+    list[Kind] | None,
+    typer.Option("--only", show_default="all", help="A kind of sites that may change; repeat it. Others stay as they are."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a folder that szilard wrote.")]
 
 
@@ -53,6 +68,7 @@ def rewrite(
     workload: options.WorkloadFile = None,
     shape: options.Shapes = None,
     exact: Exact = False,
+    only: Only = None,
     plan: PlanFile = None,
     force: Force = False,
     as_json: options.AsJson = False,
@@ -79,6 +95,7 @@ def rewrite(
             workload=asked,
             plan=plan,
             force=force,
+            only=[kind.value for kind in only or ()],
             progress=progress,
         )
     deliver({**result.report, "folder": str(out)}, rewrite_text(result, out), as_json)

@@ -64,7 +64,8 @@ class Optimised:
 @dataclass(frozen=True)
 class Request:
     """What the user asked for, the same for every runtime. `table` is set where the target is the machine at hand; `known_scores` are
-    errors that another runtime of the same model has measured already: they belong to the model, not to the runtime."""
+    errors that another runtime of the same model has measured already: they belong to the model, not to the runtime. `only`: kinds of
+    sites that alone may change, none for all."""
 
     device: Device
     workload: Workload
@@ -75,6 +76,7 @@ class Request:
     metric: Callable[[Any], float] | None
     plan: Plan | None
     known_scores: Mapping[tuple[str, str], Score] = field(default_factory=dict)
+    only: frozenset[str] = frozenset()
 
 
 def optimise(program: Program, backend: Backend, request: Request, progress: Progress = lambda _: None) -> Optimised:
@@ -165,9 +167,11 @@ def _priced(
     for group in groups:
         actions = refusals(
             backend.actions(group, net, request.device),
+            group.kind,
             exact=request.exact,
             budget=request.budget,
             calibration=request.calibration,
+            only=request.only,
         )
         if group.kind == "attention" and pricing.decoding:
             # Where every phase decodes, what a backend says about lengths is about the new tokens alone.

@@ -1,16 +1,40 @@
-"""Refusals that hold on every runtime: exact-only requests and missing calibration data."""
+"""Refusals that hold on every runtime: kinds of sites to leave, exact-only requests and missing calibration data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+from ..cost_model.errors import InputError
 from ..cost_model.plan import Budget
 from .backend import EXACT_ACTIONS
 from .calibration_data import CalibrationData
 
 
-def refusals(actions: Mapping[str, str], *, exact: bool, budget: Budget, calibration: CalibrationData | None) -> dict[str, str]:
-    """`actions` (action -> sentence, "" if allowed) with the sentences that the request itself adds."""
+KINDS = ("attention", "linear", "conv", "region")
+"""Kinds of sites that a request may name."""
+
+
+def check_kinds(only: Collection[str]) -> frozenset[str]:
+    """The kinds of sites that alone may change, none for all. Raises InputError for a word that is none of `KINDS`."""
+    unknown = sorted(set(only) - set(KINDS))
+    if unknown:
+        raise InputError(f"There are no sites of kind {unknown[0]!r}; the kinds are {', '.join(KINDS)}.")
+    return frozenset(only)
+
+
+def refusals(
+    actions: Mapping[str, str],
+    kind: str,
+    *,
+    exact: bool,
+    budget: Budget,
+    calibration: CalibrationData | None,
+    only: Collection[str] = (),
+) -> dict[str, str]:
+    """`actions` (action -> sentence, "" if allowed) of sites of `kind` with the sentences that the request itself adds."""
+    if only and kind not in only:
+        sentence = f"only {' and '.join(sorted(only))} sites were to change"
+        return {action: reason or ("" if action == "leave" else sentence) for action, reason in actions.items()}
     if exact or budget.error == 0:
         sentence = "only exact rewrites were asked for"
     elif calibration is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from .folder import check_target, new_folder
 from .load import load
 from .metric import metric_function
 from .optimise import DEFAULT_ERROR, Optimised, Request, optimise
+from .refusals import check_kinds
 from .report_data import build_report
 from .runtime_onnx import OnnxModule
 from .solve import require_joules
@@ -64,6 +65,7 @@ def rewrite(
     workload: Any = None,
     plan: Plan | Mapping[str, Any] | str | Path | None = None,
     force: bool = False,
+    only: Collection[str] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """Rewrite `model` so that it does the same work for fewer joules.
@@ -72,9 +74,11 @@ def rewrite(
     inputs (a tuple or a dict), which a module needs. `target`: a device profile's name or file ("cpu"). `budget`: the largest relative
     squared error of the outputs (0.02), or with a `metric` its largest absolute drop (the predicted error then stays within 0.02 too), or
     a `Budget`. `calibration`: see `read_calibration`; without it only exact rewrites are made. `plan`: a plan whose choices are
-    replayed; it also gives the target, the budget and the workload where these are not given. Raises InputError for what
+    replayed; it also gives the target, the budget and the workload where these are not given. `only`: kinds of sites that alone may
+    change ("attention", "linear", "conv", "region"), none for all. Raises InputError for what
     cannot be used and BudgetError for what cannot be met.
     """
+    kinds = check_kinds(only)
     if out is not None:
         check_target(out, force)
     replayed = _plan(plan)
@@ -96,6 +100,7 @@ def rewrite(
         table=TimeTable() if device.kind == "cpu" else None,
         metric=score,
         plan=replayed,
+        only=kinds,
     )
     done: tuple[Optimised, ...] = ()
     # onnxruntime first: what an option does to the outputs belongs to the model, so that the other runtime need not measure it again.

@@ -11,6 +11,7 @@ import torch
 
 import szilard
 from szilard.cost_model.device import load_device
+from szilard.cost_model.errors import InputError
 from szilard.rewriter.calibration_data import relative_error
 
 from .tiny_models import Block, block_model, samples, set_clock
@@ -86,6 +87,18 @@ def test_exact_means_no_bits(monkeypatch):
     assert result.report["error"]["measured"] < 1e-9
     refused = {o.reason for c in result.plan.choices for o in c.options if o.action == "int8_static"}
     assert refused == {"only exact rewrites were asked for"}
+
+
+def test_only_the_kinds_that_were_asked_for_change(monkeypatch):
+    set_clock(monkeypatch, {**FAST_INT8, "sum_layer_norm": 5e-4})
+    result = szilard.rewrite(block_model(), calibration=samples(), only=["linear"])
+    kinds = {c.kind for c in result.plan.choices if c.action != "leave"}
+    assert kinds == {"linear"}
+    (region,) = {c.site: c for c in result.plan.choices if c.kind == "region"}.values()
+    assert {o.reason for o in region.options if o.action != "leave"} == {"only linear sites were to change"}
+    assert "only linear sites were to change" in region.reason
+    with pytest.raises(InputError, match="no sites of kind 'linears'; the kinds are attention, linear, conv, region"):
+        szilard.rewrite(block_model(), only=["linears"])
 
 
 def test_without_calibration_only_exact_rewrites_and_said_so(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import pad
@@ -112,18 +113,53 @@ def causal_spectral_attention(
     No output depends on a key or a value behind its query. Which tiles are exact is one choice for a tile of queries, made by their mean,
     and so depends on queries up to `query_tile` - 1 behind. Raises ValueError where the heads or lengths do not fit each other.
     """
-    heads, shared, length = query.shape[1], key.shape[1], query.shape[2]
-    if heads % shared or value.shape[1] != shared or key.shape[2] != length or value.shape[2] != length:
+    length = query.shape[2]
+    if value.shape[1] != key.shape[1] or value.shape[2] != length:
         raise ValueError(f"Queries {list(query.shape)} cannot attend causally to {list(key.shape)} and {list(value.shape)}.")
+    found = causal_weights(query, key, scale=scale, budget=budget, layout=layout)
+    repeats = query.shape[1] // key.shape[1]
+    values = pad(value.float(), (0, 0, 0, -length % layout.query_tile)).repeat_interleave(repeats, 1)
+    tile_values = taken(values, found.members)
+    usable = layout.usable(length).to(query.device)
+    first_order = usable.float() @ (found.centred.transpose(-1, -2) @ tile_values / layout.key_tile).flatten(3)
+    first_order = (first_order / usable.sum(-1, keepdim=True).clamp(min=1)).unflatten(-1, (query.shape[-1], -1))
+    output = found.own @ values.unflatten(2, (-1, layout.query_tile))
+    output = output + found.near @ taken_tiles(tile_values, found.chosen) + found.far @ tile_values.mean(3)[:, :, None]
+    output = output + found.far.sum(-1, keepdim=True) * (found.queries @ first_order)
+    return output.flatten(2, 3)[:, :, :length].to(query.dtype)
+
+
+class Weights(NamedTuple):
+    """What each query reads, of I tiles of queries with q rows each and J tiles of keys with k: its softmax weights on the keys of its own
+    tile [B, H, I, q, q], on those of the tiles `chosen` [B, H, I, b] for its tile `near` [B, H, I, q, b k], and on whole tiles `far`
+    [B, H, I, q, J]; the positions of their keys `members` [B, H, J, k]. Then the scaled `queries` [B, H, I, q, D], the keys less the mean
+    of their tile `centred` [B, H, J, k, D]."""
+
+    own: torch.Tensor
+    near: torch.Tensor
+    far: torch.Tensor
+    chosen: torch.Tensor
+    members: torch.Tensor
+    queries: torch.Tensor
+    centred: torch.Tensor
+
+
+def causal_weights(
+    query: torch.Tensor, key: torch.Tensor, *, scale: float, budget: int | Sequence[int], layout: Layout = LAYOUT
+) -> Weights:
+    """The first half of `causal_spectral_attention`, with its arguments and errors."""
+    heads, shared, length = query.shape[1], key.shape[1], query.shape[2]
+    if heads % shared or key.shape[2] != length:
+        raise ValueError(f"Queries {list(query.shape)} cannot attend causally to {list(key.shape)}.")
     size, count = layout.query_tile, layout.key_tile
-    queries, keys, values = (pad(x.float(), (0, 0, 0, -length % size)) for x in (query, key, value))
+    queries, keys = (pad(x.float(), (0, 0, 0, -length % size)) for x in (query, key))
     queries = queries * scale
     members = key_tiles(keys, layout, length)
-    keys, values, members = (x.repeat_interleave(heads // shared, 1) for x in (keys, values, members))
-    queries, own_keys, own_values = (x.unflatten(2, (-1, size)) for x in (queries, keys, values))
+    keys, members = (x.repeat_interleave(heads // shared, 1) for x in (keys, members))
+    queries, own_keys = (x.unflatten(2, (-1, size)) for x in (queries, keys))
     usable, forced = layout.usable(length).to(query.device), layout.forced(length).to(query.device)
-    tile_keys, tile_values = taken(keys, members), taken(values, members)
-    means, value_means = tile_keys.mean(3), tile_values.mean(3)
+    tile_keys = taken(keys, members)
+    means = tile_keys.mean(3)
     centred = tile_keys - means[..., None, :]
 
     centres = queries.sum(3) / (length - size * torch.arange(queries.shape[2], device=query.device)).clamp(max=size)[:, None]
@@ -132,8 +168,6 @@ def causal_spectral_attention(
     score = score.masked_fill(forced, torch.inf).masked_fill(~usable, -torch.inf)
     chosen, exact = chosen_tiles(score, budget)
     bias = (log(count) + (variance / 2).log1p()).masked_fill(exact | ~usable, -torch.inf)
-    first_order = usable.float() @ (centred.transpose(-1, -2) @ tile_values / count).flatten(3)
-    first_order = (first_order / usable.sum(-1, keepdim=True).clamp(min=1)).unflatten(-1, (keys.shape[-1], -1))
 
     behind = torch.ones(size, size, dtype=torch.bool, device=query.device).triu(1)
     own = (queries @ own_keys.transpose(-1, -2)).masked_fill(behind, -torch.inf)
@@ -142,9 +176,7 @@ def causal_spectral_attention(
     far = queries @ means[:, :, None].transpose(-1, -2) + bias[..., None, :]
     weights = torch.cat([own, near, far], dim=-1).softmax(-1)
     own, near, far = weights.split([size, near.shape[-1], far.shape[-1]], dim=-1)
-    output = own @ own_values + near @ taken_tiles(tile_values, chosen) + far @ value_means[:, :, None]
-    output = output + far.sum(-1, keepdim=True) * (queries @ first_order)
-    return output.flatten(2, 3)[:, :, :length].to(query.dtype)
+    return Weights(own, near, far, chosen, members, queries, centred)
 
 
 def key_tiles(keys: torch.Tensor, layout: Layout, length: int) -> torch.Tensor:
