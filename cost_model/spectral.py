@@ -68,16 +68,39 @@ class Spectrum:
         return float(np.exp(-time * self.values[-1]))
 
 
-def attention_walk(query: Array, key: Array) -> LinearOperator:
-    """softmax(query key') for scaled queries and keys, both [N, D]: the walk of dense attention. Holds the N x N weights in float32.
-    Raises InputError where they differ in shape."""
+def attention_walk(query: Array, key: Array, causal: bool = False) -> LinearOperator:
+    """softmax(query key') for scaled queries and keys, both [N, D], over the keys up to its own for a causal query: the walk of dense
+    attention. Holds the N x N weights. Raises InputError where the two differ in shape."""
     if query.shape != key.shape or query.ndim != 2:
         raise InputError(
             f"A walk among tokens needs as many queries as keys, both [N, D], not {list(query.shape)} and {list(key.shape)}."
         )
     logits = query.astype(np.float32) @ key.astype(np.float32).T
+    if causal:
+        logits[np.triu_indices_from(logits, 1)] = -np.inf
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return aslinearoperator(weights / weights.sum(axis=1, keepdims=True, dtype=np.float64))
+
+
+def undirected(walk: LinearOperator) -> LinearOperator:
+    """The walk on the undirected graph of edge weights (P_ij + P_ji) / 2: from a token to what it reads and to what reads it.
+
+    It is what a causal walk has of a spectrum. That one ends at the first token, so its stationary mass says nothing, and its eigenvalues
+    are the weights of tokens on themselves. Here every query gives away one unit, and each token's mass is what it gives and gets.
+    """
+    ones = np.ones(walk.shape[0])
+    degree = 0.5 * (walk.matvec(ones) + walk.rmatvec(ones))[:, None]
+
+    def both(x: Array) -> Array:
+        return 0.5 * (walk.matmat(x) + walk.rmatmat(x))
+
+    def product(x: Array) -> Array:
+        return both(x.reshape(len(degree), -1)) / degree
+
+    def transposed(x: Array) -> Array:
+        return both(x.reshape(len(degree), -1) / degree)
+
+    return LinearOperator(walk.shape, matvec=product, matmat=product, rmatvec=transposed, rmatmat=transposed, dtype=np.float64)
 
 
 def stationary(walk: LinearOperator) -> Array:
@@ -93,7 +116,7 @@ def stationary(walk: LinearOperator) -> Array:
     if failed or mass.min() < LEAST_MASS:
         raise InputError(
             "The attention walk never comes back to some tokens (a causal walk ends at the first), or too seldom to be told, so it has no "
-            "symmetric Laplacian. Spectral evidence is for attention that looks both ways."
+            "symmetric Laplacian; `undirected` gives it one."
         )
     return mass / mass.sum()
 
@@ -127,8 +150,10 @@ def spectrum(walk: LinearOperator, clusters: int) -> Spectrum:
 
 
 def eigengap_clusters(found: Spectrum) -> int:
-    """The k in 2 .. `found.clusters` of the largest gap lambda_{k+1} - lambda_k: how many clusters the spectrum itself shows."""
-    return 2 + int(np.argmax(np.diff(found.values)[1:]))
+    """The k in 2 .. `found.clusters` of the largest gap lambda_{k+1} - lambda_k: how many clusters the spectrum itself shows. One where
+    no more were asked for."""
+    gaps = np.diff(found.values)[1:]
+    return 2 + int(np.argmax(gaps)) if len(gaps) else 1
 
 
 def sin_theta(first: Spectrum, second: Spectrum) -> float:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator
+from scipy.sparse import eye_array
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from .spectral import (
     Spectrum,
     davis_kahan,
     effective_rank,
+    eigengap_clusters,
     excess_free_energy,
+    mixing_steps,
     norm,
     reversible,
     sin_theta,
     spectrum,
+    undirected,
 )
 
 Array = np.ndarray
@@ -23,6 +27,7 @@ Array = np.ndarray
 DISTANCE = 0.25
 """Total variation at which a walk counts as mixed, as is usual."""
 SAMPLED_ROWS = 64
+STARTS, MOST_STEPS = 8, 100
 CLEAR, MODERATE = 0.3, 0.1
 """Qualities above which the source expects clusters to be clear, and moderate (Section 11.6.1)."""
 SHORT = 1500
@@ -31,24 +36,28 @@ SHORT = 1500
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """`edges` are weights that the sparse walk computes, of N^2. `turn` is |sin Theta|_F of the leading k eigenvectors, at most
-    `turn_bound`. `error` is an interval that holds the least epsilon for which the sparse graph is an epsilon-spectral sparsifier of the
-    dense one (Definition 9.1). `free_energy` is the excess in nats a query, `ranks` the effective ranks of dense and sparse."""
+    """`edges` are the weights that the sparse walk computes, of the `pairs` of dense attention. `turn` is |sin Theta|_F of the leading k
+    eigenvectors, at most `turn_bound`. `error` is an interval that holds the least epsilon for which the sparse graph is an
+    epsilon-spectral sparsifier of the dense one (Definition 9.1). `free_energy` is the excess in nats a query. Of dense and sparse,
+    `ranks` are the effective ranks of the weights, and `steps` those that the lazy walk takes until it is mixed from each of `STARTS`
+    tokens, None if `MOST_STEPS` are not enough."""
 
     dense: Spectrum
     sparse: Spectrum
     edges: int
+    pairs: int
     turn: float
     turn_bound: float
     error: tuple[float, float]
     free_energy: float
     ranks: tuple[float, float]
+    steps: tuple[int | None, int | None]
 
     @property
     def density(self) -> float:
-        """Share of the N^2 weights that the sparse walk computes; the source bounds its Rademacher complexity by that share of the dense
+        """Share of the weights that the sparse walk computes; the source bounds its Rademacher complexity by that share of the dense
         one's (Theorem 10.1)."""
-        return self.edges / len(self.dense.stationary) ** 2
+        return self.edges / self.pairs
 
     @property
     def least_edges(self) -> float:
@@ -56,7 +65,8 @@ class Evidence:
         return len(self.dense.stationary) / self.error[1] ** 2
 
     def as_dict(self) -> dict[str, object]:
-        """The same as plain numbers; `dense` and `sparse` with eigenvalues, gap, quality and the bound on their mixing [steps]."""
+        """The same as plain numbers; `dense` and `sparse` with eigenvalues, gap, quality at k, the clusters that the largest gap
+        below shows, and their mixing [steps] with its bound."""
         return {
             "tokens": len(self.dense.stationary),
             "clusters": self.dense.clusters,
@@ -66,13 +76,18 @@ class Evidence:
                     "largest": found.largest,
                     "gap": found.gap,
                     "quality": found.quality,
+                    "clusters_shown": eigengap_clusters(found),
+                    "mixing_steps": steps,
                     "mixing_steps_at_most": found.mixing_bound(DISTANCE),
                     "heat_lost_at_time_1": found.heat_truncation(1.0),
                     "effective_rank": rank,
                 }
-                for name, found, rank in zip(("dense", "sparse"), (self.dense, self.sparse), self.ranks, strict=True)
+                for name, found, rank, steps in zip(
+                    ("dense", "sparse"), (self.dense, self.sparse), self.ranks, self.steps, strict=True
+                )
             },
             "edges": self.edges,
+            "pairs": self.pairs,
             "density": self.density,
             "sin_theta": self.turn,
             "sin_theta_at_most": self.turn_bound,
@@ -82,23 +97,33 @@ class Evidence:
         }
 
 
-def evidence(dense: LinearOperator, sparse: LinearOperator, edges: int, clusters: int) -> Evidence:
-    """Both spectra and what lies between them, for two walks among the same tokens.
+def evidence(dense: LinearOperator, sparse: LinearOperator, edges: int, clusters: int, *, causal: bool = False) -> Evidence:
+    """Both spectra and what lies between them, for two walks among the same tokens. Of `causal` ones, spectra, mixing and sparsifier error
+    are those of the `undirected` graphs of their weights; rows, ranks and edges are of the weights themselves.
 
     Raises InputError as `spectrum` does.
     """
-    before, after = spectrum(dense, clusters), spectrum(sparse, clusters)
-    change = reversible(dense, before.stationary) - reversible(sparse, after.stationary)
-    rows = np.linspace(0, dense.shape[0] - 1, min(SAMPLED_ROWS, dense.shape[0])).astype(int)
+    size = dense.shape[0]
+    first, second = (undirected(dense), undirected(sparse)) if causal else (dense, sparse)
+    before, after = spectrum(first, clusters), spectrum(second, clusters)
+    change = reversible(first, before.stationary) - reversible(second, after.stationary)
+    rows = np.linspace(0, size - 1, min(SAMPLED_ROWS, size)).astype(int)
+    starts = np.linspace(0, size - 1, min(STARTS, size)).astype(int)
+    stay = aslinearoperator(eye_array(size))
     return Evidence(
         dense=before,
         sparse=after,
         edges=edges,
+        pairs=size * (size + 1) // 2 if causal else size**2,
         turn=sin_theta(before, after),
         turn_bound=davis_kahan(before, norm(change)),
-        error=sparsifier_error(dense, sparse, before, after),
+        error=sparsifier_error(first, second, before, after),
         free_energy=excess_free_energy(rows_of(dense, rows), rows_of(sparse, rows)),
         ranks=(effective_rank(dense), effective_rank(sparse)),
+        steps=(
+            mixing_steps(0.5 * (first + stay), before.stationary, DISTANCE, starts, MOST_STEPS),
+            mixing_steps(0.5 * (second + stay), after.stationary, DISTANCE, starts, MOST_STEPS),
+        ),
     )
 
 

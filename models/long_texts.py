@@ -4,9 +4,15 @@ No text shares a passage with another: topics of the language reference repeat p
 """
 
 import sysconfig
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
+
+import numpy as np
+
+from .embedding import tokens
 
 CALIBRATION = ("special names", "difflib.py")
 """Prose and source code; choices are made on these."""
@@ -17,6 +23,16 @@ HELD_OUT = ("compound statements", "statistics.py", "licences of numpy")
 def long_text(name: str) -> str:
     """One of the texts above by name, at least 40,000 characters. Raises KeyError for another name."""
     return _TEXTS[name]()
+
+
+def long_calibration(tokenizer: Any, names: Sequence[str], max_length: int) -> list[dict[str, np.ndarray]]:
+    """Inputs called `names`, each int64 [1, L], L at most `max_length`: texts to calibrate on and held-out ones in turn, so that who holds
+    back every second sample holds back the latter."""
+    return [
+        tokens(tokenizer, [long_text(name)], names, max_length)
+        for pair in zip(CALIBRATION, HELD_OUT, strict=False)
+        for name in pair
+    ]
 
 
 def _topic(name: str) -> str:

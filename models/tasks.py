@@ -23,6 +23,7 @@ from torch import nn
 from . import texts
 from .embedding import embedder, tokens
 from .hollow import hollow_language_model
+from .long_texts import HELD_OUT, long_calibration, long_text
 from .retrieval import recall_at_one
 from .wrappers import Text, TextPair
 
@@ -35,6 +36,7 @@ TASKS = {
 }
 DECODE = "decode"
 MAX_LENGTH = 512
+AT_ONCE = 512
 PAIR = ("input_ids", "attention_mask", "token_type_ids")
 
 Run = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]
@@ -59,12 +61,13 @@ class Recipe:
     notes: tuple[str, ...] = ()
 
 
-def recipe(task: str, directory: str | Path) -> Recipe:
+def recipe(task: str, directory: str | Path, length: int = 0) -> Recipe:
     """The recipe of `task` for a local transformers folder: nothing is fetched, no code of the folder runs, nothing is unpickled.
 
-    "decode" reads the configuration alone. Raises ValueError for an unknown task or a model that does not read text, FileNotFoundError
-    for a folder without config.json or, but for "decode", a .safetensors file, ModuleNotFoundError without transformers; each with a
-    sentence.
+    For inputs of `length` tokens, where that is more than `MAX_LENGTH` and the model takes them, calibration and the likelihood of
+    "causal-lm" are of `long_texts` of that many. "decode" reads the configuration alone. Raises ValueError for an unknown task or a
+    model that does not read text, FileNotFoundError for a folder without config.json or, but for "decode", a .safetensors file,
+    ModuleNotFoundError without transformers; each with a sentence.
     """
     if task not in (*TASKS, DECODE):
         raise ValueError(f"There is no task {task!r}: choose one of {', '.join(TASKS)}.")
@@ -81,7 +84,8 @@ def recipe(task: str, directory: str | Path) -> Recipe:
     tokenizer = _tokenizer(transformers.AutoTokenizer, folder, local)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    max_length = min(MAX_LENGTH, getattr(configuration, "max_position_embeddings", MAX_LENGTH), tokenizer.model_max_length)
+    takes = min(getattr(configuration, "max_position_embeddings", MAX_LENGTH), tokenizer.model_max_length)
+    max_length = min(max(MAX_LENGTH, length), takes)
     inputs = _inputs(getattr(transformers, kind), configuration, tokenizer, folder)[: 2 if task == "causal-lm" else 3]
     build = partial(_build, getattr(transformers, kind), folder, inputs, output)
     return Recipe(
@@ -90,7 +94,7 @@ def recipe(task: str, directory: str | Path) -> Recipe:
         inputs=inputs,
         output=output,
         sample=tokens(tokenizer, texts.batches(1)[0][:2], inputs, max_length),
-        calibration=texts.calibration(tokenizer, inputs, max_length),
+        calibration=(long_calibration if max_length > MAX_LENGTH else texts.calibration)(tokenizer, inputs, max_length),
         metric=_metric(
             task, tokenizer, inputs, max_length, partial(_build, getattr(transformers, kind), folder, inputs, output)
         ),
@@ -195,8 +199,13 @@ def _metric(
         return lambda run: recall_at_one(embedder(run, tokenizer, inputs))
     if task == "none":
         return None
-    held_out = texts.sentences()[-200:] if task == "classify" else texts.passages()[-12:]
-    batches = [tokens(tokenizer, held_out[start : start + 4], inputs, max_length) for start in range(0, len(held_out), 4)]
+    if task == "causal-lm" and max_length > MAX_LENGTH:
+        held_out, at_once = [long_text(name) for name in HELD_OUT], 1
+    else:
+        held_out, at_once = texts.sentences()[-200:] if task == "classify" else texts.passages()[-12:], 4
+    batches = [
+        tokens(tokenizer, held_out[start : start + at_once], inputs, max_length) for start in range(0, len(held_out), at_once)
+    ]
     if task == "causal-lm":
         return lambda run: _log_likelihood(run, batches)
     return lambda run: float(np.mean(_classes(run, batches) == _original_classes(build, batches)))
@@ -220,11 +229,15 @@ def _log_likelihood(run: Run, batches: list[dict[str, np.ndarray]]) -> float:
     """Mean over the real tokens of log p(token | the tokens before it)."""
     total, count = 0.0, 0
     for batch in batches:
-        logits = next(iter(run(batch).values()))[:, :-1].astype(np.float64)
+        logits = next(iter(run(batch).values()))
         following, real = batch["input_ids"][:, 1:], batch["attention_mask"][:, 1:] == 1
-        top = logits.max(-1, keepdims=True)
-        normaliser = np.log(np.exp(logits - top).sum(-1)) + top[..., 0]
-        chosen = np.take_along_axis(logits, following[..., None], -1)[..., 0] - normaliser
-        total += chosen[real].sum()
+        # Some positions at a time: 4,096 of them over 49,152 tokens are 1.6 GB in float64.
+        for start in range(0, following.shape[1], AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            scores, wanted = logits[:, :-1][:, part].astype(np.float64), following[:, part]
+            top = scores.max(-1, keepdims=True)
+            normaliser = np.log(np.exp(scores - top).sum(-1)) + top[..., 0]
+            chosen = np.take_along_axis(scores, wanted[..., None], -1)[..., 0] - normaliser
+            total += chosen[real[:, part]].sum()
         count += int(real.sum())
     return float(total / count)

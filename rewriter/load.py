@@ -42,14 +42,14 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
-def load(model: Any, task: str | None = None, shapes: Shapes | None = None, sample: Any = None) -> Loaded:
+def load(model: Any, task: str | None = None, shapes: Shapes | None = None, sample: Any = None, length: int = 0) -> Loaded:
     """Load `model`: a spec (see `KINDS`) or a path; an nn.Module with `sample`; an ExportedProgram; an ONNX model in memory.
 
     `task` names a recipe of sample, calibration and metric for a transformers folder ("embed", "classify", "causal-lm", "none"), or
     "decode" for a language model that is only priced.
     `shapes` (input name -> sizes) chooses the sizes of the random sample of an ONNX model; a `sample` replaces what any other model
-    brings, once it is checked against it. Raises InputError with a sentence for
-    everything that cannot be used, exceptions of the user's own code included, by name.
+    brings, once it is checked against it. `length`: the most positions that the model is to serve, for which a recipe has texts. Raises
+    InputError with a sentence for everything that cannot be used, exceptions of the user's own code included, by name.
     """
     if isinstance(model, torch.nn.Module):
         if sample is None:
@@ -57,11 +57,11 @@ def load(model: Any, task: str | None = None, shapes: Shapes | None = None, samp
         return Loaded(trace_module(model, sample))
     if isinstance(model, onnx.ModelProto | ir.Model):
         return Loaded(trace_onnx_model(model, shapes, sample=sample))
-    found = _load_other(model, task, shapes, sample)
+    found = _load_other(model, task, shapes, sample, length)
     return found if sample is None else replace(found, program=with_sample(found.program, sample))
 
 
-def _load_other(model: Any, task: str | None, shapes: Shapes | None, sample: Any) -> Loaded:
+def _load_other(model: Any, task: str | None, shapes: Shapes | None, sample: Any, length: int) -> Loaded:
     if isinstance(model, torch.export.ExportedProgram):
         return Loaded(trace_exported(model))
     if isinstance(model, Program):
@@ -70,18 +70,18 @@ def _load_other(model: Any, task: str | None, shapes: Shapes | None, sample: Any
         raise InputError(
             f"A {type(model).__name__} is no model; give a module, an exported program, an ONNX model, or {KINDS}."
         )
-    return _load_spec(str(model), task, shapes, sample)
+    return _load_spec(str(model), task, shapes, sample, length)
 
 
-def _load_spec(spec: str, task: str | None, shapes: Shapes | None, sample: Any) -> Loaded:
+def _load_spec(spec: str, task: str | None, shapes: Shapes | None, sample: Any, length: int) -> Loaded:
     path = Path(spec)
     if spec.startswith("hf:"):
-        return _load_folder(Path(spec[3:]), task or "none")
+        return _load_folder(Path(spec[3:]), task or "none", length)
     if not path.exists() and _FACTORY.fullmatch(spec):
         return _load_factory(spec, shapes, sample)
     if path.is_dir():
         if (path / "model.onnx").is_file():
-            return _with_task(load_onnx(path / "model.onnx", shapes, sample), task, path)
+            return _with_task(load_onnx(path / "model.onnx", shapes, sample), task, path, length)
         if (path / "config.json").is_file():
             raise InputError(f"{path} is a transformers folder; write hf:{path}.")
         raise InputError(f"The folder {path} holds no model.onnx; give {KINDS}.")
@@ -100,7 +100,7 @@ def _load_spec(spec: str, task: str | None, shapes: Shapes | None, sample: Any) 
         raise InputError(f"{path} holds weights without a model; give hf:{path.parent} or a factory (package.module:function).")
     if not path.exists() and path.suffix != ".onnx":
         raise InputError(f"There is no model {spec!r}; give {KINDS}.")
-    return _with_task(load_onnx(path, shapes, sample), task, path.parent)
+    return _with_task(load_onnx(path, shapes, sample), task, path.parent, length)
 
 
 def _load_factory(spec: str, shapes: Shapes | None, sample: Any) -> Loaded:
@@ -141,21 +141,21 @@ def _load_factory(spec: str, shapes: Shapes | None, sample: Any) -> Loaded:
     )
 
 
-def _recipe(task: str, folder: Path) -> Any:
+def _recipe(task: str, folder: Path, length: int) -> Any:
     from ..models.tasks import recipe
 
     try:
-        return recipe(task, folder)
+        return recipe(task, folder, length)
     except (ValueError, FileNotFoundError, ModuleNotFoundError) as fault:
         raise InputError(str(fault).strip().partition("\n")[0]) from fault
     except Exception as fault:  # transformers raises whatever a malformed folder leads it to
         raise InputError(f"The transformers folder {folder} cannot be read: {fault_text(fault)}.") from fault
 
 
-def _load_folder(folder: Path, task: str) -> Loaded:
+def _load_folder(folder: Path, task: str, length: int) -> Loaded:
     if not folder.is_dir():
         raise InputError(f"The folder {folder} does not exist; hf: takes a local transformers folder and downloads nothing.")
-    found = _recipe(task, folder)
+    found = _recipe(task, folder, length)
     try:
         module = found.build()
     except Exception as fault:  # transformers raises whatever a malformed folder leads it to
@@ -166,7 +166,7 @@ def _load_folder(folder: Path, task: str) -> Loaded:
     return Loaded(program, found.calibration, found.metric, found.metric_name, notes=found.notes)
 
 
-def _with_task(program: Program, task: str | None, folder: Path) -> Loaded:
+def _with_task(program: Program, task: str | None, folder: Path, length: int) -> Loaded:
     """The recipe of a task also serves an ONNX file that lies beside its transformers files and reads the same inputs."""
     if task in (None, "none"):
         return Loaded(program)
@@ -174,7 +174,7 @@ def _with_task(program: Program, task: str | None, folder: Path) -> Loaded:
         raise InputError(
             f"--task {task} needs a tokenizer, and {folder} holds no transformers files; give hf:DIR, or --metric and --calib."
         )
-    found = _recipe(str(task), folder)
+    found = _recipe(str(task), folder, length)
     if set(found.inputs) != set(program.inputs):
         raise InputError(
             f"--task {task} makes {list(found.inputs)}, and {program.source} reads {list(program.inputs)}; use --calib."

@@ -9,7 +9,6 @@ from ..cost_model.plan import Budget
 from .backend import EXACT_ACTIONS
 from .calibration_data import CalibrationData
 
-
 KINDS = ("attention", "linear", "conv", "region")
 """Kinds of sites that a request may name."""
 

@@ -28,7 +28,7 @@ from .report_data import build_report
 from .runtime_onnx import OnnxModule
 from .solve import require_joules
 from .whole import measured_seconds, take_back_if_dearer
-from .workload import sample_shapes, workload_for
+from .workload import longest_length, sample_shapes, workload_for
 
 NOT_TIMED = (
     "The whole model was not timed before and after: it was traced without a cache, so that its phase {} cannot run here."
@@ -83,7 +83,7 @@ def rewrite(
         check_target(out, force)
     replayed = _plan(plan)
     device = load_device(target or (replayed.target if replayed else "cpu"))
-    loaded = load(model, sample=sample, task=task, shapes=sample_shapes(workload))
+    loaded = load(model, sample=sample, task=task, shapes=sample_shapes(workload), length=longest_length(workload))
     program = loaded.program
     score = metric_function(metric) or loaded.metric
     wanted = _budget(budget if budget is not None or replayed is None else replayed.budget, exact)

@@ -80,6 +80,18 @@ def sample_shapes(request: Any) -> dict[str, tuple[int, ...]] | None:
     return next((dict(phase.shapes) for phase in asked.phases if not phase.context), None) if asked else None
 
 
+def longest_length(request: Any) -> int:
+    """The most positions, along a second axis, of the phases that `request`, as in `workload_for`, gives; 0 for none. What a cache holds
+    does not count."""
+    asked = _asked(request)
+    sizes = (
+        [dims[1] for phase in asked.phases if not phase.context for dims in phase.shapes.values() if len(dims) > 1]
+        if asked
+        else []
+    )
+    return max(sizes, default=0)
+
+
 def spread(shapes: Mapping[str, tuple[int, ...]], inputs: Mapping[str, Sequence[Any]]) -> dict[str, tuple[int, ...]]:
     """`shapes` by input, with a bare one for every input of its rank that has none of its own. `inputs` maps names to shapes, of which
     only the ranks count. Raises InputError for a bare shape that fits no input."""

@@ -69,7 +69,9 @@ def decided(monkeypatch, choices, errors, budget, known=None, groups=None):
 
 # Sixty-fourths: two plans tie exactly or differ by more than the solver's gap.
 numbers = st.integers(1, 77).map(lambda n: n / 64)
-tables = st.lists(st.lists(st.tuples(numbers, st.integers(0, 64).map(lambda n: n / 64)), min_size=1, max_size=4), min_size=1, max_size=5)
+tables = st.lists(
+    st.lists(st.tuples(numbers, st.integers(0, 64).map(lambda n: n / 64)), min_size=1, max_size=4), min_size=1, max_size=5
+)
 
 
 @settings(max_examples=60, deadline=None)

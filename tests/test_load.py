@@ -179,7 +179,7 @@ class Recipe:
 
 
 def test_a_transformers_folder_brings_its_recipe(tmp_path, monkeypatch):
-    monkeypatch.setattr(module_under_test, "_recipe", lambda task, folder: Recipe())
+    monkeypatch.setattr(module_under_test, "_recipe", lambda task, folder, length: Recipe())
     loaded = load(f"hf:{tmp_path}", task="classify")
     assert loaded.program.outputs == ("logits",)
     assert loaded.program.dynamic == {"input": {0: "batch", 1: "sequence"}} or loaded.program.notes

@@ -144,3 +144,29 @@ def test_a_model_that_does_not_fit_the_task_is_a_sentence(folders, tmp_path):
         recipe("none", tmp_path / "t5")
     with pytest.raises(ValueError, match=r"\(t5\) has no AutoModelForCausalLM: choose another --task"):
         recipe("causal-lm", tmp_path / "t5")
+
+
+def test_long_inputs_are_calibrated_and_judged_on_long_texts(tmp_path, folders):
+    config = GPT2Config(**SIZES, n_embd=8, n_layer=1, n_head=2, n_positions=700)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    shutil.copy(folders["causal-lm"] / "tokenizer.json", tmp_path)
+    found = recipe("causal-lm", tmp_path, length=640)
+    assert [sample["input_ids"].shape for sample in found.calibration] == [(1, 640)] * 4
+    assert len({sample["input_ids"].tobytes() for sample in found.calibration}) == 4
+    seen = []
+
+    def run(inputs):
+        seen.append(inputs["input_ids"])
+        return {"logits": np.eye(SIZES["vocab_size"], dtype=np.float32)[np.roll(inputs["input_ids"], -1)] * 5}
+
+    uniform = -np.log(SIZES["vocab_size"])
+    assert found.metric(run) == pytest.approx(5 - np.log(SIZES["vocab_size"] - 1 + np.exp(5)), rel=1e-6)
+    assert found.metric(lambda i: {"y": np.zeros((*i["input_ids"].shape, SIZES["vocab_size"]))}) == pytest.approx(uniform)
+    assert [ids.shape for ids in seen] == [(1, 640)] * 3
+    held_out = {sample["input_ids"].tobytes() for sample in found.calibration[1::2]}
+    assert held_out <= {ids.tobytes() for ids in seen}
+    assert not {sample["input_ids"].tobytes() for sample in found.calibration[::2]} & {ids.tobytes() for ids in seen}
+
+
+def test_a_model_that_takes_less_is_given_less(folders):
+    assert max(s["input_ids"].shape[1] for s in recipe("causal-lm", folders["causal-lm"], length=640).calibration) == 80

@@ -10,6 +10,7 @@ from szilard.cost_model.plan import Budget, Plan
 from szilard.cost_model.program import Program
 from szilard.rewriter.workload import (
     described,
+    longest_length,
     parse_shape,
     parse_shapes,
     read_workload,
@@ -79,6 +80,11 @@ def test_the_sample_takes_the_shapes_that_are_named():
     assert sample_shapes(["ids=2x7,mask=2x7:0.3", "ids=8x128"]) == {"ids": (2, 7), "mask": (2, 7)}
     assert sample_shapes(parse_shapes(["ids=2x7"])) == {"ids": (2, 7)}
     assert [sample_shapes(request) for request in (None, [])] == [None] * 2
+
+
+def test_the_longest_length_is_that_of_a_phase_without_context():
+    assert longest_length(["ids=2x7,mask=2x9:0.3", "ids=8x5", "8x1@4096"]) == 9
+    assert [longest_length(request) for request in (None, [], ["x=7"], ["8x1@4096"])] == [0] * 4
 
 
 def test_a_bare_shape_is_spread_over_the_inputs_of_its_rank():

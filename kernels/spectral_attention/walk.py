@@ -8,6 +8,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from scipy.special import softmax
 
+from .causal import causal_weights
+from .causal_prepare import CausalPrepared
 from .prepare import SparsePrepared
 from .reference import NEVER, held, layout, sorted_by_leaf, taken
 
@@ -46,3 +48,27 @@ def operator_walk(query: torch.Tensor, key: torch.Tensor, prepared: SparsePrepar
     members = csr_array((shares, (tile_of, into)), shape=(far.shape[-1], length))
     edges = len(rows) + int((logits[:, exact:] > NEVER / 2).sum())
     return aslinearoperator(kept) + aslinearoperator(summaries) @ aslinearoperator(members), edges
+
+
+def causal_walk(query: torch.Tensor, key: torch.Tensor, prepared: CausalPrepared, head: int) -> tuple[LinearOperator, int]:
+    """The same of one head of causal attention: exact weights, those of its own tile among them, and the weight of every other tile spread
+    evenly over its keys. Raises ValueError for a head that stays dense."""
+    budget, layout, length = prepared.budgets[head], prepared.layout, len(query)
+    if budget is None:
+        raise ValueError(f"Head {head} stays dense; `attention_walk` is its walk.")
+    found = causal_weights(query[None, None], key[None, None], scale=prepared.scale, budget=budget, layout=layout)
+    own, near, far, chosen, members = (x[0, 0].numpy() for x in found[:5])
+    size = layout.query_tile
+    columns = np.concatenate([np.arange(len(own) * size).reshape(-1, size), members[chosen].reshape(len(own), -1)], axis=1)
+    weights = np.concatenate([own, near], axis=2).astype(np.float64)
+    block, row, place = np.nonzero(weights)
+    padded = len(own) * size
+    kept = csr_array((weights[block, row, place], (block * size + row, columns[block, place])), shape=(padded, padded))
+    tiles = np.repeat(np.arange(len(members)), layout.key_tile)
+    spread = csr_array((np.full(len(tiles), 1.0 / layout.key_tile), (tiles, members.ravel())), shape=(len(members), padded))
+    usable = layout.usable(length).sum(-1).numpy()
+    exact = np.minimum(budget, usable)
+    rows = np.minimum(size, length - size * np.arange(len(own)))
+    edges = int((rows * (rows + 1) // 2 + rows * (exact * layout.key_tile + usable - exact)).sum())
+    summaries = far.reshape(padded, -1)[:length].astype(np.float64)
+    return aslinearoperator(kept[:length, :length]) + aslinearoperator(summaries) @ aslinearoperator(spread[:, :length]), edges
