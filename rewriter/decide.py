@@ -74,11 +74,14 @@ def lock(choices: Sequence[Choice], plan: Plan | None, runtime: str) -> list[Cho
             f"The plan names the site {unknown[0]!r}, which this model does not have on {runtime}; make a new plan."
         )
     for choice in choices:
-        option = choice.option(wanted.get(choice.site, "leave"))
-        if option.reason:
-            reason = option.reason.rstrip(".")
-            raise BudgetError(f"The plan asks for {option.action} at {choice.site}, which is refused: {reason}.")
+        _check_asked(choice, wanted.get(choice.site, "leave"))
     return [replace(c, action=wanted[c.site], locked=True) if c.site in wanted else c for c in choices]
+
+
+def _check_asked(choice: Choice, action: str) -> None:
+    """BudgetError where the action that a plan asks for is refused."""
+    if reason := choice.option(action).reason.rstrip("."):
+        raise BudgetError(f"The plan asks for {action} at {choice.site}, which is refused: {reason}.")
 
 
 def _probe(graph: Any, groups: Sequence[Group], backend: Backend) -> Any:
@@ -89,13 +92,17 @@ def _probe(graph: Any, groups: Sequence[Group], backend: Backend) -> Any:
 
 
 def _with_errors(choice: Choice, scores: Mapping[tuple[str, str], Score]) -> Choice:
-    """The choice with the errors known so far; 0 stands for one that is not."""
+    """The choice with the errors known so far, 0 for one that is not, and the refusals that a score brought. BudgetError where one is of
+    what a plan asks for."""
 
     def known(option: Option) -> Option:
         score = scores.get((choice.site, scored_as(option.action)))
-        return replace(option, error=score.error) if score is not None and not option.reason else option
+        return replace(option, error=score.error, reason=score.refusal) if score is not None and not option.reason else option
 
-    return replace(choice, options=tuple(known(option) for option in choice.options))
+    found = replace(choice, options=tuple(known(option) for option in choice.options))
+    if found.locked:
+        _check_asked(found, found.action)
+    return found
 
 
 def _said(choice: Choice, scores: Mapping[tuple[str, str], Score]) -> Choice:

@@ -21,6 +21,7 @@ from ..kernels.quantized_linear.formats import Prepared, prepare_group
 from ..kernels.quantized_linear.reference import simulate
 from .backend import Arrays, Group, Probe
 from .calibration_data import relative_error
+from .head_scores import HeadScores
 
 # Rows of activations against which weights are rounded, and rows that one probe run spends. Twice as many moved no error of MiniLM by
 # more than a tenth.
@@ -33,10 +34,16 @@ CAPTURE_BYTES = 512 << 20
 @dataclass(frozen=True)
 class Score:
     """`error`: relative squared error of the model's outputs with this option alone. `prepared`: site id -> what
-    the rewrite needs (`Prepared` of a linear, `SparsePrepared` of an attention)."""
+    the rewrite needs (`Prepared` of a linear, `SparsePrepared` of an attention). `heads`: what was found of those of an attention."""
 
     error: float
     prepared: Mapping[str, Any]
+    heads: HeadScores | None = None
+
+    @property
+    def refusal(self) -> str:
+        """Why the option cannot be taken after all, "" if it can."""
+        return self.heads.refusal if self.heads else ""
 
 
 def linear_weight(net: Net, site: LinearSite) -> np.ndarray:

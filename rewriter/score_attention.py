@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 
 import numpy as np
 import torch
@@ -10,10 +11,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ..cost_model.sites import AttentionSite
 from ..kernels.spectral_attention import causal_prepare, causal_torch_module, prepare
-from ..kernels.spectral_attention.causal_prepare import CausalPrepared
-from ..kernels.spectral_attention.prepare import SparsePrepared
+from ..kernels.spectral_attention.causal_prepare import TOLERANCE, CausalPrepared
+from ..kernels.spectral_attention.prepare import SparsePrepared, relative_errors
 from .backend import Arrays, Group, Probe
 from .calibration_data import relative_error
+from .head_scores import budgets_of, head_scores
 from .score import ROUNDING_ROWS, Score, representative
 
 Operands = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -23,7 +25,7 @@ def score_attentions(
     groups: Sequence[Group], probe: Probe, samples: Sequence[Arrays], progress: Callable[[str], None] = lambda _: None
 ) -> dict[tuple[str, str], Score]:
     """(group id, "spectral_sparse") -> Score for each group of one attention site; codebooks come from all `samples`, and budgets of the
-    heads from the tolerance rule on the representative ones."""
+    heads from the tolerance rule on the representative ones. Where that leaves every head dense, the score is a refusal."""
     probed = representative(samples)
     reference = [probe.run(sample, {}) for sample in probed]
     scores = {}
@@ -33,12 +35,18 @@ def score_attentions(
         progress(f"error of spectral_sparse at {group.id}")
         texts = [_operands(site, probe, sample) for sample in probed]
         made = _causal(site, texts) if site.sees_no_later else _prepared(site, probe, samples, texts)
-        outputs = []
+        outputs, errors = [], torch.zeros(site.heads)
+        if all(budget is None for budget in budgets_of(made, max(text[1].shape[2] for text in texts))):
+            heads = head_scores(made, errors, texts, TOLERANCE, site.key_length)
+            scores[group.id, "spectral_sparse"] = Score(inf, {site.id: made}, heads)
+            continue
         for sample, text in zip(probed, texts, strict=True):
             found = causal_torch_module.run(made, text) if isinstance(made, CausalPrepared) else prepare.simulate(made, *text)
             dense = scaled_dot_product_attention(*text, scale=site.scale, is_causal=site.sees_no_later, enable_gqa=True)
             outputs.append(probe.run(sample, {site.output: (found - dense).numpy()}))
-        scores[group.id, "spectral_sparse"] = Score(relative_error(outputs, reference), {site.id: made})
+            errors += relative_errors(found, dense) / len(texts)
+        heads = head_scores(made, errors, texts, TOLERANCE, site.key_length)
+        scores[group.id, "spectral_sparse"] = Score(relative_error(outputs, reference), {site.id: made}, heads)
     return scores
 
 
@@ -56,7 +64,7 @@ def _prepared(site: AttentionSite, probe: Probe, samples: Sequence[Arrays], text
             rows = found.transpose(0, 1).flatten(1, 2)
             kept.append(rows[:, np.linspace(0, rows.shape[1] - 1, min(share, rows.shape[1])).astype(int)].numpy())
     made = prepare.prepare(np.concatenate(queries, 1), np.concatenate(keys, 1), length=site.key_length, scale=site.scale)
-    return prepare.fit_budgets(made, texts, causal_prepare.TOLERANCE)
+    return prepare.fit_budgets(made, texts, TOLERANCE)
 
 
 def _operands(site: AttentionSite, probe: Probe, sample: Arrays) -> Operands:
