@@ -73,7 +73,8 @@ class AttentionSite:
     a cache, q, k and v in one), which is kept as it is, and "walk" for one found from its softmax.
 
     `mask_is_causal`: whatever the inputs hold, the masks hide the later positions and nothing else, so that an operator that is causal
-    by itself need not read them.
+    by itself need not read them. `pads_keys`: beside that, the masks hide whole keys, padding, by what an input holds; the last row of the
+    masks, which sees all others, says which. What a query whose every key is hidden gives is not defined.
 
     Where `mask` alone does not say it, `mask_kind` is "several", and `masks` has all of them, in the order in which the scores meet
     them. `sink` is a value over [B, H, N, 1], one more logit in each row, whose weight meets no value ("" if none).
@@ -102,11 +103,12 @@ class AttentionSite:
     masks: tuple[SiteMask, ...] = ()
     sink: str = ""
     mask_is_causal: bool = False
+    pads_keys: bool = False
 
     @property
     def sees_no_later(self) -> bool:
-        """Whether no position sees a later one, and each sees all before it."""
-        return self.mask_is_causal or (self.causal and not self.mask)
+        """Whether no position sees a later one, and each sees all before it but for padding."""
+        return self.mask_is_causal or (self.causal and (not self.mask or self.pads_keys))
 
 
 @dataclass(frozen=True)

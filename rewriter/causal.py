@@ -33,7 +33,7 @@ def positions_seen(program: Program, backend: Backend, graph: Any, net: Net, sit
     if not site.mask:
         raise InputError(f"Attention {site.id} has no mask, so that every position sees the later ones too.")
     seen = []
-    for mask in site.masks or (SiteMask(site.mask, site.mask_kind),):
+    for mask in every_mask(site):
         array = _array(program, backend, graph, net, replace(site, mask=mask.value))
         seen.append(_attends(array * mask.factor if mask.kind == "additive" else array, mask.kind))
     attends = np.logical_and.reduce(np.broadcast_arrays(*seen))
@@ -42,19 +42,19 @@ def positions_seen(program: Program, backend: Backend, graph: Any, net: Net, sit
     return int(attends[-1].sum())
 
 
-def with_causal_masks(program: Program, backend: Backend, graph: Any, net: Net, sites: Sequence[Site]) -> tuple[Site, ...]:
-    """`sites` with `mask_is_causal` where that holds at the sizes of `net`, among those that are long enough for it to matter: a window
-    that is wider than they are is not seen. Layers that share a mask are judged once."""
+def with_known_masks(program: Program, backend: Backend, graph: Any, net: Net, sites: Sequence[Site]) -> tuple[Site, ...]:
+    """`sites` with `mask_is_causal` and `pads_keys` where they hold at the sizes of `net`, among those that are long enough for it to
+    matter: a window that is wider than they are is not seen. Layers that share masks are judged once."""
     hold = computed_from_contents(net)
-    known: dict[tuple[SiteMask, ...], bool] = {}
+    known: dict[tuple[SiteMask, ...], tuple[bool, bool]] = {}
 
     def judged(site: AttentionSite) -> AttentionSite:
-        masks = site.masks or (SiteMask(site.mask, site.mask_kind),)
+        masks = every_mask(site)
         if masks not in known:
-            known[masks] = not hold.intersection(mask.value for mask in masks) and _sees_all_before(
-                program, backend, graph, net, site
-            )
-        return replace(site, mask_is_causal=known[masks])
+            pads = bool(hold.intersection(mask.value for mask in masks))
+            known[masks] = _judged(program, backend, graph, net, site, pads)
+        causal, pads = known[masks]
+        return replace(site, mask_is_causal=causal, pads_keys=pads)
 
     def matters(site: Site) -> bool:
         return isinstance(site, AttentionSite) and bool(site.mask) and site.query_length == site.key_length > LEAST_CAUSAL
@@ -62,27 +62,73 @@ def with_causal_masks(program: Program, backend: Backend, graph: Any, net: Net, 
     return tuple(judged(site) if isinstance(site, AttentionSite) and matters(site) else site for site in sites)
 
 
-def _sees_all_before(program: Program, backend: Backend, graph: Any, net: Net, site: AttentionSite) -> bool:
-    """Whether the masks add the same to all scores of a row up to its own position, and take all weight from the later ones: a bias by
-    distance, or a gap among the earlier positions, would be lost with the mask."""
-    length, total = site.query_length, np.zeros((1, 1))
-    for mask in site.masks or (SiteMask(site.mask, site.mask_kind),):
-        if mask.axes:
-            return False
+def every_mask(site: AttentionSite) -> tuple[SiteMask, ...]:
+    """The masks of a site that has some, in one form."""
+    return site.masks or (SiteMask(site.mask, site.mask_kind),)
+
+
+def _judged(
+    program: Program, backend: Backend, graph: Any, net: Net, site: AttentionSite, pads: bool
+) -> tuple[bool, bool]:
+    """(`mask_is_causal`, `pads_keys`) of a site. What masks do with padding is tried: positions of the inputs that they are made of are
+    padded on the left, on the right and in between, and each time just those keys must be hidden, from all queries that see another."""
+    length = site.query_length
+
+    def let_through(padding: np.ndarray | None) -> tuple[np.ndarray, np.ndarray] | None:
+        return _let_through(program, backend, graph, net, site, padding)
+
+    plain = (let_through(None) or (None,))[0]
+    if plain is None or plain.shape[-1] != length or plain.shape[-2] not in (1, length):
+        return False, False
+    structure = np.tri(length, dtype=bool) if plain.shape[-2] == length and not plain.all() else np.ones((1, length), bool)
+    if not (plain == structure).all():
+        return False, False
+    causal = structure.shape[0] > 1
+    if not pads:
+        return causal, False
+    place = np.arange(length)
+    for padding in (place >= length // 3, place < length // 2, (place * 7919) % 5 > 1):
+        both = let_through(padding)
+        if both is None:
+            return False, False
+        found, last = both
+        expected = structure & padding
+        seeing = (expected if not site.causal else expected & np.tri(length, dtype=bool)).any(-1, keepdims=True)
+        if not ((found == expected) | ~seeing).all() or (last != padding).any():
+            return False, False
+    return causal, True
+
+
+def _let_through(
+    program: Program, backend: Backend, graph: Any, net: Net, site: AttentionSite, padding: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where all masks together let a score through, [.., 1 or N, S], and the last row by each of them alone (`last_row`). None where they
+    cannot be computed, or do more than to hide scores: a bias by distance would be lost with the mask."""
+    total, last = np.zeros((1, 1)), np.ones((1, 1), bool)
+    for mask in every_mask(site):
         try:
-            array = _array(program, backend, graph, net, replace(site, mask=mask.value))
+            array = _array(program, backend, graph, net, replace(site, mask=mask.value), padding)
         except InputError:
-            return False
+            return None
+        heads = array.shape[-3] if array.ndim > 2 else 1
+        if mask.axes or array.ndim < 2 or (padding is not None and heads > 1):
+            return None
         if mask.kind == "additive":
             total = total + mask.factor * array.astype(np.float64)
         else:
             total = total + np.where(array == (mask.kind == "boolean"), 0.0, mask.fill)
-    if total.shape[-2:] != (length, length):
-        return False
-    earlier = np.tri(length, dtype=bool)
+        last = last & last_row(mask, array)
     with np.errstate(invalid="ignore"):
-        apart = total - np.diagonal(total, axis1=-2, axis2=-1)[..., None]
-    return bool(np.where(earlier, apart == 0, apart <= MASKED).all())
+        apart = total - total.max(-1, keepdims=True)
+    through = apart == 0
+    hides = through | (apart <= MASKED) | np.isnan(apart)
+    return (through, last) if hides.all() else None
+
+
+def last_row(mask: SiteMask, array: np.ndarray) -> np.ndarray:
+    """Which keys the last query sees [1 or B, S] by a mask [.., N or 1, S] of which all heads have the same."""
+    row = array[..., -1, :].reshape(-1, array.shape[-1])
+    return row * mask.factor > MASKED if mask.kind == "additive" else row == (mask.kind == "boolean")
 
 
 def _attends(mask: np.ndarray, kind: str) -> np.ndarray:
@@ -95,8 +141,10 @@ def _attends(mask: np.ndarray, kind: str) -> np.ndarray:
     return np.any(attends, axis=tuple(range(attends.ndim - 2))) if attends.ndim > 2 else attends
 
 
-def _array(program: Program, backend: Backend, graph: Any, net: Net, site: AttentionSite) -> np.ndarray:
-    """The values of the mask at the shapes of `net`."""
+def _array(
+    program: Program, backend: Backend, graph: Any, net: Net, site: AttentionSite, padding: np.ndarray | None = None
+) -> np.ndarray:
+    """The values of the mask at the shapes of `net`. `padding` [S] is False where inputs say that nothing stands."""
     constant = net.array(site.mask)
     if constant is not None:
         return constant
@@ -105,7 +153,7 @@ def _array(program: Program, backend: Backend, graph: Any, net: Net, site: Atten
         micro = backend.extract(graph, net, ops)
         view = backend.view(micro, {})
         with backend.runner(micro) as run:
-            results = run({name: _feed(program, name, view) for name in view.inputs})
+            results = run({name: _feed(program, name, view, padding) for name in view.inputs})
     except SzilardError as fault:
         raise InputError(f"The mask of attention {site.id} cannot be computed ({str(fault).rstrip('.')}).") from fault
     return dict(zip(view.outputs, results.values(), strict=True))[site.mask]
@@ -130,10 +178,13 @@ def _above(net: Net, site: AttentionSite) -> Mapping[str, None]:
     return found
 
 
-def _feed(program: Program, name: str, view: Net) -> np.ndarray:
-    """Ones (valid tokens, nothing padded), or 0, 1, 2 ... for an input whose sample counts so."""
+def _feed(program: Program, name: str, view: Net, padding: np.ndarray | None) -> np.ndarray:
+    """0, 1, 2 ... for an input whose sample counts so; else ones (valid tokens), or `padding` where it has as many positions."""
     value = view.values[name]
     shape, dtype = value.shape or (), np.dtype(value.dtype or "int64")
     sample = np.atleast_1d(program.sample.get(name, 1))
     counts = sample.shape[-1] > 1 and bool((sample == np.arange(sample.shape[-1])).all())
-    return np.broadcast_to(np.arange(shape[-1]), shape).astype(dtype) if counts else np.ones(shape, dtype)
+    if counts:
+        return np.broadcast_to(np.arange(shape[-1]), shape).astype(dtype)
+    padded = padding is not None and shape and shape[-1] == len(padding)
+    return np.broadcast_to(padding, shape).astype(dtype) if padded else np.ones(shape, dtype)

@@ -21,7 +21,7 @@ from .as_run import as_run, became
 from .backend import Backend, Group, groups_of
 from .calibration_data import CalibrationData
 from .candidates import scored_as
-from .causal import with_causal_masks
+from .causal import with_known_masks
 from .check import Gate
 from .decide import decide, lock
 from .hold import hold_to_budget
@@ -93,7 +93,7 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
     largest = max(whole, key=lambda phase: sum(prod(shape) for shape in phase.shapes.values()))
     net = nets[largest.name]
     found = find(net)
-    found = replace(found, sites=with_causal_masks(program, backend, graph, net, found.sites))
+    found = replace(found, sites=with_known_masks(program, backend, graph, net, found.sites))
     prices = as_run(program, backend, request.device, graph)
     before = {phase.name: prices.prediction(phase) for phase in request.workload.phases}
 

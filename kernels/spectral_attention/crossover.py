@@ -174,7 +174,7 @@ def _unsupported(site: AttentionSite) -> str:
         return "is one operator with operands in a layout of its own, and it reads them as [batch, heads, length, width]"
     if site.sink:
         return "has an attention sink, which it does not have"
-    if site.mask and not site.mask_is_causal:
+    if site.mask and not site.mask_is_causal and not site.pads_keys:
         return "has a mask, which does not hold for the centroid of a tile"
     if site.softcap:
         return "has a softcap, which it does not apply"
