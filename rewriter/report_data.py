@@ -14,6 +14,7 @@ from ..cost_model.plan import Plan
 from ..cost_model.program import Program
 from ..cost_model.provenance import provenance_shares
 from ..models.tasks import TASKS
+from .attention_report import attention_report
 from .optimise import Optimised, Request
 from .workload import described
 
@@ -77,6 +78,7 @@ def build_report(
         "runtimes": {each.backend.runtime: {**totals[each.backend.runtime], "error": _error(each, request)} for each in done},
         "unchanged": unchanged,
         "gap": max(each.gap for each in done),
+        **attention_report(done),
     }  # fmt: skip
 
 

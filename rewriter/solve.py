@@ -142,10 +142,11 @@ def _reason(choice: Choice, budget: Budget) -> str:
         if budget.joules is not None:
             return f"Left: {best.action} would save {saved:.0%} with an error of {best.error:.2g}, but the joule budget is met without it."
         return f"Left: {best.action} would save {saved:.0%}, but its error of {best.error:.2g} does not fit beside the other choices'."
-    return "Left: " + "; ".join(_refused(o, leave) for o in sorted(others, key=lambda o: (o.joules, o.action))[:3]) + "."
+    return "Left: " + "; ".join(refused(o, leave) for o in sorted(others, key=lambda o: (o.joules, o.action))[:3]) + "."
 
 
-def _refused(option: Option, leave: Option) -> str:
+def refused(option: Option, leave: Option) -> str:
+    """Why an option that is not `eligible` is not, as half a sentence."""
     if option.reason:
         return f"{option.action} is refused ({option.reason.rstrip('.')})"
     if option.joules >= leave.joules:
