@@ -24,3 +24,14 @@ def operands(seed: int, batch: int, heads: tuple[int, int], length: int, width: 
 def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
     """Torch's causal attention."""
     return torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
+
+
+def padded(seed: int, batch: int, length: int) -> torch.Tensor:
+    """[batch, length]: tokens that count, the others on the left in the first row, on the right in the next, anywhere in the rest."""
+    random = torch.Generator().manual_seed(seed)
+    counts = torch.rand((batch, length), generator=random) > 0.4
+    place, cut = torch.arange(length), length // 3
+    counts[0] = place >= cut
+    counts[1] = place < length - cut
+    counts[:, length // 2] = True
+    return counts

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from szilard.kernels.spectral_attention.causal import LAYOUT, Layout, causal_spectral_attention, key_tiles
 
-from .causal_attention import SMALL, dense, operands
+from .causal_attention import SMALL, dense, operands, padded
 from .sparse_attention import relative
 
 SCALE = 0.4
 LENGTHS = (1, 7, 8, 9, 25, 26, 64, 65, 100, 130)
 
 
-def run(query, key, value, budget, layout=SMALL):
-    return causal_spectral_attention(query, key, value, scale=SCALE, budget=budget, layout=layout)
+def run(query, key, value, budget, layout=SMALL, key_mask=None):
+    return causal_spectral_attention(query, key, value, scale=SCALE, budget=budget, layout=layout, key_mask=key_mask)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -30,6 +30,24 @@ def test_all_tiles_are_dense_attention(length):
 def test_all_tiles_of_the_default_layout_are_dense_attention(length):
     given_ = operands(length, 1, (2, 1), length, 16, 16)
     assert relative(run(*given_, LAYOUT.tiles(length), LAYOUT), dense(*given_, SCALE)) < 1e-6
+
+
+@pytest.mark.parametrize("length", [9, 41, 133])
+def test_padding_changes_nothing_of_what_counts(length):
+    """All tiles: dense attention with that mask. Few tiles: each row as if it had no padding at all."""
+    given_, mask = operands(length, 3, (4, 2), length, 6, 5), padded(length, 3, length)
+    counts = mask[:, None, :, None].expand(-1, 4, -1, 5)
+    seen = mask[:, None, None] & torch.ones(length, length, dtype=torch.bool).tril()
+    wanted = torch.nn.functional.scaled_dot_product_attention(*given_, attn_mask=seen, scale=SCALE, enable_gqa=True)
+    full = run(*given_, SMALL.tiles(length), key_mask=mask)
+    assert full.isfinite().all()
+    torch.testing.assert_close(full[counts], wanted[counts], rtol=1e-4, atol=2e-5)
+    few = run(*given_, 2, key_mask=mask)
+    for row, there in enumerate(mask):
+        alone = run(*(x[row : row + 1, :, there] for x in given_), 2)
+        # The same tiles of queries but for the last one, whose mean padding enters.
+        whole = int(there.sum()) // SMALL.query_tile * SMALL.query_tile
+        torch.testing.assert_close(few[row, :, there][:, :whole], alone[0, :, :whole], rtol=1e-4, atol=2e-5)
 
 
 @settings(deadline=None, max_examples=60)

@@ -15,14 +15,14 @@ from szilard.kernels.spectral_attention.causal_onnx import causal_nodes
 from szilard.kernels.spectral_attention.causal_prepare import CausalPrepared, simulate
 from szilard.kernels.spectral_attention.onnx_body import OPSET
 
-from .causal_attention import SMALL, dense, operands
+from .causal_attention import SMALL, dense, operands, padded
 from .onnx_graphs import run
 
 WIDTH, DEPTH = 12, 7
 PREPARED = CausalPrepared((4, None, 2, 9, 4, 0), 0.4, SMALL)
 
 
-def model(prepared, kv_heads=2, opset=OPSET):
+def model(prepared, kv_heads=2, opset=OPSET, masked=False):
     shapes = {
         "q": ["B", len(prepared.budgets), "N", WIDTH],
         "k": ["B", kv_heads, "N", WIDTH],
@@ -31,7 +31,9 @@ def model(prepared, kv_heads=2, opset=OPSET):
     inputs = [
         ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT)) for name, shape in shapes.items()
     ]
-    body = causal_nodes(*inputs, prepared, kv_heads, "causal", opset)
+    mask = ir.Value(name="m", shape=ir.Shape(["M", "N"]), type=ir.TensorType(ir.DataType.BOOL)) if masked else None
+    body = causal_nodes(*inputs, prepared, kv_heads, "causal", opset, mask)
+    inputs += [mask] if mask is not None else []
     body.output.shape = ir.Shape(["B", len(prepared.budgets), "N", DEPTH])
     graph = ir.Graph(
         inputs, [body.output], nodes=body.nodes, initializers=body.initializers, opset_imports={"": opset}, name="g"
@@ -48,6 +50,20 @@ def result(prepared, given, kv_heads=2, opset=OPSET):
 def test_equals_the_reference_at_every_length(length):
     given = operands(length, 2, (6, 2), length, WIDTH, DEPTH)
     torch.testing.assert_close(result(PREPARED, given), simulate(PREPARED, given), rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("length", [9, 41, 133, 300])
+def test_padding_is_moved_out_of_the_way(length):
+    given, mask = operands(length, 3, (6, 2), length, WIDTH, DEPTH), padded(length, 3, length)
+    built, feeds = model(PREPARED, masked=True), dict(zip("qkv", (x.numpy() for x in given), strict=True))
+    found = torch.from_numpy(run(built, {**feeds, "m": mask.numpy()})[0])
+    assert found.isfinite().all()
+    wanted = simulate(PREPARED, given, mask)
+    counts = mask[:, None, :, None].expand_as(found)
+    torch.testing.assert_close(found[counts], wanted[counts], rtol=1e-4, atol=2e-5)
+    same_for_all = torch.from_numpy(run(built, {**feeds, "m": mask[:1].numpy()})[0])
+    torch.testing.assert_close(same_for_all[:1], found[:1])
+    torch.testing.assert_close(same_for_all[1:], simulate(PREPARED, given, mask[:1].expand(3, -1))[1:], rtol=1e-4, atol=2e-5)
 
 
 def test_one_session_serves_short_and_long():

@@ -9,7 +9,7 @@ from szilard.kernels.spectral_attention import causal_torch_module
 from szilard.kernels.spectral_attention.causal import LAYOUT, Layout
 from szilard.kernels.spectral_attention.causal_prepare import CausalPrepared, prepare, simulate
 
-from .causal_attention import SMALL, dense, operands
+from .causal_attention import SMALL, dense, operands, padded
 from .sparse_attention import relative
 
 PREPARED = CausalPrepared((4, None, 2, 9, 4, 0), 0.4, SMALL)
@@ -20,6 +20,17 @@ def test_equals_the_reference(length):
     given = operands(length, 2, (6, 2), length, 12, 7)
     found = causal_torch_module.build(PREPARED)(*given)
     torch.testing.assert_close(found, simulate(PREPARED, given), rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("length", [9, 41, 133, 300])
+def test_padding_is_moved_out_of_the_way(length):
+    given, mask = operands(length, 3, (6, 2), length, 12, 7), padded(length, 3, length)
+    found, wanted = causal_torch_module.build(PREPARED)(*given, mask), simulate(PREPARED, given, mask)
+    counts = mask[:, None, :, None].expand_as(found)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found[counts], wanted[counts], rtol=1e-4, atol=2e-5)
+    same = causal_torch_module.build(PREPARED)(*given, mask[:1])
+    torch.testing.assert_close(same[:1], found[:1])
 
 
 @pytest.mark.parametrize("layout", [LAYOUT, Layout(8, 8, 8, 8), Layout(4, 1, 8, 0), Layout(8, 4, 32, 16)])

@@ -95,6 +95,7 @@ def causal_spectral_attention(
     scale: float,
     budget: int | Sequence[int],
     layout: Layout = LAYOUT,
+    key_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Causal softmax(scale q k^T) v with most past keys replaced by the moments of their tiles: [B, H, N, Dv] in the query's dtype.
 
@@ -110,9 +111,17 @@ def causal_spectral_attention(
     Relative error of trained SmolLM2 heads at a budget of 8 and N = 3072: 0.128; choosing by the mass of each query instead of the mean
     query 0.129, with the variance of c.k itself 0.133, without the first-order term 0.149.
 
+    `key_mask` [B, N] is True where a token counts: the others are moved behind them, where no token that counts looks, and what they give
+    themselves is not defined (but finite).
+
     No output depends on a key or a value behind its query. Which tiles are exact is one choice for a tile of queries, made by their mean,
     and so depends on queries up to `query_tile` - 1 behind. Raises ValueError where the heads or lengths do not fit each other.
     """
+    if key_mask is not None:
+        order = padding_last(key_mask)[:, None]
+        moved = (taken(x, order.expand(-1, x.shape[1], -1)) for x in (query, key, value))
+        found = causal_spectral_attention(*moved, scale=scale, budget=budget, layout=layout)
+        return taken(found, order.argsort(dim=-1).expand(-1, query.shape[1], -1))
     length = query.shape[2]
     if value.shape[1] != key.shape[1] or value.shape[2] != length:
         raise ValueError(f"Queries {list(query.shape)} cannot attend causally to {list(key.shape)} and {list(value.shape)}.")
@@ -177,6 +186,11 @@ def causal_weights(
     weights = torch.cat([own, near, far], dim=-1).softmax(-1)
     own, near, far = weights.split([size, near.shape[-1], far.shape[-1]], dim=-1)
     return Weights(own, near, far, chosen, members, queries, centred)
+
+
+def padding_last(key_mask: torch.Tensor) -> torch.Tensor:
+    """The order [B, N] that moves the tokens where `key_mask` [B, N] is False behind the others, each in the order it has."""
+    return (~key_mask).long().argsort(dim=-1, stable=True)
 
 
 def key_tiles(keys: torch.Tensor, layout: Layout, length: int) -> torch.Tensor:

@@ -18,7 +18,7 @@ class Sequence(NamedTuple):
     """What every step reads: `query` [B, H, N, D], `key` and `value` [B, Hkv, N, .], their tables by
     neighbours and, behind the sink, by content, the tiles of both behind each other [B * Hkv * `total`, key tile * .], of keys and of
     values, how far a tile by content is behind that by neighbours at the same positions (`apart`), the slopes [B, Hkv, query tiles,
-    D * Dv], and sizes: B, N, D, Dv."""
+    D * Dv], sizes: B, N, D, Dv; and the token [B, N] at each place of `key` and `value` where that is not the place itself."""
 
     query: ir.Value
     key: ir.Value
@@ -33,6 +33,7 @@ class Sequence(NamedTuple):
     length: ir.Value
     width: ir.Value
     depth: ir.Value
+    order: ir.Value | None = None
 
 
 class _Part(NamedTuple):
@@ -76,16 +77,19 @@ class Step:
         self.starts = build.unsqueeze(build("Mul", tile, build.sizes(size // each)), 1)
         self.slope = build("Gather", given.slopes, build("Add", tile, build.sizes(front // size)), axis=2)
 
-    def _taken(self, x: ir.Value, width: ir.Value, heads: list[int], count: int) -> ir.Value:
-        """The rows of `x` [B, count, N, width] at the places of the step, of those heads: [B, heads, segment, width]."""
+    def _taken(self, x: ir.Value, width: ir.Value, heads: list[int], count: int, place: ir.Value) -> ir.Value:
+        """The rows of `x` [B, count, N, width] at those places, of those heads: [B, heads, segment, width]."""
         build, given = self.build, self.given
         first = build("Mul", build.unsqueeze(build.range(given.batch), 1), build.sizes(count))
         first = build("Mul", build("Add", first, build.sizes(*heads)), given.length)
-        return build("Gather", build.reshape(x, -1, width), build("Add", build.unsqueeze(first, 2), self.place))
+        return build("Gather", build.reshape(x, -1, width), build("Add", build.unsqueeze(first, 2), place))
 
     def _queries(self, heads: list[int]) -> ir.Value:
         """The scaled queries of those heads: [B, heads, segment, D]."""
-        return self.build("Mul", self._taken(self.given.query, self.given.width, heads, len(self.heads)), self.scale)
+        build, given, place = self.build, self.given, self.place
+        if given.order is not None:
+            place = build.unsqueeze(build("Gather", given.order, place, axis=1), 1)
+        return build("Mul", self._taken(given.query, given.width, heads, len(self.heads), place), self.scale)
 
     def output(self) -> ir.Value:
         """[B, H, segment, Dv], heads in the order of budgets."""
@@ -131,7 +135,7 @@ class Step:
         """The keys of a query's own tile, up to itself."""
         build, size = self.build, self.layout.query_tile
         keys, values = (
-            build.reshape(self._taken(x, each, self.shared, self.kv_heads), 0, 0, self.blocks, size, each)
+            build.reshape(self._taken(x, each, self.shared, self.kv_heads, self.place), 0, 0, self.blocks, size, each)
             for x, each in ((self.given.key, self.given.width), (self.given.value, self.given.depth))
         )
         logits = build("MatMul", self.rows, _transposed(build, keys, 5))

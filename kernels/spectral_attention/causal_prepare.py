@@ -102,8 +102,10 @@ def dense_attention(text: Operands, scale: float) -> torch.Tensor:
     return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
 
 
-def simulate(prepared: CausalPrepared, text: Operands) -> torch.Tensor:
-    """What the operator gives for a text, by the reference: [B, H, N, Dv]."""
+def simulate(prepared: CausalPrepared, text: Operands, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """What the operator gives for a text and a mask [B, N] of its tokens, by the reference: [B, H, N, Dv]."""
     tiles = prepared.layout.tiles(text[0].shape[2])
     budgets = [tiles if budget is None else budget for budget in prepared.budgets]
-    return causal_spectral_attention(*text, scale=prepared.scale, budget=budgets, layout=prepared.layout)
+    return causal_spectral_attention(
+        *text, scale=prepared.scale, budget=budgets, layout=prepared.layout, key_mask=mask
+    )

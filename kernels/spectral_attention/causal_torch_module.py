@@ -9,7 +9,8 @@ from .causal_prepare import CausalPrepared, Operands
 
 class CausalSpectralAttention(torch.nn.Module):
     """Causal softmax(scale q k^T) v: each query head reads the tile of its queries, the `budgets` tiles of past keys that matter most to
-    it, and the mean of every other tile. A budget of None is dense. Queries [B, H, N, D], keys and values [B, Hkv, N, D].
+    it, and the mean of every other tile. A budget of None is dense. Queries [B, H, N, D], keys and values [B, Hkv, N, D], mask [1 or B, N]
+    (True where a token counts; what the others give is not defined).
     `sizes`: of a tile of queries, of a tile of keys, of a segment whose keys are put into tiles by content, and of the keys before it."""
 
     def __init__(self, budgets: tuple[int | None, ...], scale: float, sizes: tuple[int, int, int, int]) -> None:
@@ -24,7 +25,14 @@ class CausalSpectralAttention(torch.nn.Module):
         starts = {limit: self.limits.index(limit) for limit in self.limits}
         self.runs = [(limit, start, start + self.limits.count(limit)) for limit, start in starts.items()]
 
-    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if mask is not None:
+            # Tokens that do not count move behind all that do, where none of those looks.
+            order = (~mask).long().argsort(dim=-1, stable=True)[:, None, :, None].expand(query.shape[0], -1, -1, -1)
+            query, key, value = (torch.take_along_dim(x, order, dim=2) for x in (query, key, value))
+            return torch.take_along_dim(self(query, key, value), order.argsort(dim=2), dim=2)
         size, count, _, _ = self.sizes
         length, repeats = query.shape[2], query.shape[1] // key.shape[1]
         shared = [head // repeats for head in self.order]
@@ -192,7 +200,7 @@ def build(prepared: CausalPrepared) -> CausalSpectralAttention:
     return CausalSpectralAttention(prepared.budgets, prepared.scale, sizes).eval()
 
 
-def run(prepared: CausalPrepared, text: Operands) -> torch.Tensor:
+def run(prepared: CausalPrepared, text: Operands, mask: torch.Tensor | None = None) -> torch.Tensor:
     """What the module gives for a text [B, H, N, Dv]: `simulate`, but segment by segment and so in less memory."""
     with torch.inference_mode():
-        return build(prepared)(*text)
+        return build(prepared)(*text, mask)
