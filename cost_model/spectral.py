@@ -8,7 +8,7 @@ real spectrum (Section 8.2) holds for symmetric weights alone. So the symmetric 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 
 import numpy as np
@@ -56,6 +56,10 @@ class Spectrum:
     def quality(self) -> float:
         """The source's cluster quality (Section 11.6.1): delta_k / lambda_N, in [0, 1]."""
         return self.cluster_gap / self.largest
+
+    def leading(self, clusters: int) -> Spectrum:
+        """The same with fewer clusters asked for."""
+        return replace(self, values=self.values[: clusters + 1], vectors=self.vectors[:, : clusters + 1])
 
     def mixing_bound(self, distance: float) -> float:
         """Steps after which the reversibilised walk, made lazy, is within `distance` of its stationary mass in total variation, wherever it

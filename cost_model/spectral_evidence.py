@@ -37,10 +37,10 @@ SHORT = 1500
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """`edges` are the weights that the sparse walk computes, of the `pairs` of dense attention. `turn` is |sin Theta|_F of the leading k
-    eigenvectors, at most `turn_bound`. `error` is an interval that holds the least epsilon for which the sparse graph is an
-    epsilon-spectral sparsifier of the dense one (Definition 9.1). `free_energy` is the excess in nats a query. Of dense and sparse,
-    `ranks` are the effective ranks of the weights, and `steps` those that the lazy walk takes until it is mixed from each of `STARTS`
-    tokens, None if `MOST_STEPS` are not enough."""
+    eigenvectors, at most `turn_bound`; `turn_shown` and `turn_shown_bound` are those of as many as the largest gap shows. `error` is an
+    interval that holds the least epsilon for which the sparse graph is an epsilon-spectral sparsifier of the dense one (Definition 9.1).
+    `free_energy` is the excess in nats a query. Of dense and sparse, `ranks` are the effective ranks of the weights, and `steps` those
+    that the lazy walk takes until it is mixed from each of `STARTS` tokens, None if `MOST_STEPS` are not enough."""
 
     dense: Spectrum
     sparse: Spectrum
@@ -48,6 +48,8 @@ class Evidence:
     pairs: int
     turn: float
     turn_bound: float
+    turn_shown: float
+    turn_shown_bound: float
     error: tuple[float, float]
     free_energy: float
     ranks: tuple[float, float]
@@ -66,7 +68,7 @@ class Evidence:
 
     def as_dict(self) -> dict[str, object]:
         """The same as plain numbers; `dense` and `sparse` with eigenvalues, gap, quality at k, the clusters that the largest gap
-        below shows, and their mixing [steps] with its bound."""
+        below shows, and their mixing [steps] with its bound; "shown" has what is known at that number of dense clusters."""
         return {
             "tokens": len(self.dense.stationary),
             "clusters": self.dense.clusters,
@@ -91,6 +93,12 @@ class Evidence:
             "density": self.density,
             "sin_theta": self.turn,
             "sin_theta_at_most": self.turn_bound,
+            "shown": {
+                "clusters": eigengap_clusters(self.dense),
+                "quality": self.dense.leading(eigengap_clusters(self.dense)).quality,
+                "sin_theta": self.turn_shown,
+                "sin_theta_at_most": self.turn_shown_bound,
+            },
             "sparsifier_error": list(self.error),
             "least_edges": self.least_edges,
             "excess_free_energy_nats": self.free_energy,
@@ -107,6 +115,8 @@ def evidence(dense: LinearOperator, sparse: LinearOperator, edges: int, clusters
     first, second = (undirected(dense), undirected(sparse)) if causal else (dense, sparse)
     before, after = spectrum(first, clusters), spectrum(second, clusters)
     change = reversible(first, before.stationary) - reversible(second, after.stationary)
+    perturbation, clusters_shown = norm(change), eigengap_clusters(before)
+    shown = before.leading(clusters_shown)
     rows = np.linspace(0, size - 1, min(SAMPLED_ROWS, size)).astype(int)
     starts = np.linspace(0, size - 1, min(STARTS, size)).astype(int)
     stay = aslinearoperator(eye_array(size))
@@ -116,7 +126,9 @@ def evidence(dense: LinearOperator, sparse: LinearOperator, edges: int, clusters
         edges=edges,
         pairs=size * (size + 1) // 2 if causal else size**2,
         turn=sin_theta(before, after),
-        turn_bound=davis_kahan(before, norm(change)),
+        turn_bound=davis_kahan(before, perturbation),
+        turn_shown=sin_theta(shown, after.leading(clusters_shown)),
+        turn_shown_bound=davis_kahan(shown, perturbation),
         error=sparsifier_error(first, second, before, after),
         free_energy=excess_free_energy(rows_of(dense, rows), rows_of(sparse, rows)),
         ranks=(effective_rank(dense), effective_rank(sparse)),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any
 
+import numpy as np
 from scipy.sparse.linalg import ArpackNoConvergence
 
 from ..cost_model.errors import InputError
@@ -58,18 +59,19 @@ def spectral_evidence(
 
 
 def picked(known: Sequence[Sampled]) -> list[Sampled]:
-    """At most `HEADS` of the heads, in their order: those of worst, median and best error, and the median ones of sites spread evenly."""
+    """At most `HEADS` of the heads, in their order: those of worst, median and best error, then the median ones of other sites, spread
+    evenly over them, then any."""
     by_error = sorted(known, key=lambda each: -each.error)
-    ends = [by_error[place] for place in (0, len(by_error) // 2, -1)] if known else []
-    of_site: dict[str, list[Sampled]] = {}
+    chosen = [by_error[0], by_error[len(known) // 2], by_error[-1]] if known else []
+    of_site: dict[str, list[Sampled]] = {each.site: [] for each in known}
     for each in by_error:
-        of_site.setdefault(each.site, []).append(each)
-    medians = {site: heads[len(heads) // 2] for site, heads in of_site.items()}
-    free = [medians[site] for site in dict.fromkeys(each.site for each in known) if medians[site] not in ends]
-    wanted = HEADS - len(set(map(id, ends)))
-    step = max(1, len(free) / wanted)
-    spread = [free[int(place * step)] for place in range(min(wanted, len(free)))]
-    return [each for each in known if each in ends or each in spread]
+        of_site[each.site].append(each)
+    seen = {each.site for each in chosen}
+    others = [heads[len(heads) // 2] for site, heads in of_site.items() if site not in seen]
+    wanted = min(HEADS - len(set(chosen)), len(others))
+    chosen += [others[round(place)] for place in np.linspace(0, len(others) - 1, wanted)]
+    chosen = list(dict.fromkeys([*chosen, *by_error]))[:HEADS]
+    return [each for each in known if each in chosen]
 
 
 def _row(each: Sampled, sparse: bool) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..cost_model.plan import Plan
+from .attention_view import attention_view
 from .json_text import json_text, plain
 from .report_view import report_view
 
@@ -24,7 +25,8 @@ def write_report(folder: Path, report: Mapping[str, Any], plan: Plan) -> None:
     report["joules"]["provenance"] = {provenance: share of the joules before} and
     report["seconds"]["predicted"] = {"before": s, "after": s}.
     """
-    view = report_view(plain(report), plan)
+    data = plain(report)
+    view = {**report_view(data, plan), "attention": attention_view(data)}
     (folder / "report.json").write_text(json_text(report), encoding="utf-8")
     (folder / "report.md").write_text(_markdown().get_template("report.md.j2").render(view), encoding="utf-8")
     (folder / "report.html").write_text(_html().get_template("report.html.j2").render(view), encoding="utf-8")
