@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..cost_model.spectral_evidence import MOST_STEPS
@@ -10,8 +10,8 @@ from .quantity import number, percent
 from .report_view import few
 
 SPARSE = "spectral_sparse"
-_STRONGEST = 60
-"""Percent of colour of a cell that reads every key exactly; with more, its text is hard to read."""
+_STRONGEST = 45
+"""Percent of colour of the cell that reads most; with more, its text is hard to read."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 252, 8, 132
 """Edges of the area that a figure plots in, of 260 x 160."""
 
@@ -23,7 +23,7 @@ def attention_view(report: Mapping[str, Any]) -> dict[str, Any]:
     rows, heads = report.get("attention") or [], report.get("spectral") or []
     found = [row for row in heads if "dense" in row]
     return {
-        "summary": [_summary(runtime, [row for row in rows if row["runtime"] == runtime]) for runtime in _runtimes(rows)],
+        "summary": summary(rows),
         "map": _map(rows),
         "left": _left(rows),
         "figures": _figures(found),
@@ -34,13 +34,17 @@ def attention_view(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _runtimes(rows: Iterable[Row]) -> list[str]:
-    return list(dict.fromkeys(row["runtime"] for row in rows))
+def summary(rows: Sequence[Row]) -> list[str]:
+    """How many attentions went sparse and how far: one sentence for runtimes that agree."""
+    runtimes: dict[str, list[str]] = {}
+    for runtime in dict.fromkeys(row["runtime"] for row in rows):
+        runtimes.setdefault(_sparse([row for row in rows if row["runtime"] == runtime]), []).append(runtime)
+    return [f"On {' and '.join(names)}, {sentence}" for sentence, names in runtimes.items()]
 
 
-def _summary(runtime: str, rows: Sequence[Row]) -> str:
+def _sparse(rows: Sequence[Row]) -> str:
     sparse = [row for row in rows if row["action"] == SPARSE]
-    counted = f"{len(sparse)} of {len(rows)} attentions on {runtime} went sparse"
+    counted = f"{len(sparse)} of {len(rows)} attentions went sparse"
     heads = [head for row in sparse for head in row["heads"]]
     budgets = [head["budget"] for head in heads if head["budget"] is not None]
     if not budgets:
@@ -49,7 +53,7 @@ def _summary(runtime: str, rows: Sequence[Row]) -> str:
     least, most, tile = min(budgets), max(budgets), _span({row["tile"] for row in sparse})
     tiles = f"{least} exact tiles" if least == most else f"{least} to {most} exact tiles"
     return (
-        f"{counted}, in {len(budgets)} of their {len(heads)} heads, with {tiles} of {tile} keys: {percent(density)} of all pairs are "
+        f"{counted}, in {len(budgets)} of their {len(heads)} heads, with {tiles} of {tile} keys: {percent(density)} of their pairs are "
         f"exact at {_span({row['length'] for row in sparse})} tokens."
     )
 
@@ -66,6 +70,7 @@ def _map(rows: Sequence[Row]) -> dict[str, Any]:
         if row["heads"]:
             scored.setdefault(row["site"], []).append(row)
     count = max((len(found[0]["heads"]) for found in scored.values()), default=0)
+    shares = [_share(head, found[0]) for found in scored.values() for head in found[0]["heads"]]
     tolerances = {found[0]["tolerance"] for found in scored.values()}
     return {
         "columns": list(range(count)),
@@ -75,35 +80,43 @@ def _map(rows: Sequence[Row]) -> dict[str, Any]:
                 "site": site,
                 "became": ", ".join(f"{'sparse' if row['action'] == SPARSE else 'dense'} on {row['runtime']}" for row in found),
                 "density": percent(found[0]["density"]),
-                "cells": [_cell(head, found[0]) for head in found[0]["heads"]],
+                "cells": [_cell(head, found[0], max(shares)) for head in found[0]["heads"]],
             }
             for site, found in scored.items()
         ],
     }
 
 
-def _cell(head: Row, row: Row) -> dict[str, Any]:
+def _share(head: Row, row: Row) -> float:
+    """Share of the keys in a head's exact tiles, 0 for a dense head."""
+    return min(1.0, (head["budget"] or 0) * row["tile"] / row["length"])
+
+
+def _cell(head: Row, row: Row, largest: float) -> dict[str, Any]:
     budget, error = head["budget"], number(head["error"], 2)
     if budget is None:
         return {"budget": "dense", "error": "", "strength": None, "title": f"head {head['head']} stays dense"}
     return {
         "budget": str(budget),
         "error": error,
-        "strength": f"{_STRONGEST * min(1.0, budget * row['tile'] / row['length']):.0f}",
+        "strength": f"{_STRONGEST * _share(head, row) / (largest or 1.0):.0f}",
         "title": f"head {head['head']}: {budget} tiles of {row['tile']} keys exact, relative error {error}",
     }
 
 
 def _left(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """One row for each sentence and runtime: a large model leaves many attentions for one reason."""
-    grouped: dict[tuple[str, str], list[str]] = {}
+    """One row for each sentence: a large model leaves many attentions for one reason, and the same ones on both runtimes."""
+    sites: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row["action"] != SPARSE:
             reason = row["reason"].replace(f"attention {row['site']} ", "this attention ")
-            grouped.setdefault((row["runtime"], reason), []).append(row["site"])
+            sites.setdefault((reason, row["runtime"]), []).append(row["site"])
+    runtimes: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (reason, runtime), names in sites.items():
+        runtimes.setdefault((reason, tuple(names)), []).append(runtime)
     return [
-        {"runtime": runtime, "reason": reason, "sites": few(sites), "count": str(len(sites))}
-        for (runtime, reason), sites in grouped.items()
+        {"runtime": " and ".join(found), "reason": reason, "sites": few(names), "count": str(len(names))}
+        for (reason, names), found in runtimes.items()
     ]
 
 
