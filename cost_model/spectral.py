@@ -9,7 +9,7 @@ real spectrum (Section 8.2) holds for symmetric weights alone. So the symmetric 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import log
+from math import inf, log
 
 import numpy as np
 from scipy.linalg import subspace_angles
@@ -54,8 +54,8 @@ class Spectrum:
 
     @property
     def quality(self) -> float:
-        """The source's cluster quality (Section 11.6.1): delta_k / lambda_N, in [0, 1]."""
-        return self.cluster_gap / self.largest
+        """The source's cluster quality (Section 11.6.1): delta_k / lambda_N, in [0, 1]; 0 where tokens look at themselves alone."""
+        return self.cluster_gap / self.largest if self.largest > 0 else 0.0
 
     def leading(self, clusters: int) -> Spectrum:
         """The same with fewer clusters asked for."""
@@ -64,12 +64,17 @@ class Spectrum:
     def mixing_bound(self, distance: float) -> float:
         """Steps after which the reversibilised walk, made lazy, is within `distance` of its stationary mass in total variation, wherever it
         started: log(1 / (distance min pi)) / lambda_2 (Theorem 8.5; of the lazy walk, since an undirected one may alternate for ever, and
-        a lazy step does half as much)."""
-        return 2 * log(1 / (distance * float(self.stationary.min()))) / self.gap
+        a lazy step does half as much). Infinite for a walk that falls apart."""
+        return over(2 * log(1 / (distance * float(self.stationary.min()))), self.gap)
 
     def heat_truncation(self, time: float) -> float:
         """What exp(-time L) loses, in the spectral norm, when only the first k modes are kept: exp(-time lambda_{k+1}) (Theorem 5.6)."""
         return float(np.exp(-time * self.values[-1]))
+
+
+def over(part: float, gap: float) -> float:
+    """part / gap, infinite where there is no gap."""
+    return part / gap if gap > 0 else inf
 
 
 def attention_walk(query: Array, key: Array, causal: bool = False) -> LinearOperator:
@@ -178,8 +183,8 @@ def norm(operator: LinearOperator) -> float:
 def davis_kahan(first: Spectrum, perturbation: float) -> float:
     """What |sin Theta|_F is at most when the symmetric Laplacian of `first` is changed by an operator of that spectral norm:
     2 sqrt(k) |E| / delta_k (Yu, Wang, Samworth, Biometrika 2015). The source's Theorem 9.3 lacks the 2, which only a gap between the two
-    spectra saves."""
-    return 2 * first.clusters**0.5 * perturbation / first.cluster_gap
+    spectra saves. Infinite without a gap."""
+    return over(2 * first.clusters**0.5 * perturbation, first.cluster_gap)
 
 
 def mixing_steps(walk: LinearOperator, mass: Array, distance: float, starts: Array, most: int = 1000) -> int | None:

@@ -16,6 +16,7 @@ from .spectral import (
     excess_free_energy,
     mixing_steps,
     norm,
+    over,
     reversible,
     sin_theta,
     spectrum,
@@ -64,7 +65,7 @@ class Evidence:
     @property
     def least_edges(self) -> float:
         """N / epsilon^2, the order of edges that any graph with that error needs (Theorem 10.2, without its constant)."""
-        return len(self.dense.stationary) / self.error[1] ** 2
+        return over(len(self.dense.stationary), self.error[1] ** 2)
 
     def as_dict(self) -> dict[str, object]:
         """The same as plain numbers; `dense` and `sparse` with eigenvalues, gap, quality at k, the clusters that the largest gap
@@ -163,9 +164,9 @@ def sparsifier_error(dense: LinearOperator, sparse: LinearOperator, before: Spec
         return (graph(sparse, after.stationary, scaled) - graph(dense, before.stationary, scaled)) / root
 
     difference = LinearOperator(dense.shape, matvec=change, matmat=change, rmatvec=change, rmatmat=change, dtype=np.float64)
-    leading = before.vectors[:, 1:]
-    quotients = np.abs(np.einsum("nk,nk->k", leading, difference.matmat(leading))) / before.values[1:]
-    return float(quotients.max()), norm(difference) / before.gap
+    leading, values = before.vectors[:, 1:], before.values[1:]
+    changes = np.abs(np.einsum("nk,nk->k", leading, difference.matmat(leading)))[values > 0] / values[values > 0]
+    return float(changes.max(initial=0.0)), over(norm(difference), before.gap)
 
 
 def printed_advice(quality: float, tokens: int) -> str:

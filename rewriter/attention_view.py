@@ -36,10 +36,15 @@ def attention_view(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def summary(rows: Sequence[Row]) -> list[str]:
     """How many attentions went sparse and how far: one sentence for runtimes that agree."""
-    runtimes: dict[str, list[str]] = {}
-    for runtime in dict.fromkeys(row["runtime"] for row in rows):
-        runtimes.setdefault(_sparse([row for row in rows if row["runtime"] == runtime]), []).append(runtime)
-    return [f"On {' and '.join(names)}, {sentence}" for sentence, names in runtimes.items()]
+    places: dict[str, list[str]] = {}
+    for place in dict.fromkeys(map(_place, rows)):
+        places.setdefault(_sparse([row for row in rows if _place(row) == place]), []).append(place)
+    return [f"On {' and '.join(names)}, {sentence}" for sentence, names in places.items()]
+
+
+def _place(row: Row) -> str:
+    """As `Choice.place`: the runtime, and the program where a model has several."""
+    return f"{row['runtime']} ({row['program']})" if row.get("program") else str(row["runtime"])
 
 
 def _sparse(rows: Sequence[Row]) -> str:
@@ -65,10 +70,10 @@ def _span(numbers: set[int]) -> str:
 
 def _map(rows: Sequence[Row]) -> dict[str, Any]:
     """A row for each attention whose heads were scored; runtimes share scores, so that each site is shown once."""
-    scored: dict[str, list[Row]] = {}
+    scored: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row["heads"]:
-            scored.setdefault(row["site"], []).append(row)
+            scored.setdefault((row.get("program", ""), row["site"]), []).append(row)
     count = max((len(found[0]["heads"]) for found in scored.values()), default=0)
     shares = [_share(head, found[0]) for found in scored.values() for head in found[0]["heads"]]
     tolerances = {found[0]["tolerance"] for found in scored.values()}
@@ -78,11 +83,11 @@ def _map(rows: Sequence[Row]) -> dict[str, Any]:
         "rows": [
             {
                 "site": site,
-                "became": ", ".join(f"{'sparse' if row['action'] == SPARSE else 'dense'} on {row['runtime']}" for row in found),
+                "became": ", ".join(f"{'sparse' if row['action'] == SPARSE else 'dense'} on {_place(row)}" for row in found),
                 "density": percent(found[0]["density"]),
                 "cells": [_cell(head, found[0], max(shares)) for head in found[0]["heads"]],
             }
-            for site, found in scored.items()
+            for (_, site), found in scored.items()
         ],
     }
 
@@ -110,13 +115,13 @@ def _left(rows: Sequence[Row]) -> list[dict[str, str]]:
     for row in rows:
         if row["action"] != SPARSE:
             reason = row["reason"].replace(f"attention {row['site']} ", "this attention ")
-            sites.setdefault((reason, row["runtime"]), []).append(row["site"])
-    runtimes: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for (reason, runtime), names in sites.items():
-        runtimes.setdefault((reason, tuple(names)), []).append(runtime)
+            sites.setdefault((reason, _place(row)), []).append(row["site"])
+    places: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (reason, place), names in sites.items():
+        places.setdefault((reason, tuple(names)), []).append(place)
     return [
-        {"runtime": " and ".join(found), "reason": reason, "sites": few(names), "count": str(len(names))}
-        for (reason, names), found in runtimes.items()
+        {"places": " and ".join(found), "reason": reason, "sites": few(names), "count": str(len(names))}
+        for (reason, names), found in places.items()
     ]
 
 

@@ -69,8 +69,16 @@ def test_one_reason_is_told_once():
     rows = [site(name, runtime, "leave", (), why.format(name)) for runtime in ("torch", "onnxruntime") for name in ("a", "b")]
     (row,) = view(*rows)["left"]
     assert row["reason"] == "Spectral sparse attention is refused: this attention has a mask."
-    assert (row["runtime"], row["sites"], row["count"]) == ("torch and onnxruntime", "a, b", "2")
+    assert (row["places"], row["sites"], row["count"]) == ("torch and onnxruntime", "a, b", "2")
     assert len(view(*rows[:3])["left"]) == 2
+
+
+def test_programs_of_one_runtime_are_told_apart():
+    rows = [{**site(), "program": "prefill"}, {**site(action="leave", budgets=(), reason="One token."), "program": "decode"}]
+    found = view(*rows)
+    assert [sentence.split(",")[0] for sentence in found["summary"]] == ["On torch (prefill)", "On torch (decode)"]
+    assert found["left"][0]["places"] == "torch (decode)"
+    assert [row["became"] for row in found["map"]["rows"]] == ["sparse on torch (prefill)"]
 
 
 def test_numbers_stand_beside_the_decision_and_a_bound_that_says_nothing_is_none():
