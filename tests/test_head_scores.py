@@ -79,6 +79,7 @@ def test_an_attention_whose_heads_all_stay_dense_is_left_with_a_sentence(monkeyp
     assert not result.optimised[0].changed
 
 
+@pytest.mark.long
 def test_a_plan_that_asks_for_it_is_refused_with_that_sentence(monkeypatch):
     taken = rewritten(monkeypatch, CausalPrepared((16, 24, None, 24), 8**-0.5)).plan
     assert {choice.action for choice in taken.choices if choice.kind == "attention"} == {"spectral_sparse"}
@@ -86,6 +87,7 @@ def test_a_plan_that_asks_for_it_is_refused_with_that_sentence(monkeypatch):
         rewritten(monkeypatch, CausalPrepared((None,) * 4, 8**-0.5), plan=taken)
 
 
+@pytest.mark.long
 def test_errors_are_of_each_head_over_the_texts(monkeypatch):
     made = CausalPrepared((2, 4, None, 2), 8**-0.5)
     scores = rewritten(monkeypatch, made).optimised[0].scores
