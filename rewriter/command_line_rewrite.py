@@ -119,6 +119,7 @@ def explain(
 
 def rewrite_text(result: Any, out: Path) -> str:
     """The table of a rewrite: joules and seconds before and after, the error against its budget, and what was done and refused."""
+    from .attention_view import summary
     from .report_view import headline, report_view
 
     view = report_view(result.report, result.plan)
@@ -127,6 +128,8 @@ def rewrite_text(result: Any, out: Path) -> str:
     lines = [headline(result.report, result.plan), "", columns(table, right=(1, 2, 3)), ""]
     lines += [f"{name}: {value}" for name, value in view["error"]]
     lines += _counted(result.plan.choices)
+    attentions = result.report.get("attention", ())
+    lines += [f"attention: {sentence}" for sentence in summary(attentions) if any(row["heads"] for row in attentions)]
     lines += [view["unpriced"]] if view["unpriced"] else []
     lines += [f"note: {note}" for note in result.report.get("model", {}).get("notes", ())]
     lines += [f"rolled back: {entry}" for entry in view["rolled_back"]]

@@ -12,10 +12,12 @@ from ..cost_model.plan import Choice, Option, Plan
 from .command_line_output import columns, read_json, wrapped
 from .folder import is_emitted
 from .json_text import plain
-from .quantity import change, quantity
+from .quantity import change, number, quantity
 from .report_choices import NOT_AVAILABLE, error_text
 from .report_view import few, headline
 
+PLACE = ("site", "runtime", "program")
+"""What tells one choice, or one row of a report, from the others."""
 _SHOWN_NAMES = 5
 _LABELS = "  Joules and savings are modelled, errors predicted by simulation; how seconds were had is beside them."
 
@@ -52,7 +54,7 @@ def explain(folder: Path, site: str = "") -> dict[str, Any]:
     if not site:
         return {
             "headline": headline(report, plan),
-            "choices": [_summary(choice) for choice in plan.choices],
+            "choices": [_summary(choice, report) for choice in plan.choices],
             "misses": [plain(miss) for miss in plan.misses],
             "rolled_back": list(report.get("rolled_back", ())),
         }
@@ -60,7 +62,7 @@ def explain(folder: Path, site: str = "") -> dict[str, Any]:
     misses = [plain(miss) for miss in plan.misses if site == miss.op]
     if not choices and not misses:
         raise InputError(_unknown(site, plan))
-    detailed = [{**_summary(choice), "options": [_option(o, choice) for o in choice.options]} for choice in choices]
+    detailed = [{**_summary(choice, report), "options": [_option(o, choice) for o in choice.options]} for choice in choices]
     return {"site": site, "choices": detailed, "misses": misses}
 
 
@@ -73,7 +75,7 @@ def explain_text(found: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _summary(choice: Choice) -> dict[str, Any]:
+def _summary(choice: Choice, report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "site": choice.site,
         "kind": choice.kind,
@@ -85,7 +87,14 @@ def _summary(choice: Choice) -> dict[str, Any]:
         "joules_after": choice.after.joules,
         "error_predicted": choice.after.error,
         "reason": choice.reason,
+        "heads": _heads(choice, report),
     }
+
+
+def _heads(choice: Choice, report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was found of each head, where the choice is an attention that was scored."""
+    rows = [row for row in report.get("attention", ()) if all(row.get(key, "") == getattr(choice, key, "") for key in PLACE)]
+    return [{**head, "tile": row["tile"]} for row in rows for head in row["heads"]]
 
 
 def _option(option: Option, choice: Choice) -> dict[str, Any]:
@@ -105,6 +114,11 @@ def _choice_text(choice: Mapping[str, Any]) -> str:
     others = [name for name in choice["sites"] if name != choice["site"]]
     if others:
         lines.append(wrapped(f"decided together: {', '.join(others)}", "  "))
+    if choice["heads"]:
+        budgets = ", ".join("dense" if head["budget"] is None else str(head["budget"]) for head in choice["heads"])
+        errors = ", ".join(number(head["error"], 2) for head in choice["heads"] if head["budget"] is not None)
+        lines.append(wrapped(f"exact tiles of {choice['heads'][0]['tile']} keys, head by head: {budgets}", "  "))
+        lines += [wrapped(f"relative errors of their outputs (measured): {errors}", "  ")] if errors else []
     if "options" in choice:
         rows: list[tuple[str, ...]] = [("  option", "joules", "seconds", "seconds were", "error", "saving")]
         rows += [_option_row(option) for option in choice["options"]]
