@@ -25,9 +25,11 @@ class Phase:
 
 @dataclass(frozen=True)
 class Workload:
-    """Phases with weights that sum to 1; every joule and second of a plan is their weighted mean per call."""
+    """Phases with weights that sum to `share`: 1, or less for the phases that one of several programs of a model runs. Every joule and
+    second of a plan is their weighted sum per call of the whole workload."""
 
     phases: tuple[Phase, ...]
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         total = sum(phase.weight for phase in self.phases)
@@ -37,7 +39,7 @@ class Workload:
             if phase.context < 0:
                 raise InputError(f"The phase {phase.name} has context {phase.context}; a context must not be negative.")
         object.__setattr__(
-            self, "phases", tuple(replace(p, shapes=dict(p.shapes), weight=p.weight / total) for p in self.phases)
+            self, "phases", tuple(replace(p, shapes=dict(p.shapes), weight=p.weight / total * self.share) for p in self.phases)
         )
 
 
@@ -69,7 +71,7 @@ class Option:
 @dataclass(frozen=True)
 class Choice:
     """What is done at one group of sites and why. `site` is the group's name, `sites` its members; `locked`
-    pins `action` when a plan is replayed."""
+    pins `action` when a plan is replayed. `program` is "" in a model of one program, else which of its programs the site is in."""
 
     site: str
     kind: str
@@ -79,6 +81,7 @@ class Choice:
     runtime: str
     reason: str
     locked: bool = False
+    program: str = ""
 
     def option(self, action: str) -> Option:
         """The option of that name; InputError names the ones there are."""
@@ -87,6 +90,11 @@ class Choice:
                 return option
         known = ", ".join(o.action for o in self.options)
         raise InputError(f"Site {self.site} has no option {action!r}; it has: {known}.")
+
+    @property
+    def place(self) -> str:
+        """Its runtime, and its program where there are several: "torch", "torch (decode)"."""
+        return f"{self.runtime} ({self.program})" if self.program else self.runtime
 
     @property
     def before(self) -> Option:

@@ -28,6 +28,7 @@ from ..passes.fx_quantize_linear import FxQuantizeLinear
 from ..passes.fx_sparse_attention import FxSparseAttention
 from .backend import FORMAT_ACTIONS, Group, Pass, Probe, Runner
 from .print_fx import print_fx
+from .print_names import identifier
 from .runtime_torch import TorchProbe, torch_runner
 
 CUT_OUT = "cut_out"
@@ -44,7 +45,8 @@ class TorchBackend:
         self._program = program
 
     def view(self, graph: GraphModule, shapes: Mapping[str, tuple[int, ...]]) -> Net:
-        return view_fx(graph, shapes)
+        # Inputs may have names that are none in Python, as caches do ("past_key_values.0.key").
+        return view_fx(graph, {identifier(name): shape for name, shape in shapes.items()})
 
     def clone(self, graph: GraphModule) -> GraphModule:
         """A copy of the graph; weights are shared, since no pass writes into one."""

@@ -76,6 +76,7 @@ class Gate:
         if self.budget.joules is not None:
             return 0.0
         spent = metric[0] - metric[1] if metric else error
-        if spent <= (0.0 if metric else self.rounding):
+        # Where the outputs are equal to rounding, a metric that moved did so by rounding too.
+        if spent <= 0 or error <= self.rounding:
             return 0.0
         return spent / self.budget.error if self.budget.error > 0 else float("inf")

@@ -140,11 +140,11 @@ def rewrite_text(result: Any, out: Path) -> str:
 
 
 def _counted(choices: Sequence[Choice]) -> list[str]:
-    """How often each action was chosen, one line for each runtime."""
-    runtimes = list(dict.fromkeys(choice.runtime for choice in choices))
+    """How often each action was chosen, one line for each runtime and each program."""
+    places = list(dict.fromkeys(choice.place for choice in choices))
     lines = []
-    for runtime in runtimes:
-        actions = Counter(choice.action for choice in choices if choice.runtime == runtime)
-        where = f" on {runtime}" if len(runtimes) > 1 else ""
+    for place in places:
+        actions = Counter(choice.action for choice in choices if choice.place == place)
+        where = f" on {place}" if len(places) > 1 else ""
         lines.append(f"choices{where}: " + ", ".join(f"{action} {count}" for action, count in sorted(actions.items())))
     return lines or ["choices: none"]

@@ -15,6 +15,7 @@ from .emit_torch import emit_torch
 from .json_text import json_text
 from .optimise import Optimised
 from .report import write_report
+from .report_programs import FILES
 from .runtime_onnx import open_session, save_model
 
 
@@ -24,22 +25,40 @@ def original_file(model: Any) -> Path | None:
     return path if path is not None and path.suffix == ".onnx" and path.is_file() else None
 
 
-def emit(folder: Path, done: Sequence[Optimised], plan: Plan, report: Mapping[str, Any], original: Path | None) -> None:
-    """Fill `folder`. An ONNX input gives no model.py, weights or kernels: ONNX in, ONNX out."""
-    printed = [(step.name, text) for each in done for step, text in zip(each.steps, each.printed, strict=True)]
+def emit(
+    folder: Path,
+    parts: Sequence[tuple[str, Sequence[Optimised]]],
+    plan: Plan,
+    report: Mapping[str, Any],
+    original: Path | None,
+) -> None:
+    """Fill `folder` with the programs of a model, each (name, what was done on its runtimes). An ONNX input gives no model.py, weights or
+    kernels: ONNX in, ONNX out."""
+    printed = [
+        (f"{name}_{step.name}" if name else step.name, text)
+        for name, done in parts
+        for each in done
+        for step, text in zip(each.steps, each.printed, strict=True)
+    ]
     (folder / "steps").mkdir()
     for number, (name, text) in enumerate(printed):
         (folder / "steps" / f"{number:02d}_{name}.py").write_text(f"# Constructed by {name}\n{text}", encoding="utf-8")
-    for each in done:
-        if each.program.runtime == "torch":
-            program = each.program
-            emit_torch(folder, program.graph, program.sample, program.inputs, program.outputs, program.dynamic)
-        elif original is not None and not each.changed:
-            copy_onnx(original, folder / "model.onnx")
-        else:
-            emit_onnx(each.program.graph, folder / "model.onnx")
+    for name, done in parts:
+        for each in done:
+            _emit_program(folder, each, FILES[name], original)
     (folder / "plan.json").write_text(json_text(plan.to_json()), encoding="utf-8")
     write_report(folder, report, plan)
+
+
+def _emit_program(folder: Path, each: Optimised, ending: str, original: Path | None) -> None:
+    path = folder / f"model{ending}.onnx"
+    if each.program.runtime == "torch":
+        program = each.program
+        emit_torch(folder, program.graph, program.sample, program.inputs, program.outputs, program.dynamic, ending)
+    elif original is not None and not each.changed:
+        copy_onnx(original, path)
+    else:
+        emit_onnx(each.program.graph, path)
 
 
 def emit_onnx(model: ir.Model, path: Path) -> None:

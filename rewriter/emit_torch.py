@@ -18,7 +18,7 @@ from .runtime_torch import as_tensor
 
 IMPORTS = ("from pathlib import Path", "from safetensors.torch import load_file")
 
-DOCSTRING = '''"""A model rewritten by Szilard. `python model.py` runs it on its sample inputs; `load()` gives it as a torch.nn.Module.
+DOCSTRING = '''"""A model rewritten by Szilard. `python model{ending}.py` runs it on its sample inputs; `load()` gives a torch.nn.Module.
 
 Inputs, in order: {inputs}. Outputs, in order: {outputs}.
 """
@@ -35,13 +35,13 @@ OUTPUTS = {outputs}
 def load():
     """The model with its weights, in evaluation mode."""
     model = Model()
-    model.load_state_dict(load_file(FOLDER / "weights.safetensors"))
+    model.load_state_dict(load_file(FOLDER / "weights{ending}.safetensors"))
     return model.eval()
 
 
 def main():
     """Runs the model on its sample inputs and prints each output, and the sum of the sizes of all numbers in them."""
-    sample = load_file(FOLDER / "sample_inputs.safetensors")
+    sample = load_file(FOLDER / "sample_inputs{ending}.safetensors")
     with torch.inference_mode():
         results = load()(*(sample[name] for name in INPUTS))
     results = results if isinstance(results, tuple) else (results,)
@@ -62,27 +62,29 @@ def emit_torch(
     inputs: Sequence[str],
     outputs: Sequence[str],
     dynamic: Dynamic | None = None,
+    ending: str = "",
 ) -> None:
-    """Writes model.py, weights.safetensors and sample_inputs.safetensors into `folder`, and kernels/*.py where the graph needs them.
+    """Writes model.py, weights.safetensors and sample_inputs.safetensors into `folder`, and kernels/*.py where the graph needs them;
+    `ending` stands behind the first word of each, for a second program of the same model.
 
     `inputs` and `outputs` name those of the graph in order, `sample` holds one array for each input, `dynamic` the names of its axes that
     may change. The source text of every kernel module that the graph calls stands in model.py. Raises InputError where the model cannot
     be printed or a file cannot be written.
     """
-    names = {"inputs": ", ".join(inputs), "outputs": ", ".join(outputs)}
+    names = {"inputs": ", ".join(inputs), "outputs": ", ".join(outputs), "ending": ending}
     text = (
         DOCSTRING.format(**names)
         + print_fx(graph, dynamic, imports=IMPORTS, folder="Path(__file__).resolve().parent")
-        + TAIL.format(inputs=list(inputs), outputs=list(outputs))
+        + TAIL.format(inputs=list(inputs), outputs=list(outputs), ending=ending)
     )
     tensors = {name: as_tensor(sample[name]) for name in inputs}
     try:
-        (folder / "model.py").write_text(text, encoding="utf-8")
+        (folder / f"model{ending}.py").write_text(text, encoding="utf-8")
         for name, source in kernel_files(graph).items():
             (folder / "kernels").mkdir(exist_ok=True)
             (folder / "kernels" / f"{name}.py").write_text(source, encoding="utf-8")
-        save_file(weights_of(graph), folder / "weights.safetensors")
-        save_file(tensors, folder / "sample_inputs.safetensors")
+        save_file(weights_of(graph), folder / f"weights{ending}.safetensors")
+        save_file(tensors, folder / f"sample_inputs{ending}.safetensors")
     except (OSError, SafetensorError) as fault:
         raise InputError(
             f"The PyTorch model cannot be written into {folder}: {fault}. Free some space or name another folder."

@@ -80,6 +80,7 @@ def _summary(choice: Choice, report: Mapping[str, Any]) -> dict[str, Any]:
         "site": choice.site,
         "kind": choice.kind,
         "runtime": choice.runtime,
+        "program": choice.program,
         "action": choice.action,
         "locked": choice.locked,
         "sites": list(choice.sites),
@@ -104,11 +105,12 @@ def _option(option: Option, choice: Choice) -> dict[str, Any]:
 def _choice_text(choice: Mapping[str, Any]) -> str:
     before, after = choice["joules_before"], choice["joules_after"]
     locked = " (locked)" if choice["locked"] else ""
+    place = choice["runtime"] + (f" ({choice['program']})" if choice["program"] else "")
     energy = quantity(before, "J") + (
         f" -> {quantity(after, 'J')} ({change(before, after)})" if choice["action"] != "leave" else ""
     )
     lines = [
-        f"{choice['site']}: {choice['action']}{locked}, {choice['kind']} on {choice['runtime']}, {energy} modelled",
+        f"{choice['site']}: {choice['action']}{locked}, {choice['kind']} on {place}, {energy} modelled",
         wrapped(choice["reason"], "  "),
     ]
     others = [name for name in choice["sites"] if name != choice["site"]]

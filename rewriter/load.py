@@ -76,7 +76,7 @@ def _load_other(model: Any, task: str | None, shapes: Shapes | None, sample: Any
 def _load_spec(spec: str, task: str | None, shapes: Shapes | None, sample: Any, length: int) -> Loaded:
     path = Path(spec)
     if spec.startswith("hf:"):
-        return _load_folder(Path(spec[3:]), task or "none", length)
+        return loaded_folder(*open_folder(Path(spec[3:]), task or "none", length), spec)
     if not path.exists() and _FACTORY.fullmatch(spec):
         return _load_factory(spec, shapes, sample)
     if path.is_dir():
@@ -152,16 +152,21 @@ def _recipe(task: str, folder: Path, length: int) -> Any:
         raise InputError(f"The transformers folder {folder} cannot be read: {fault_text(fault)}.") from fault
 
 
-def _load_folder(folder: Path, task: str, length: int) -> Loaded:
+def open_folder(folder: Path, task: str, length: int = 0) -> tuple[Any, torch.nn.Module]:
+    """(recipe of `task` for `length` positions, its module) of a transformers folder. Raises InputError for one that cannot be used."""
     if not folder.is_dir():
         raise InputError(f"The folder {folder} does not exist; hf: takes a local transformers folder and downloads nothing.")
     found = _recipe(task, folder, length)
     try:
-        module = found.build()
+        return found, found.build()
     except Exception as fault:  # transformers raises whatever a malformed folder leads it to
         raise InputError(f"The model in {folder} cannot be built: {fault_text(fault)}.") from fault
+
+
+def loaded_folder(found: Any, module: torch.nn.Module, source: str) -> Loaded:
+    """The program of what `open_folder` gave, and what comes with it. Raises InputError where it cannot be traced."""
     axes = {name: {0: "batch", 1: "sequence"} for name in found.inputs}
-    program = trace_module(module, dict(found.sample), axes, source=f"hf:{folder}")
+    program = trace_module(module, dict(found.sample), axes, source=source)
     program = replace(program, outputs=(found.output,))
     return Loaded(program, found.calibration, found.metric, found.metric_name, notes=found.notes)
 

@@ -75,12 +75,14 @@ def last_uses(nodes: Sequence[Node], aliases: Mapping[Node, Node]) -> dict[Node,
 def symbol_names(graph: GraphModule, dynamic: Mapping[str, Mapping[int, str]]) -> dict[str, str]:
     """The word for each symbolic size: the name that `dynamic` gives its input axis, else "<input>_<axis>"."""
     names: dict[str, str] = {}
+    by_word = {identifier(name): axes for name, axes in dynamic.items()}
     for node in graph.graph.nodes:
         value = node.meta.get("val")
         for axis, size in enumerate(value.shape if node.op == "placeholder" and isinstance(value, torch.Tensor) else ()):
             text = str(size)
             if not text.isdigit() and re.fullmatch(r"\w+", text):
-                names.setdefault(text, identifier(dynamic.get(node.name, {}).get(axis, f"{node.name}_{axis}")))
+                name = by_word.get(node.name, {}).get(axis, f"{node.name}_{axis}")
+                names.setdefault(text, identifier(name.replace(" + ", "_plus_")))
     return names
 
 

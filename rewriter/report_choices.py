@@ -12,12 +12,13 @@ NOT_AVAILABLE = "not available"
 
 
 def choice_groups(plan: Plan) -> list[dict[str, Any]]:
-    """{"heading", "changed", "rows"} for what was changed and for what was left, on one runtime after the other; none is empty."""
+    """{"heading", "changed", "rows"} for what was changed and for what was left, on one runtime (and in one program) after the other; none
+    is empty."""
     scale = max([option.joules for choice in plan.choices for option in (choice.before, choice.after)], default=0.0)
     groups = []
-    for runtime in dict.fromkeys(choice.runtime for choice in plan.choices):
-        for changed, heading in ((True, f"What was changed on {runtime}"), (False, f"What was left as it is on {runtime}")):
-            rows = [_row(c, scale) for c in plan.choices if c.runtime == runtime and (c.action != "leave") == changed]
+    for place in dict.fromkeys(choice.place for choice in plan.choices):
+        for changed, heading in ((True, f"What was changed on {place}"), (False, f"What was left as it is on {place}")):
+            rows = [_row(c, scale) for c in plan.choices if c.place == place and (c.action != "leave") == changed]
             if rows:
                 groups.append({"heading": heading, "changed": changed, "rows": rows})
     return groups

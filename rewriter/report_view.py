@@ -41,7 +41,7 @@ def headline(report: Mapping[str, Any], plan: Plan) -> str:
     joules, least = report.get("joules", {}), _least(report)
     label = joules.get("label", "modelled")
     before, after = (least + quantity(joules.get(side), "J") for side in ("before", "after"))
-    changed = Counter(choice.runtime for choice in plan.choices if choice.action != "leave")
+    changed = Counter(choice.place for choice in plan.choices if choice.action != "leave")
     if not changed:
         return f"Nothing was changed: no rewrite pays within the budget; the model takes {before} per call ({label})."
     places = " and ".join(f"{count} place{'s' if count > 1 else ''} on {runtime}" for runtime, count in changed.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,23 @@ from .emit import emit, original_file
 from .explain import read_plan
 from .export_onnx import export_onnx
 from .folder import check_target, new_folder
-from .load import load
 from .metric import metric_function
 from .optimise import DEFAULT_ERROR, Optimised, Request, optimise
+from .programs import Part, check_plan, programs_of
 from .refusals import check_kinds
-from .report_data import build_report
+from .report_programs import whole_report
+from .rewritten import Rewritten, budgets, joules_after, of_program, part_of_plan, untouched
 from .runtime_onnx import OnnxModule
 from .solve import require_joules
 from .whole import measured_seconds, take_back_if_dearer
-from .workload import longest_length, sample_shapes, workload_for
-
-NOT_TIMED = (
-    "The whole model was not timed before and after: it was traced without a cache, so that its phase {} cannot run here."
-)
+from .workload import workload_for
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
     """What a rewrite gives back. `module` runs: a torch.fx.GraphModule for a PyTorch input, for an ONNX input a function from a dict of
-    arrays to a dict of arrays. `report` is the content of report.json; `before` and `after` are joules per call of the workload."""
+    arrays to a dict of arrays. `modules` has one for each program: "", or "prefill" and "decode", of which `module` is the first.
+    `report` is the content of report.json; `before` and `after` are joules per call of the workload."""
 
     module: Any
     folder: Path | None
@@ -49,6 +47,7 @@ class Result:
     after: float
     measured: Mapping[str, Any]
     optimised: tuple[Optimised, ...]
+    modules: Mapping[str, Any] = field(default_factory=dict)
 
 
 def rewrite(
@@ -83,72 +82,84 @@ def rewrite(
         check_target(out, force)
     replayed = _plan(plan)
     device = load_device(target or (replayed.target if replayed else "cpu"))
-    loaded = load(model, sample=sample, task=task, shapes=sample_shapes(workload), length=longest_length(workload))
-    program = loaded.program
-    score = metric_function(metric) or loaded.metric
+    programs = programs_of(model, sample, task, workload, replayed)
+    check_plan(replayed, programs.parts)
+    source = programs.parts[0].loaded
+    score = metric_function(metric) or source.metric
     wanted = _budget(budget if budget is not None or replayed is None else replayed.budget, exact)
     if score is not None:
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
-        wanted = replace(wanted, metric=name if metric is not None else loaded.metric_name)
-    data = read_calibration(loaded.calibration if calibration is None else calibration, program)
-    request = Request(
-        device=device,
-        workload=workload_for(program, workload or loaded.workload or (replayed.workload if replayed else None)),
-        budget=wanted,
-        calibration=data,
-        exact=exact,
-        table=TimeTable() if device.kind == "cpu" else None,
-        metric=score,
-        plan=replayed,
-        only=kinds,
-    )
-    done: tuple[Optimised, ...] = ()
-    # onnxruntime first: what an option does to the outputs belongs to the model, so that the other runtime need not measure it again.
-    runtimes, refused = _runtimes(program, progress)
-    for each, backend in reversed(runtimes):
-        known = {key: score for earlier in done for key, score in earlier.scores.items()}
-        done = (optimise(each, backend, replace(request, known_scores=known), progress), *done)
-    measured: dict[str, Any] = {}
-    decoding = [phase.name for phase in request.workload.phases if phase.context]
-    if request.table is not None and not decoding:
-        progress("timing before and after")
-        measured = {each.backend.runtime: measured_seconds(each, request) for each in done}
-        done = tuple(take_back_if_dearer(each, measured[each.backend.runtime], request) for each in done)
-    for rewritten in done:
-        require_joules(rewritten.elsewhere[0] + sum(choice.after.joules for choice in rewritten.choices), wanted)
+        wanted = replace(wanted, metric=name if metric is not None else source.metric_name)
+    data = read_calibration(source.calibration if calibration is None else calibration, source.program)
+    limits = budgets(wanted, programs.parts, device)
+    done = []
+    for part in programs.parts:
+        request = Request(
+            device=device,
+            workload=part.workload or workload_for(part.loaded.program),
+            budget=limits.get(part.name, wanted),
+            calibration=part.handover.calibration(data) if part.handover else data,
+            exact=exact,
+            table=TimeTable() if device.kind == "cpu" else None,
+            metric=part.handover.metric(score) if part.handover and score else score,
+            plan=part_of_plan(replayed, part.name),
+            only=kinds,
+        )
+        done.append(_rewritten(part, request, progress))
+    for runtime in dict.fromkeys(each.backend.runtime for part in done for each in part.done):
+        require_joules(
+            sum(joules_after(each) for part in done for each in part.done if each.backend.runtime == runtime), wanted
+        )
     whole = Plan(
         target=device.name,
-        workload=request.workload,
+        workload=programs.workload,
         budget=wanted,
-        choices=tuple(choice for each in done for choice in each.choices),
-        misses=tuple(dict.fromkeys([*refused, *(miss for each in done for miss in each.misses)])),
+        choices=tuple(choice for part in done for each in part.done for choice in each.choices),
+        misses=tuple(dict.fromkeys(miss for part in done for miss in part.misses)),
     )
-    untimed = [NOT_TIMED.format(", ".join(decoding))] if request.table is not None and decoding else []
-    notes = [
-        *untimed,
-        *loaded.notes,
-        *(note for each in done for note in each.original.notes),
-        *(miss.reason for miss in refused),
-    ]
-    report = build_report(program, whole, done, request, measured, tuple(dict.fromkeys(notes)))
+    report = whole_report(whole, done, programs.notes)
     folder = None
     if out is not None:
         progress(f"writing {out}")
         with new_folder(out, force) as partial:
-            emit(partial, done, whole, report, original_file(model))
+            emit(partial, [(part.part.name, part.done) for part in done], whole, report, original_file(model))
         folder = Path(out)
-    first = done[0]
+    modules = {part.part.name: _module(part.done[0].program) for part in done}
     return Result(
-        module=first.program.graph if first.program.runtime == "torch" else OnnxModule(first.program.graph),
+        module=modules[done[0].part.name],
+        modules=modules,
         folder=folder,
         plan=whole,
-        steps=tuple(step for each in done for step in each.steps),
+        steps=tuple(step for part in done for each in part.done for step in each.steps),
         report=report,
         before=report["joules"]["before"],
         after=report["joules"]["after"],
-        measured=measured,
-        optimised=done,
+        measured=done[0].measured if len(done) == 1 else {part.part.name: part.measured for part in done},
+        optimised=tuple(each for part in done for each in part.done),
     )
+
+
+def _rewritten(part: Part, request: Request, progress: Callable[[str], None]) -> Rewritten:
+    """One program on each of its runtimes, timed before and after where that can be; as it is where no phase runs it."""
+    said = (lambda sentence: progress(f"{part.name}: {sentence}")) if part.name else progress
+    runtimes, refused = _runtimes(part.loaded.program, said)
+    if part.workload is None:
+        return Rewritten(part, request, tuple(untouched(each, backend) for each, backend in runtimes), {}, tuple(refused))
+    done: tuple[Optimised, ...] = ()
+    # onnxruntime first: what an option does to the outputs belongs to the model, so that the other runtime need not measure it again.
+    for each, backend in reversed(runtimes):
+        known = {key: score for earlier in done for key, score in earlier.scores.items()}
+        done = (optimise(each, backend, replace(request, known_scores=known), said), *done)
+    measured: dict[str, Any] = {}
+    if request.table is not None and not any(phase.context for phase in request.workload.phases):
+        said("timing before and after")
+        measured = {each.backend.runtime: measured_seconds(each, request) for each in done}
+        done = tuple(take_back_if_dearer(each, measured[each.backend.runtime], request) for each in done)
+    return Rewritten(part, request, tuple(of_program(each, part.name) for each in done), measured, tuple(refused))
+
+
+def _module(program: Program) -> Any:
+    return program.graph if program.runtime == "torch" else OnnxModule(program.graph)
 
 
 def _budget(budget: float | Budget | None, exact: bool) -> Budget:

@@ -40,10 +40,11 @@ KEPT_WHOLE = (
 def trace_module(module: nn.Module, sample: Any, dynamic: Axes | None = None, source: str = "") -> Program:
     """Trace `module` in evaluation mode on `sample` (a tuple of tensors, or a dict by parameter name of `forward`).
 
-    `dynamic` names the axes that may change, input -> {axis: symbol}. Left out, the first axis of every input ("batch") and the second of
-    integer inputs ("sequence") are tried. An axis asked for that the trace fixes is a sentence in `notes`. Outputs are flat: fields of
-    dataclasses by name, None dropped, caches as plain tensors. Raises InputError for a sample that does not fit, weights with NaN or
-    infinity, a module that cannot be traced (naming its exception) or whose trace computes other numbers.
+    `dynamic` names the axes that may change, input -> {axis: symbol}; a size that others add up to is called "a + b". Left out, the first
+    axis of every input ("batch") and the second of integer inputs ("sequence") are tried. An axis asked for that the trace fixes is a
+    sentence in `notes`. Outputs are flat: fields of dataclasses by name, None dropped, caches as plain tensors.
+
+    Raises InputError for a sample that does not fit, weights with NaN or infinity, a module that cannot be traced (naming its exception) or whose trace computes other numbers.
     """
     tensors, constants = split_sample(module, sample)
     source = source or type(module).__name__
@@ -94,7 +95,8 @@ def _trace_with_axes(
             graph = _graph_of(_export(module, larger, shapes, source), source)
             obtained = _obtained(graph, axes)
             check_numbers(module, graph, tensors, source)
-            step = {symbol: 1 for free in obtained.values() for symbol in free.values()}
+            # A size that is named as a sum grows with each of its parts.
+            step = {symbol: symbol.count("+") + 1 for free in obtained.values() for symbol in free.values()}
             if step:
                 check_numbers(module, graph, {n: grown(t, obtained.get(n, {}), step) for n, t in larger.items()}, source)
             return graph, obtained, notes + _fixed(axes, obtained, tensors)

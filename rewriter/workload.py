@@ -76,14 +76,14 @@ def sample_shapes(request: Any) -> dict[str, tuple[int, ...]] | None:
     """The shapes of the first phase that `request`, as in `workload_for`, gives: a model may run on no others. None for none, or where
     every phase decodes, since one new token says little of a model that was traced without a cache; a bare one is kept under "*" (see
     `spread`)."""
-    asked = _asked(request)
+    asked = asked_workload(request)
     return next((dict(phase.shapes) for phase in asked.phases if not phase.context), None) if asked else None
 
 
 def longest_length(request: Any) -> int:
     """The most positions, along a second axis, of the phases that `request`, as in `workload_for`, gives; 0 for none. What a cache holds
     does not count."""
-    asked = _asked(request)
+    asked = asked_workload(request)
     sizes = (
         [dims[1] for phase in asked.phases if not phase.context for dims in phase.shapes.values() if len(dims) > 1]
         if asked
@@ -105,7 +105,8 @@ def spread(shapes: Mapping[str, tuple[int, ...]], inputs: Mapping[str, Sequence[
     return {**same, **given}
 
 
-def _asked(request: Any) -> Workload | None:
+def asked_workload(request: Any) -> Workload | None:
+    """The workload that `request`, as in `workload_for`, gives before it is fitted to a model; None for none."""
     if request is None or isinstance(request, Workload):
         return request
     if isinstance(request, Path) or (isinstance(request, str) and request.endswith(".json")):
@@ -120,7 +121,7 @@ def workload_for(program: Program, request: Any = None) -> Workload:
     A bare shape goes to every input of its rank; an input that is not named keeps its sample's shape, with the symbols that the named ones
     bind. Raises InputError for an unknown input, a rank that differs, an axis that the trace fixed, or a symbol bound twice.
     """
-    asked = _asked(request)
+    asked = asked_workload(request)
     if asked is None:
         shapes = {name: tuple(program.sample[name].shape) for name in program.inputs}
         return Workload((Phase(_short(shapes, 0), shapes),))
