@@ -64,3 +64,11 @@ def test_notes_and_roll_backs_are_said():
     )
     assert "note: Axis 1 is fixed at 7." in text
     assert "rolled back: site_0: over budget" in text
+
+
+def test_how_far_attention_went_sparse_is_said_where_any_was_scored():
+    row = {"site": "a", "runtime": "torch", "action": "spectral_sparse", "tile": 16, "length": 4096, "density": 0.1}
+    scored = {**row, "heads": [{"head": 0, "budget": 8, "error": 0.09}]}
+    text = rewrite_text(result("leave", attention=[scored, {**row, "action": "leave", "heads": []}]), Path("out"))
+    assert "attention: On torch, 1 of 2 attentions went sparse, in 1 of their 1 heads, with 8 exact tiles of 16 keys" in text
+    assert "attention:" not in rewrite_text(result("leave", attention=[{**row, "action": "leave", "heads": []}]), Path("out"))

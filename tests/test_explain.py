@@ -127,3 +127,17 @@ def test_a_broken_plan_is_named(tmp_path, text, words):
 
 def test_a_plan_reads_back(folder):
     assert read_plan(folder / "plan.json") == PLAN
+
+
+def test_an_attention_that_was_scored_has_its_heads(folder):
+    heads = [{"head": 0, "budget": 24, "error": 0.0912}, {"head": 1, "budget": None, "error": 0.0}]
+    row = {"site": "layer.0.query", "runtime": "torch", "tile": 16, "heads": heads}
+    rows = [row, {**row, "runtime": "onnxruntime", "heads": heads[:1]}, {**row, "site": "layer.1.query", "heads": []}]
+    (folder / "report.json").write_text(json.dumps({**REPORT, "attention": rows}))
+    first, second = explain(folder)["choices"]
+    assert first["heads"] == [{**head, "tile": 16} for head in heads]
+    assert second["heads"] == []
+    text = explain_text(explain(folder, "layer.0.query"))
+    assert "exact tiles of 16 keys, head by head: 24, dense" in text
+    assert "relative errors of their outputs (measured): 0.091\n" in text
+    assert "head by head" not in explain_text(explain(folder, "layer.1.query"))
