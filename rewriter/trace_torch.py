@@ -44,7 +44,8 @@ def trace_module(module: nn.Module, sample: Any, dynamic: Axes | None = None, so
     axis of every input ("batch") and the second of integer inputs ("sequence") are tried. An axis asked for that the trace fixes is a
     sentence in `notes`. Outputs are flat: fields of dataclasses by name, None dropped, caches as plain tensors.
 
-    Raises InputError for a sample that does not fit, weights with NaN or infinity, a module that cannot be traced (naming its exception) or whose trace computes other numbers.
+    Raises InputError for a sample that does not fit, weights with NaN or infinity, a module that cannot be traced (naming its exception) or
+    whose trace computes other numbers.
     """
     tensors, constants = split_sample(module, sample)
     source = source or type(module).__name__
