@@ -91,8 +91,9 @@ def attention_walk(query: Array, key: Array, causal: bool = False) -> LinearOper
     return aslinearoperator(weights / weights.sum(axis=1, keepdims=True, dtype=np.float64))
 
 
-def undirected(walk: LinearOperator) -> LinearOperator:
-    """The walk on the undirected graph of edge weights (P_ij + P_ji) / 2: from a token to what it reads and to what reads it.
+def undirected(walk: LinearOperator) -> tuple[LinearOperator, Array]:
+    """The walk on the undirected graph of edge weights (P_ij + P_ji) / 2, from a token to what it reads and to what reads it, and its
+    stationary mass.
 
     It is what a causal walk has of a spectrum. That one ends at the first token, so its stationary mass says nothing, and its eigenvalues
     are the weights of tokens on themselves. Here every query gives away one unit, and each token's mass is what it gives and gets.
@@ -109,7 +110,8 @@ def undirected(walk: LinearOperator) -> LinearOperator:
     def transposed(x: Array) -> Array:
         return both(x.reshape(len(degree), -1) / degree)
 
-    return LinearOperator(walk.shape, matvec=product, matmat=product, rmatvec=transposed, rmatmat=transposed, dtype=np.float64)
+    graph = LinearOperator(walk.shape, matvec=product, matmat=product, rmatvec=transposed, rmatmat=transposed, dtype=np.float64)
+    return graph, degree[:, 0] / degree.sum()
 
 
 def stationary(walk: LinearOperator) -> Array:
@@ -141,15 +143,16 @@ def reversible(walk: LinearOperator, mass: Array) -> LinearOperator:
     return LinearOperator(walk.shape, matvec=product, matmat=product, rmatvec=product, rmatmat=product, dtype=np.float64)
 
 
-def spectrum(walk: LinearOperator, clusters: int) -> Spectrum:
-    """The `clusters` + 1 least eigenvalues of the symmetric Laplacian and its largest, by Lanczos, from a fixed start.
+def spectrum(walk: LinearOperator, clusters: int, mass: Array | None = None) -> Spectrum:
+    """The `clusters` + 1 least eigenvalues of the symmetric Laplacian and its largest, by Lanczos, from a fixed start. `mass` is the
+    stationary mass where it is known.
 
     Raises InputError for clusters outside 1 .. N - 2 or a walk without stationary mass on every token.
     """
     size = walk.shape[0]
     if not 1 <= clusters <= size - 2:
         raise InputError(f"A walk among {size} tokens has 1 to {size - 2} clusters, not {clusters}.")
-    mass = stationary(walk)
+    mass = stationary(walk) if mass is None else mass
     operator = reversible(walk, mass)
     start = np.sqrt(mass) + 1e-3 * np.random.default_rng(0).standard_normal(size)
     values, vectors = eigsh(operator, k=clusters + 1, which="LA", v0=start, ncv=min(size, 3 * clusters + 20))

@@ -113,8 +113,8 @@ def evidence(dense: LinearOperator, sparse: LinearOperator, edges: int, clusters
     Raises InputError as `spectrum` does.
     """
     size = dense.shape[0]
-    first, second = (undirected(dense), undirected(sparse)) if causal else (dense, sparse)
-    before, after = spectrum(first, clusters), spectrum(second, clusters)
+    (first, mass), (second, mass_after) = (undirected(walk) if causal else (walk, None) for walk in (dense, sparse))
+    before, after = spectrum(first, clusters, mass), spectrum(second, clusters, mass_after)
     change = reversible(first, before.stationary) - reversible(second, after.stationary)
     perturbation, clusters_shown = norm(change), eigengap_clusters(before)
     shown = before.leading(clusters_shown)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import exp, prod
 from typing import Any
 
@@ -30,7 +30,13 @@ UNVERIFIED = "model.onnx is unverified on CUDA: it was checked on onnxruntime's 
 
 
 def build_report(
-    program: Program, plan: Plan, done: Sequence[Optimised], request: Request, measured: Mapping[str, Any], notes: Sequence[str]
+    program: Program,
+    plan: Plan,
+    done: Sequence[Optimised],
+    request: Request,
+    measured: Mapping[str, Any],
+    notes: Sequence[str],
+    progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """The contract of report.json. Totals are those of onnxruntime, whose file ships (of PyTorch where there is no such file); every
     runtime has its own under "runtimes"."""
@@ -78,7 +84,7 @@ def build_report(
         "runtimes": {each.backend.runtime: {**totals[each.backend.runtime], "error": _error(each, request)} for each in done},
         "unchanged": unchanged,
         "gap": max(each.gap for each in done),
-        **attention_report(done),
+        **attention_report(done, progress),
     }  # fmt: skip
 
 

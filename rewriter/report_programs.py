@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..cost_model.plan import Plan
@@ -20,12 +20,16 @@ ROWS = ("choices", "misses", "steps", "attention", "spectral")
 Report = dict[str, Any]
 
 
-def whole_report(plan: Plan, parts: Sequence[Rewritten], notes: Sequence[str]) -> Report:
+def whole_report(
+    plan: Plan, parts: Sequence[Rewritten], notes: Sequence[str], progress: Callable[[str], None] = lambda _: None
+) -> Report:
     """The contract of report.json for one program, or for several of which each has its own totals and errors under "programs". All joules
     and seconds are per call of the whole workload, so that those of programs add up; "error" is that of the program which spent most of
     the budget."""
     reports = {
-        each.part.name: build_report(each.part.loaded.program, each.plan, each.done, each.request, each.measured, each.notes)
+        each.part.name: build_report(
+            each.part.loaded.program, each.plan, each.done, each.request, each.measured, each.notes, progress
+        )
         for each in parts
         if each.part.workload is not None
     }

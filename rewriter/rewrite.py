@@ -117,7 +117,7 @@ def rewrite(
         choices=tuple(choice for part in done for each in part.done for choice in each.choices),
         misses=tuple(dict.fromkeys(miss for part in done for miss in part.misses)),
     )
-    report = whole_report(whole, done, programs.notes)
+    report = whole_report(whole, done, programs.notes, progress)
     folder = None
     if out is not None:
         progress(f"writing {out}")

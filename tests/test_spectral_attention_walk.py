@@ -61,13 +61,15 @@ def test_the_undirected_walk_is_reversible_and_has_the_spectrum_of_its_graph():
     weights = rows_of(dense(), np.arange(LENGTH))
     graph = (weights + weights.T) / 2
     degree = graph.sum(1)
-    walk = undirected(dense())
+    walk, mass = undirected(dense())
     assert rows_of(walk, np.arange(LENGTH)) == pytest.approx(graph / degree[:, None])
     assert walk.matvec(np.ones(LENGTH)) == pytest.approx(np.ones(LENGTH))
     assert stationary(walk) == pytest.approx(degree / LENGTH)
+    assert mass == pytest.approx(degree / LENGTH)
     root = np.sqrt(degree)
     wanted = eigh(np.eye(LENGTH) - graph / root / root[:, None], eigvals_only=True)
-    assert spectrum(walk, 5).values == pytest.approx(wanted[:6], abs=1e-9)
+    for found in (spectrum(walk, 5), spectrum(walk, 5, mass)):
+        assert found.values == pytest.approx(wanted[:6], abs=1e-9)
 
 
 def test_evidence_of_a_causal_head():
