@@ -106,6 +106,11 @@ class AttentionSite:
     pads_keys: bool = False
 
     @property
+    def every_mask(self) -> tuple[SiteMask, ...]:
+        """All its masks in one form."""
+        return self.masks or ((SiteMask(self.mask, self.mask_kind),) if self.mask else ())
+
+    @property
     def sees_no_later(self) -> bool:
         """Whether no position sees a later one, and each sees all before it but for padding."""
         return self.mask_is_causal or (self.causal and (not self.mask or self.pads_keys))

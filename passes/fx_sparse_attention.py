@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from ..cost_model.errors import InputError
 from ..cost_model.plan import Choice
@@ -14,6 +14,7 @@ from ..cost_model.sites import AttentionSite, Site
 from ..kernels.spectral_attention import causal_torch_module, torch_module
 from ..kernels.spectral_attention.causal_prepare import CausalPrepared
 from ..kernels.spectral_attention.prepare import SparsePrepared
+from .attention_up import MASKED
 from .fx_graph import aten, copy_origin, fake_mode_of, insert_call, node_of_value, nodes_by_name, take_over
 from .fx_pass import FxPass
 
@@ -24,7 +25,8 @@ ACTION = "spectral_sparse"
 class FxSparseAttention(FxPass):
     """A call of one small module in the place of a site for which `crossover.refusal` has no sentence.
 
-    1. k stored as k^T is transposed back, a view. 2. A mask that says no more than causality is no longer read.
+    1. k stored as k^T is transposed back, a view. 2. A mask that says no more than causality is no longer read, and of one that hides
+    padding too only the last row.
 
     `prepared` maps the id of each site to its codebooks, tiles and budgets.
     """
@@ -65,9 +67,31 @@ def _replace(graph: GraphModule, site: AttentionSite, prepared: SparsePrepared |
     with graph.graph.inserting_before(output):
         if site.key_transposed:
             operands[1] = insert_call(graph, aten.transpose.int, (operands[1], -1, -2), like=output)
+        operands += [_key_mask(graph, site, output)] if site.pads_keys else []
         node = graph.graph.call_module(target, tuple(operands))
     copy_origin(node, output)
     query, value = operands[0].meta["val"], operands[2].meta["val"]
     with fake_mode_of(graph):
         node.meta["val"] = query.new_empty((*query.shape[:-1], value.shape[-1]))
     take_over(node, output)
+
+
+def _key_mask(graph: GraphModule, site: AttentionSite, like: Node) -> Node:
+    """Which keys count, bool [B or 1, S], by the last row of every mask."""
+    found = []
+    for mask in site.every_mask:
+        row = insert_call(graph, aten.select.int, (node_of_value(graph, mask.value), -2, -1), like=like)
+        while row.meta["val"].ndim > 2:
+            row = insert_call(graph, aten.select.int, (row, 1, 0), like=like)
+        if row.meta["val"].ndim < 2:
+            row = insert_call(graph, aten.unsqueeze.default, (row, 0), like=like)
+        if mask.kind == "additive":
+            row = insert_call(graph, aten.mul.Scalar, (row, mask.factor), like=like)
+            row = insert_call(graph, aten.gt.Scalar, (row, MASKED), like=like)
+        found.append(
+            insert_call(graph, aten.logical_not.default, (row,), like=like) if mask.kind == "boolean_inverted" else row
+        )
+    counts = found[0]
+    for row in found[1:]:
+        counts = insert_call(graph, aten.logical_and.default, (counts, row), like=like)
+    return counts

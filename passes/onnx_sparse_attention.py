@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
 from ..cost_model.errors import InputError
@@ -14,7 +15,9 @@ from ..cost_model.sites import AttentionSite, Site
 from ..kernels.spectral_attention.causal_onnx import causal_nodes
 from ..kernels.spectral_attention.causal_prepare import CausalPrepared
 from ..kernels.spectral_attention.onnx_body import OPSET, attention_nodes
+from ..kernels.spectral_attention.onnx_builder import Builder
 from ..kernels.spectral_attention.prepare import SparsePrepared
+from .attention_up import MASKED
 from .onnx_pass import OnnxPass, Surgeon, members, operation
 
 ACTION = "spectral_sparse"
@@ -25,7 +28,7 @@ class SparsifyAttention(OnnxPass):
     """The nodes of `attention_nodes`, or `causal_nodes`, in the place of a site for which `crossover.refusal` has no sentence.
 
     1. k stored as k^T is transposed back. 2. A model in an operator set before `OPSET` is left as it is. 3. A mask that says no more than
-    causality is no longer read.
+    causality is no longer read, and of one that hides padding too only the last row.
 
     `prepared` maps the id of each site to its codebooks, tiles and budgets.
     """
@@ -55,9 +58,29 @@ def _replace(surgeon: Surgeon, site: AttentionSite, prepared: SparsePrepared | C
     if site.key_transposed:
         nodes.append(operation("Transpose", [key], f"{name}.key", perm=(0, 1, 3, 2)))
         key = nodes[-1].outputs[0]
+    mask = _key_mask(surgeon, site, key, f"{name}.mask", nodes) if site.pads_keys else None
     if isinstance(prepared, CausalPrepared):
-        body = causal_nodes(query, key, value, prepared, site.kv_heads, name, surgeon.opset)
+        body = causal_nodes(query, key, value, prepared, site.kv_heads, name, surgeon.opset, mask)
     else:
-        body = attention_nodes(query, key, value, prepared, name)
+        body = attention_nodes(query, key, value, prepared, name, mask)
     surgeon.adopt(body.initializers)
     surgeon.replace([site], [*nodes, *body.nodes], {site.output: body.output})
+
+
+def _key_mask(surgeon: Surgeon, site: AttentionSite, key: ir.Value, name: str, nodes: list[ir.Node]) -> ir.Value:
+    """Which keys count, bool [B or 1, S], by the last row of every mask, and the nodes for it behind `nodes`."""
+    build = Builder(name)
+    length, found = build("Shape", key, start=2, end=3), []
+    for mask in site.every_mask:
+        row = build("Slice", surgeon.value(mask.value), build.sizes(-1), build.sizes(np.iinfo(np.int64).max), build.sizes(-2))
+        row = build.reshape(row, -1, length)
+        if mask.kind == "additive":
+            row = row if mask.factor == 1 else build("Mul", row, build.float(mask.factor))
+            row = build("Greater", row, build.float(MASKED))
+        found.append(build("Not", row) if mask.kind == "boolean_inverted" else row)
+    counts = found[0]
+    for row in found[1:]:
+        counts = build("And", counts, row)
+    surgeon.adopt(build.initializers.values())
+    nodes += build.nodes
+    return counts

@@ -33,7 +33,7 @@ def positions_seen(program: Program, backend: Backend, graph: Any, net: Net, sit
     if not site.mask:
         raise InputError(f"Attention {site.id} has no mask, so that every position sees the later ones too.")
     seen = []
-    for mask in every_mask(site):
+    for mask in site.every_mask:
         array = _array(program, backend, graph, net, replace(site, mask=mask.value))
         seen.append(_attends(array * mask.factor if mask.kind == "additive" else array, mask.kind))
     attends = np.logical_and.reduce(np.broadcast_arrays(*seen))
@@ -49,7 +49,7 @@ def with_known_masks(program: Program, backend: Backend, graph: Any, net: Net, s
     known: dict[tuple[SiteMask, ...], tuple[bool, bool]] = {}
 
     def judged(site: AttentionSite) -> AttentionSite:
-        masks = every_mask(site)
+        masks = site.every_mask
         if masks not in known:
             pads = bool(hold.intersection(mask.value for mask in masks))
             known[masks] = _judged(program, backend, graph, net, site, pads)
@@ -62,14 +62,7 @@ def with_known_masks(program: Program, backend: Backend, graph: Any, net: Net, s
     return tuple(judged(site) if isinstance(site, AttentionSite) and matters(site) else site for site in sites)
 
 
-def every_mask(site: AttentionSite) -> tuple[SiteMask, ...]:
-    """The masks of a site that has some, in one form."""
-    return site.masks or (SiteMask(site.mask, site.mask_kind),)
-
-
-def _judged(
-    program: Program, backend: Backend, graph: Any, net: Net, site: AttentionSite, pads: bool
-) -> tuple[bool, bool]:
+def _judged(program: Program, backend: Backend, graph: Any, net: Net, site: AttentionSite, pads: bool) -> tuple[bool, bool]:
     """(`mask_is_causal`, `pads_keys`) of a site. What masks do with padding is tried: positions of the inputs that they are made of are
     padded on the left, on the right and in between, and each time just those keys must be hidden, from all queries that see another."""
     length = site.query_length
@@ -105,7 +98,7 @@ def _let_through(
     """Where all masks together let a score through, [.., 1 or N, S], and the last row by each of them alone (`last_row`). None where they
     cannot be computed, or do more than to hide scores: a bias by distance would be lost with the mask."""
     total, last = np.zeros((1, 1)), np.ones((1, 1), bool)
-    for mask in every_mask(site):
+    for mask in site.every_mask:
         try:
             array = _array(program, backend, graph, net, replace(site, mask=mask.value), padding)
         except InputError:

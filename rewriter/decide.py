@@ -15,7 +15,7 @@ from .backend import Backend, Group, Probe
 from .calibration_data import CalibrationData
 from .candidates import scored_as
 from .score import Score, score_linears
-from .score_attention import score_attentions
+from .score_attention import captured_values, score_attentions
 from .solve import Solution, eligible, solve
 
 Scores = dict[tuple[str, str], Score]
@@ -86,7 +86,7 @@ def _check_asked(choice: Choice, action: str) -> None:
 
 def _probe(graph: Any, groups: Sequence[Group], backend: Backend) -> Any:
     linear = [site.x for group in groups for site in group.sites if isinstance(site, LinearSite)]
-    operands = [v for group in groups for s in group.sites if isinstance(s, AttentionSite) for v in (s.query, s.key, s.value)]
+    operands = [v for group in groups for s in group.sites if isinstance(s, AttentionSite) for v in captured_values(s)]
     read, written = [*linear, *operands], [value for group in groups for value in group.outputs]
     return backend.probe(graph, list(dict.fromkeys([*read, *written])), written)
 

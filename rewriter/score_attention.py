@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,39 +16,101 @@ from ..kernels.spectral_attention.causal_prepare import TOLERANCE, CausalPrepare
 from ..kernels.spectral_attention.prepare import SparsePrepared, relative_errors
 from .backend import Arrays, Group, Probe
 from .calibration_data import relative_error
+from .causal import last_row
 from .head_scores import budgets_of, head_scores
-from .score import ROUNDING_ROWS, Score, representative
+from .score import CAPTURE_BYTES, ROUNDING_ROWS, Score, representative
 
 Operands = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+FITTED_TEXTS = 2
+"""Samples that budgets are fitted on, at most. They are the longest: budgets grow with the length."""
+LONG = 0.75
+"""Share of the greatest length from which a sample counts as among the longest."""
+
+
+class Text(NamedTuple):
+    """`operands` of one attention on one sample: query, key and value, each [B, H, rows, D]. Where padding is hidden they are of row
+    `batch` of the sample and of the tokens that `there` [N] leaves, else of all."""
+
+    operands: Operands
+    batch: int = 0
+    there: torch.Tensor | None = None
 
 
 def score_attentions(
     groups: Sequence[Group], probe: Probe, samples: Sequence[Arrays], progress: Callable[[str], None] = lambda _: None
 ) -> dict[tuple[str, str], Score]:
     """(group id, "spectral_sparse") -> Score for each group of one attention site; codebooks come from all `samples`, and budgets of the
-    heads from the tolerance rule on the representative ones. Where that leaves every head dense, the score is a refusal."""
-    probed = representative(samples)
+    heads from the tolerance rule on the longest ones. Where that leaves every head dense, the score is a refusal."""
+    longest = _longest(samples)
+    probed, fitted = representative(longest), longest[:FITTED_TEXTS]
     reference = [probe.run(sample, {}) for sample in probed]
     scores = {}
+    for chunk in _chunks(groups, fitted):
+        sites = [group.sites[0] for group in chunk]
+        read = list(dict.fromkeys(value for site in sites for value in captured_values(site)))
+        captured = {id(sample): probe.capture(sample, read) for sample in _without_repeats(*fitted, *probed)}
+        for group, site in zip(chunk, sites, strict=True):
+            assert isinstance(site, AttentionSite)
+            progress(f"error of spectral_sparse at {group.id}")
+            texts = [text.operands for sample in fitted for text in _texts(site, captured[id(sample)])]
+            made = _causal(site, texts) if site.sees_no_later else _prepared(site, probe, samples, texts)
+            outputs, errors = [], []
+            if all(budget is None for budget in budgets_of(made, max(text[1].shape[2] for text in texts))):
+                heads = head_scores(made, torch.zeros(site.heads), texts, TOLERANCE, site.key_length)
+                scores[group.id, "spectral_sparse"] = Score(inf, {site.id: made}, heads)
+                continue
+            for sample in probed:
+                found = [(text, *_both(site, made, text.operands)) for text in _texts(site, captured[id(sample)])]
+                errors += [relative_errors(sparse, dense) for _, sparse, dense in found]
+                size = (*captured[id(sample)][site.query].shape[:3], found[0][1].shape[3])
+                outputs.append(probe.run(sample, {site.output: _addend(size, found)}))
+            heads = head_scores(made, torch.stack(errors).mean(0), texts, TOLERANCE, site.key_length)
+            scores[group.id, "spectral_sparse"] = Score(relative_error(outputs, reference), {site.id: made}, heads)
+    return scores
+
+
+def _longest(samples: Sequence[Arrays]) -> list[Arrays]:
+    lengths = [max((array.shape[1] for array in sample.values() if array.ndim > 1), default=0) for sample in samples]
+    return [sample for sample, length in zip(samples, lengths, strict=True) if length >= LONG * max(lengths)]
+
+
+def _without_repeats(*samples: Arrays) -> list[Arrays]:
+    return list({id(sample): sample for sample in samples}.values())
+
+
+def _chunks(groups: Sequence[Group], samples: Sequence[Arrays]) -> Iterator[list[Group]]:
+    """Groups whose operands on `samples` fit together in `CAPTURE_BYTES`: a run of the model serves all of them."""
+    chunk: list[Group] = []
+    held = 0
     for group in groups:
         site = group.sites[0]
         assert isinstance(site, AttentionSite)
-        progress(f"error of spectral_sparse at {group.id}")
-        texts = [_operands(site, probe, sample) for sample in probed]
-        made = _causal(site, texts) if site.sees_no_later else _prepared(site, probe, samples, texts)
-        outputs, errors = [], torch.zeros(site.heads)
-        if all(budget is None for budget in budgets_of(made, max(text[1].shape[2] for text in texts))):
-            heads = head_scores(made, errors, texts, TOLERANCE, site.key_length)
-            scores[group.id, "spectral_sparse"] = Score(inf, {site.id: made}, heads)
-            continue
-        for sample, text in zip(probed, texts, strict=True):
-            found = causal_torch_module.run(made, text) if isinstance(made, CausalPrepared) else prepare.simulate(made, *text)
-            dense = scaled_dot_product_attention(*text, scale=site.scale, is_causal=site.sees_no_later, enable_gqa=True)
-            outputs.append(probe.run(sample, {site.output: (found - dense).numpy()}))
-            errors += relative_errors(found, dense) / len(texts)
-        heads = head_scores(made, errors, texts, TOLERANCE, site.key_length)
-        scores[group.id, "spectral_sparse"] = Score(relative_error(outputs, reference), {site.id: made}, heads)
-    return scores
+        size = 4 * len(samples) * site.key_length * site.head_dim * (site.heads + 2 * site.kv_heads)
+        if chunk and held + size > CAPTURE_BYTES:
+            yield chunk
+            chunk, held = [], 0
+        chunk.append(group)
+        held += size
+    if chunk:
+        yield chunk
+
+
+def _both(site: AttentionSite, made: CausalPrepared | SparsePrepared, text: Operands) -> tuple[torch.Tensor, torch.Tensor]:
+    """What sparse and dense attention give for a text."""
+    found = causal_torch_module.run(made, text) if isinstance(made, CausalPrepared) else prepare.simulate(made, *text)
+    return found, scaled_dot_product_attention(*text, scale=site.scale, is_causal=site.sees_no_later, enable_gqa=True)
+
+
+def _addend(size: tuple[int, ...], found: Sequence[tuple[Text, torch.Tensor, torch.Tensor]]) -> np.ndarray:
+    """What sparse attention adds to the output of that size, nothing where padding stands."""
+    addend = torch.zeros(size)
+    for text, sparse, dense in found:
+        if text.there is None:
+            addend += sparse - dense
+        else:
+            addend[text.batch][:, text.there] = (sparse - dense)[0]
+    return addend.numpy()
 
 
 def _causal(site: AttentionSite, texts: Sequence[Operands]) -> CausalPrepared:
@@ -59,16 +122,30 @@ def _prepared(site: AttentionSite, probe: Probe, samples: Sequence[Arrays], text
     keys: list[np.ndarray] = []
     share = -(-ROUNDING_ROWS // len(samples))
     for sample in samples:
-        query, key, _ = _operands(site, probe, sample)
-        for found, kept in ((query, queries), (key, keys)):
-            rows = found.transpose(0, 1).flatten(1, 2)
-            kept.append(rows[:, np.linspace(0, rows.shape[1] - 1, min(share, rows.shape[1])).astype(int)].numpy())
+        for (query, key, _), *_ in _texts(site, probe.capture(sample, captured_values(site))):
+            for found, kept in ((query, queries), (key, keys)):
+                rows = found.transpose(0, 1).flatten(1, 2)
+                kept.append(rows[:, np.linspace(0, rows.shape[1] - 1, min(share, rows.shape[1])).astype(int)].numpy())
     made = prepare.prepare(np.concatenate(queries, 1), np.concatenate(keys, 1), length=site.key_length, scale=site.scale)
     return prepare.fit_budgets(made, texts, TOLERANCE)
 
 
-def _operands(site: AttentionSite, probe: Probe, sample: Arrays) -> Operands:
-    """Query, key and value on one sample, each [B, H, rows, D]."""
-    found = probe.capture(sample, [site.query, site.key, site.value])
+def captured_values(site: Any) -> list[str]:
+    """What a sample must be captured for."""
+    masks = [mask.value for mask in site.every_mask] if site.pads_keys else []
+    return [site.query, site.key, site.value, *masks]
+
+
+def _texts(site: AttentionSite, found: Arrays) -> list[Text]:
+    """The texts of one sample, from what was captured of it."""
     query, key, value = (torch.from_numpy(np.array(found[name], np.float32)) for name in (site.query, site.key, site.value))
-    return query, key.transpose(-1, -2) if site.key_transposed else key, value
+    key = key.transpose(-1, -2) if site.key_transposed else key
+    if not site.pads_keys:
+        return [Text((query, key, value))]
+    rows = [last_row(mask, np.asarray(found[mask.value])) for mask in site.every_mask]
+    there = torch.from_numpy(np.logical_and.reduce(np.broadcast_arrays(*rows))).expand(len(query), -1)
+    return [
+        Text((query[row : row + 1, :, kept], key[row : row + 1, :, kept], value[row : row + 1, :, kept]), row, kept)
+        for row, kept in enumerate(there)
+        if kept.any()
+    ]

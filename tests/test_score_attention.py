@@ -94,23 +94,70 @@ def test_causal_attention_is_rewritten_on_both_runtimes_and_stays_causal(monkeyp
     assert not np.allclose(got[:, 600:], after[:, 600:])
 
 
-def test_a_mask_with_a_window_or_from_an_input_is_no_causal_one(monkeypatch):
+def test_a_mask_with_a_window_is_no_causal_one(monkeypatch):
     class Windowed(Causal):
-        def forward(self, x, padding=None):
+        def forward(self, x):
             heads = x.reshape(x.shape[0], x.shape[1], 4, 8).transpose(1, 2)
             places = torch.arange(x.shape[1], device=x.device)
-            mask = places[:, None] >= places
-            mask = mask & (places[:, None] - places < 100) if padding is None else mask & padding[:, None, None, :]
+            mask = (places[:, None] >= places) & (places[:, None] - places < 100)
             mixed = torch.nn.functional.scaled_dot_product_attention(heads, heads, heads, attn_mask=mask)
             return mixed.transpose(1, 2).reshape(x.shape)
 
     monkeypatch.setattr(crossover, "costs", lambda *_, **__: (2.0, 1.0))
     set_clock(monkeypatch, {"leave": 1.0, "spectral_sparse": 0.1}, default=2.0)
     data = [{"x": clustered(640, seed)} for seed in range(2)]
-    for extra in ({}, {"padding": np.ones((1, 640), bool)}):
-        samples = [{**each, **extra} for each in data]
-        inputs = {name: torch.from_numpy(array) for name, array in samples[0].items()}
-        result = szilard.rewrite(Windowed(True), inputs, calibration=samples)
-        reasons = [miss.reason for miss in result.plan.misses if "Spectral sparse attention" in miss.reason]
-        assert reasons
-        assert all("has a mask" in reason for reason in reasons)
+    result = szilard.rewrite(Windowed(True), {"x": torch.from_numpy(data[0]["x"])}, calibration=data)
+    reasons = [miss.reason for miss in result.plan.misses if "Spectral sparse attention" in miss.reason]
+    assert reasons
+    assert all("has a mask" in reason for reason in reasons)
+
+
+class Padded(torch.nn.Module):
+    """Four heads of 8 over two key heads, x [B, N, 32]; tokens that are not there [B, N] are hidden, and later ones if it is causal."""
+
+    def __init__(self, causal: bool, additive: bool) -> None:
+        super().__init__()
+        self.causal, self.additive = causal, additive
+
+    def forward(self, x: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+        heads = x.reshape(x.shape[0], x.shape[1], 4, 8).transpose(1, 2)
+        shared = heads[:, :2].repeat_interleave(2, dim=1)
+        mask = there[:, None, None].bool()
+        if self.causal:
+            places = torch.arange(x.shape[1], device=x.device)
+            mask = mask & (places[:, None] >= places)
+        if self.additive:
+            mask = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
+        mixed = torch.nn.functional.scaled_dot_product_attention(heads, shared, shared, attn_mask=mask)
+        return (mixed.transpose(1, 2).reshape(x.shape) + x) * there[..., None]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("causal", "additive"), [(False, False), (True, True), (True, False)])
+def test_padding_is_hidden_by_what_takes_the_place_of_attention(monkeypatch, tmp_path, causal, additive):
+    """On both runtimes, wherever the padding stands, calibrated on texts with and without it."""
+    monkeypatch.setattr(crossover, "costs", lambda *_, **__: (2.0, 1.0))
+    monkeypatch.setattr(crossover, "crossover", lambda *_, **__: 1)
+    set_clock(monkeypatch, {"leave": 1.0, "spectral_sparse": 0.1}, default=2.0)
+    x = np.concatenate([clustered(640, seed) for seed in range(2)])
+    there = np.ones((2, 640), np.int64)
+    there[0, :100] = 0
+    there[1, 500:] = 0
+    data = [{"x": x, "there": there if number < 2 else np.ones_like(there)} for number in range(4)]
+    inputs = {name: torch.from_numpy(array) for name, array in data[0].items()}
+    result = szilard.rewrite(Padded(causal, additive), inputs, calibration=data, out=tmp_path / "out")
+    taken = {(c.runtime, c.action) for c in result.plan.choices if c.kind == "attention"}
+    assert taken == {("torch", "spectral_sparse"), ("onnxruntime", "spectral_sparse")}
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    for shift in (0, 37):
+        moved = np.roll(there, shift, axis=1)
+        with torch.no_grad():
+            expected = Padded(causal, additive)(torch.from_numpy(x), torch.from_numpy(moved)).numpy()
+            module = result.module(torch.from_numpy(x), torch.from_numpy(moved))
+        (got,) = session.run(None, {"x": x, "there": moved})
+        for found in (got, module[0].numpy() if isinstance(module, tuple) else module.numpy()):
+            assert 0 < np.sum((found - expected) ** 2) / np.sum(expected**2) < 0.02
+        changed = np.where(moved[..., None] == 1, x, x + 3.0).astype(np.float32)
+        (same,) = session.run(None, {"x": changed, "there": moved})
+        # Which tiles are exact is chosen by the mean query of a tile, padding with it; nothing else of the padding is read.
+        assert np.sum((same - expected) ** 2) / np.sum(expected**2) < 0.02

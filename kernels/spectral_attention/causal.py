@@ -120,8 +120,8 @@ def causal_spectral_attention(
     if key_mask is not None:
         order = padding_last(key_mask)[:, None]
         moved = (taken(x, order.expand(-1, x.shape[1], -1)) for x in (query, key, value))
-        found = causal_spectral_attention(*moved, scale=scale, budget=budget, layout=layout)
-        return taken(found, order.argsort(dim=-1).expand(-1, query.shape[1], -1))
+        output = causal_spectral_attention(*moved, scale=scale, budget=budget, layout=layout)
+        return taken(output, order.argsort(dim=-1).expand(-1, query.shape[1], -1))
     length = query.shape[2]
     if value.shape[1] != key.shape[1] or value.shape[2] != length:
         raise ValueError(f"Queries {list(query.shape)} cannot attend causally to {list(key.shape)} and {list(value.shape)}.")

@@ -47,9 +47,7 @@ def causal_nodes(
     order_of, place_of = None, build.unsqueeze(build.range(length), 0)
     if key_mask is not None:
         order_of, place_of = _padding_last(build, key_mask, length)
-        key, value = (
-            _moved(build, x, order_of, kv_heads, batch, length, each) for x, each in ((key, width), (value, depth))
-        )
+        key, value = (_moved(build, x, order_of, kv_heads, batch, length, each) for x, each in ((key, width), (value, depth)))
     front = layout.front
     steps = build.ceil_div(build("Add", length, build.sizes(front)), build.sizes(segment))
     rows = build("Mul", steps, build.sizes(segment))

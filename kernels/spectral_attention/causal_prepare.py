@@ -106,6 +106,4 @@ def simulate(prepared: CausalPrepared, text: Operands, mask: torch.Tensor | None
     """What the operator gives for a text and a mask [B, N] of its tokens, by the reference: [B, H, N, Dv]."""
     tiles = prepared.layout.tiles(text[0].shape[2])
     budgets = [tiles if budget is None else budget for budget in prepared.budgets]
-    return causal_spectral_attention(
-        *text, scale=prepared.scale, budget=budgets, layout=prepared.layout, key_mask=mask
-    )
+    return causal_spectral_attention(*text, scale=prepared.scale, budget=budgets, layout=prepared.layout, key_mask=mask)
