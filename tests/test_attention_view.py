@@ -130,6 +130,8 @@ def test_pages_are_well_formed_and_names_are_text(folder):
     assert reader.open == []
     assert "script" not in reader.seen
     assert html.count("<svg") == 2
+    heat = html[html.index('class="heat"') :].split("</table>")[0]
+    assert {len(re.findall(r"<t[hd][ >]", row)) for row in heat.split("</tr>")[:-1]} == {1 + 3 + 2}
     assert not re.search(r"https?://|<link|<img|@import|url\(", html)
 
 

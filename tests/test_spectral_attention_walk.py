@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import eigh
+from scipy.sparse.linalg import aslinearoperator
 
 from szilard.cost_model.spectral import attention_walk, spectrum, stationary, undirected
-from szilard.cost_model.spectral_evidence import evidence, rows_of
+from szilard.cost_model.spectral_evidence import DISTANCE, evidence, rows_of
 from szilard.kernels.spectral_attention.causal import causal_spectral_attention
 from szilard.kernels.spectral_attention.causal_prepare import CausalPrepared
 from szilard.kernels.spectral_attention.walk import causal_walk
@@ -86,3 +87,13 @@ def test_evidence_of_a_causal_head():
         sides = (found.as_dict()[side] for side in ("dense", "sparse"))
         assert all(0 < side["mixing_steps"] <= side["mixing_steps_at_most"] for side in sides)
         assert all(2 <= side["clusters_shown"] <= 5 for side in sides)
+
+
+def test_a_walk_that_alternates_mixes_when_it_is_lazy():
+    """Tokens of either half look at the other one alone: the walk itself never mixes."""
+    weights = np.zeros((20, 20))
+    weights[:10, 10:] = weights[10:, :10] = 0.1
+    walk = aslinearoperator(weights)
+    found = evidence(walk, walk, 200, 2)
+    assert found.dense.largest == pytest.approx(2)
+    assert 0 < found.steps[0] <= found.dense.mixing_bound(DISTANCE)
