@@ -11,10 +11,14 @@ pytest.importorskip("triton")
 from szilard.kernels.spectral_attention import (
     triton_attend,
     triton_attend_backward,
+    triton_causal_attend,
+    triton_causal_scores,
+    triton_causal_tiles,
     triton_order,
     triton_scores,
     triton_tiles,
 )
+from szilard.kernels.spectral_attention.causal import LAYOUT, POWER_STEPS
 from szilard.kernels.spectral_attention.reference import FLOOR, NEVER
 from szilard.kernels.spectral_attention.triton import MOST_WIDTH
 from szilard.kernels.spectral_attention.triton_options import LOG2E
@@ -32,24 +36,50 @@ NUMBERS = {
     "STORED": triton_scores.STORED,
     "WIDE": False,
 }
-WHOLE = ["leaf", "rank", "histogram", "ends", "order", "totals", "chosen", "budgets", "readers", "counts"]
-PLAIN = ["codebook", "means", "variances", "mass", "logsum", "far", "delta", "d_queries", "d_mass", "d_keys", "d_values"]
+WHOLE = ["leaf", "rank", "histogram", "ends", "order", "totals", "chosen", "budgets", "readers", "counts", "halved"]
+PLAIN = [
+    "codebook", "means", "variances", "mass", "logsum", "far", "delta", "d_queries", "d_mass", "d_keys", "d_values", "along", "spreads",
+    "mean_queries", "scores",
+]  # fmt: skip
 OWN = [
     "x", "query", "key", "value", "queries", "gradients", "keys", "values", "key_means", "value_means", "slopes", "centres",
     "first_order", "share", "output",
 ]  # fmt: skip
 SORTED = triton_order.order_options
+CAUSAL = triton_causal_scores.sizes_of(LAYOUT)
+HALVED = {"STEPS": POWER_STEPS, "OTHERS": triton_causal_tiles.OTHERS, "SEGMENT": LAYOUT.segment}
 KERNELS = {
     "assign": (triton_order.assign_kernel, lambda w, v, t, s, d: SORTED(w, d) | {"HAS_MASK": True}),
     "assign, no mask": (triton_order.assign_kernel, lambda w, v, t, s, d: SORTED(w, d) | {"HAS_MASK": False}),
     "tiles": (triton_tiles.key_tiles_kernel, lambda w, v, t, s, d: triton_tiles.tiles_options(w, v, s, d)),
-    "centres": (triton_tiles.centres_kernel, lambda w, v, t, s, d: triton_tiles.centres_options(w, t)),
+    "centres": (triton_tiles.centres_kernel, lambda w, v, t, s, d: triton_tiles.centres_options(w, t) | {"ORDERED": True}),
     "moments": (triton_scores.moments_kernel, lambda w, v, t, s, d: triton_scores.moments_options(w, s, d)),
     "attend": (triton_attend.attend_kernel, lambda *a: triton_attend.attend_options(*a) | {"WHOLE": False}),
     "attend, whole": (triton_attend.attend_kernel, lambda *a: triton_attend.attend_options(*a) | {"WHOLE": True}),
     "queries": (triton_attend_backward.queries_kernel, triton_attend_backward.queries_options),
     "keys": (triton_attend_backward.keys_kernel, lambda *a: triton_attend_backward.keys_options(*a) | {"FAR": False}),
     "means": (triton_attend_backward.keys_kernel, lambda *a: triton_attend_backward.keys_options(*a) | {"FAR": True}),
+    "centres as they stand": (
+        triton_tiles.centres_kernel, lambda w, v, t, s, d: triton_tiles.centres_options(w, t) | {"ORDERED": False}
+    ),
+    "segments": (
+        triton_causal_tiles.halve_kernel, lambda w, v, t, s, d: HALVED | triton_causal_tiles.halve_options(w, LAYOUT.segment)
+    ),
+    "last halves": (
+        triton_causal_tiles.halve_kernel, lambda w, v, t, s, d: HALVED | triton_causal_tiles.halve_options(w, 2 * LAYOUT.key_tile)
+    ),
+    "causal tables": (
+        triton_causal_tiles.tables_kernel,
+        lambda w, v, t, s, d: triton_causal_tiles.tables_options(w, v, 64, d) | {"PIECE": 64, "KEY_TILE": 16},
+    ),
+    "causal scores": (
+        triton_causal_scores.scores_kernel,
+        lambda w, v, t, s, d: CAUSAL | triton_causal_scores.scores_options(d) | {"LOG_TILE": 4.0},
+    ),
+    "attend, causal": (
+        triton_causal_attend.attend_causal_kernel,
+        lambda w, v, t, s, d: CAUSAL | triton_causal_attend.attend_causal_options(w, v, 64, d),
+    ),
 }  # fmt: skip
 needs_inspector = pytest.mark.skipif(not inspector(), reason="this build of triton brings no cuobjdump: spills cannot be read")
 
@@ -131,6 +161,16 @@ def test_the_choice_and_the_sort_take_few_registers(tiles):
             architecture,
         )
         check(taken(place, pointers(place, torch.bfloat16), triton_order.place_options(), architecture), architecture)
+
+
+@needs_inspector
+@pytest.mark.long
+@pytest.mark.parametrize("slots", [3, 256, 2048, 8192])
+def test_the_causal_choice_takes_few_registers(slots):
+    kernel, options = triton_causal_scores.choose_slots_kernel, triton_causal_scores.choose_slots_options(slots)
+    for architecture in MOST_SHARED:
+        found = taken(kernel, pointers(kernel, torch.bfloat16), constants(kernel, CAUSAL | options), architecture)
+        check(found, architecture)
 
 
 @needs_inspector

@@ -59,7 +59,7 @@ def spectral_attention(
     options = Options(scale, tile, key_tile or tile, budgets)
     _check(query, key, value, options)
     depth = value.shape[-1]
-    operands = [_whole_columns(x) for x in (query, key, value, query_codebook, key_codebook)]
+    operands = [whole_columns(x) for x in (query, key, value, query_codebook, key_codebook)]
     output: torch.Tensor = _SpectralAttention.apply(*operands, key_mask, options)
     return output[..., :depth]
 
@@ -83,7 +83,7 @@ def attended(
         totals = key_mask.sum(-1, dtype=torch.int32)
     tiles, centres = key_tiles(key, value, into, totals, size), query_centres(query, order, tile)
     mean, variance = moments(centres, tiles, size, options.scale)
-    count, budgets = mean.shape[-1], _on_device(options.budgets, query.device)
+    count, budgets = mean.shape[-1], on_device(options.budgets, query.device)
     choice = choose(mean, variance, totals, budgets, max(1, min(max(options.budgets), count)), size, query.dtype)
     first_order = choice.share.view(batch, shared, -1, count) @ tiles.slopes.flatten(3)
     first_order = first_order.view(batch, heads, -1, width, depth)
@@ -94,7 +94,7 @@ def attended(
     return found, Forward(order, into, tiles, centres, mean, variance, choice, first_order, found)
 
 
-def _whole_columns(x: torch.Tensor) -> torch.Tensor:
+def whole_columns(x: torch.Tensor) -> torch.Tensor:
     """`x` with columns of zeros up to a multiple of 16, which change nothing but that rows load in whole words."""
     return pad(x, (0, -x.shape[-1] % LEAST)) if x.shape[-1] % LEAST else x
 
@@ -119,7 +119,7 @@ class _SpectralAttention(torch.autograd.Function):
 
 
 @lru_cache(maxsize=256)
-def _on_device(budgets: tuple[int, ...], device: torch.device) -> torch.Tensor:
+def on_device(budgets: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """Budgets that went to the device once and stay: the copy would wait for the host in every call."""
     return torch.tensor(budgets, dtype=torch.int32, device=device)
 

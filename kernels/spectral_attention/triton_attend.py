@@ -26,6 +26,29 @@ class Attended(NamedTuple):
     far: torch.Tensor
 
 
+@triton.jit
+def joined(found, summed, top, logits, value, like):
+    """One more block of columns in a running softmax: (sum of values, weighted; sum of weights; greatest logit; what all that was there
+    before is multiplied by). Products are in the dtype of `like`."""
+    higher = tl.maximum(top, tl.max(logits, 1))
+    weights, shrink = tl.exp2(logits - higher[:, None]), tl.exp2(top - higher)
+    summed = summed * shrink + tl.sum(weights, 1)
+    found = tl.dot(weights.to(like.dtype), value.to(like.dtype), found * shrink[:, None], input_precision="tf32x3")
+    return found, summed, higher, shrink
+
+
+@triton.jit
+def sloped(found, share, query, index, q_row, slope, inside, width, depth, e, like, PART: tl.constexpr):
+    """`found` and the first-order term: `share` times the rows of `query` at `index` times `slope`, PART columns of them at a time."""
+    for start in range(0, width, PART):
+        c = start + tl.arange(0, PART)
+        part = tl.load(query + index[:, None] * q_row + c[None, :], inside[:, None] & (c[None, :] < width), 0.0)
+        own = tl.load(slope + c[:, None] * depth + e[None, :], (c[:, None] < width) & (e[None, :] < depth), 0.0)
+        moved = (part.to(tl.float32) * share[:, None]).to(like.dtype)
+        found = tl.dot(moved, own.to(like.dtype), found, input_precision="tf32x3")
+    return found
+
+
 @triton.jit(do_not_specialize=ANY_SIZE)
 def attend_kernel(
     query, order, keys, values, key_means, value_means, totals, chosen, budgets, mass, first_order, output, logsum, far,
@@ -70,12 +93,7 @@ def attend_kernel(
             )
             logits = tl.dot(rows, key.to(rows.dtype), input_precision="tf32x3") * (scale * LOG2E)
             logits = tl.where(held[None, :], logits, NEVER)
-        higher = tl.maximum(top, tl.max(logits, 1))
-        weights, shrink = tl.exp2(logits - higher[:, None]), tl.exp2(top - higher)
-        summed = summed * shrink + tl.sum(weights, 1)
-        value = value.to(rows.dtype)
-        found = tl.dot(weights.to(value.dtype), value, found * shrink[:, None], input_precision="tf32x3")
-        top = higher
+        found, summed, top, _ = joined(found, summed, top, logits, value, rows)
 
     key_means += shared * tiles * width
     value_means += shared * tiles * depth
@@ -101,12 +119,7 @@ def attend_kernel(
     whole = tl.where(whole > 0, whole, 1.0)
     found, away = found / whole[:, None], away / whole
     first_order += row * width * depth
-    for start in range(0, width, PART):
-        c = start + tl.arange(0, PART)
-        part = tl.load(query + index[:, None] * q_row + c[None, :], inside[:, None] & (c[None, :] < width), 0.0)
-        slope = tl.load(first_order + c[:, None] * depth + e[None, :], (c[:, None] < width) & (e[None, :] < depth), 0.0)
-        moved = (part.to(tl.float32) * (away * scale)[:, None]).to(rows.dtype)
-        found = tl.dot(moved, slope.to(rows.dtype), found, input_precision="tf32x3")
+    found = sloped(found, away * scale, query, index, q_row, first_order, inside, width, depth, e, rows, PART)
     target = head.to(tl.int64) * length + index
     tl.store(
         output + target[:, None] * depth + e[None, :], found.to(output.dtype.element_ty), inside[:, None] & (e[None, :] < depth)

@@ -9,7 +9,10 @@ LEAST = 16
 """A side of a matrix product on tensor cores is no shorter."""
 LOG2E = 1.4426950408889634
 """Logits are in units of log 2 in the kernels, since exp2 is what the hardware has."""
-ANY_SIZE = "heads", "group", "length", "leaves", "bins", "blocks", "tiles", "query_tile", "tile", "most", "subs"
+ANY_SIZE = (
+    "heads", "group", "length", "leaves", "bins", "blocks", "tiles", "query_tile", "tile", "most", "subs", "first", "count", "slots",
+    "neighbours", "segments", "pieces", "parts",
+)  # fmt: skip
 """Arguments whose values no kernel is compiled anew for: only widths and strides say how wide a load may be."""
 
 

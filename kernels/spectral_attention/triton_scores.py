@@ -75,6 +75,27 @@ def moments_kernel(
     tl.store(variances + own * tiles + j[None, :], spread, stored)
 
 
+@triton.jit
+def greatest(bits, inside, budget):
+    """Whether each of a row of unsigned integers is among the `budget` greatest `inside`, the first ones where they are equal.
+
+    The budget-th greatest is found bit by bit: the greatest integer that so many reach. Outside it, `bits` are 0."""
+    least = tl.zeros((1,), tl.uint32)
+    for step in range(32):
+        trial = least | (tl.full((1,), 1, tl.uint32) << (31 - step))
+        least = tl.where(tl.sum((bits >= trial).to(tl.int32), 0) >= budget, trial, least)
+    above, level = bits > least, (bits == least) & inside
+    first_of_level = tl.cumsum(level.to(tl.int32), 0) <= budget - tl.sum(above.to(tl.int32), 0)
+    return above | (level & first_of_level)
+
+
+@triton.jit
+def ordered(x):
+    """Floats as unsigned integers in the same order."""
+    bits = x.to(tl.uint32, bitcast=True)
+    return tl.where(bits >> 31 != 0, ~bits, bits | 0x80000000)
+
+
 @triton.jit(do_not_specialize=ANY_SIZE)
 def choose_kernel(
     means, variances, totals, budgets, chosen, mass, share, heads, tiles, tile, most,
@@ -88,17 +109,7 @@ def choose_kernel(
     mean, variance = tl.load(means + row + j, j < tiles, 0.0), tl.load(variances + row + j, j < tiles, 1.0)
     log_count = tl.where(count > 0, tl.log(tl.maximum(count, 1).to(tl.float32)), NEVER)
     score = mean + log_count + tl.log(variance)
-    # Floats in the order of unsigned integers; the budget-th greatest is found bit by bit, the greatest integer that so many reach.
-    bits = score.to(tl.uint32, bitcast=True)
-    bits = tl.where(bits >> 31 != 0, ~bits, bits | 0x80000000)
-    bits = tl.where(j < tiles, bits, 0)
-    least = tl.zeros((1,), tl.uint32)
-    for step in range(32):
-        trial = least | (tl.full((1,), 1, tl.uint32) << (31 - step))
-        least = tl.where(tl.sum((bits >= trial).to(tl.int32), 0) >= budget, trial, least)
-    above, level = bits > least, (bits == least) & (j < tiles)
-    first_of_level = tl.cumsum(level.to(tl.int32), 0) <= budget - tl.sum(above.to(tl.int32), 0)
-    exact = above | (level & first_of_level)
+    exact = greatest(tl.where(j < tiles, ordered(score), 0), j < tiles, budget)
     slot = tl.cumsum(exact.to(tl.int32), 0) - 1
     tl.store(chosen + (row // tiles) * most + slot, j, exact)
     # Read once more, behind that store: held through the search they would take more registers than a thread has.

@@ -24,10 +24,12 @@ class KeyTiles(NamedTuple):
 
 
 @triton.jit
-def _rows_of(x, order, place, total, d, width, stride, end):
-    """Rows of `x` at places in the order, zero from `total` and from the tile's end on."""
+def _rows_of(x, order, place, total, d, width, stride, end, ORDERED: tl.constexpr = True):
+    """Rows of `x` at places, in the order where there is one, zero from `total` and from the tile's end on."""
     inside = (place < total) & (place < end)
-    index = tl.load(order + place, inside, 0)
+    index = place
+    if ORDERED:
+        index = tl.load(order + place, inside, 0)
     rows = tl.load(x + index[:, None].to(tl.int64) * stride + d[None, :], inside[:, None] & (d[None, :] < width), 0.0)
     return rows, inside
 
@@ -79,7 +81,7 @@ def key_tiles_kernel(
 @triton.jit(do_not_specialize=ANY_SIZE)
 def centres_kernel(
     query, order, centres, heads, length, tiles, width, batch_stride, head_stride, row_stride,
-    TILE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    ORDERED: tl.constexpr, TILE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """The mean of a tile of queries."""
     i, head = tl.program_id(0), tl.program_id(1)
@@ -88,7 +90,7 @@ def centres_kernel(
     summed = tl.zeros((WIDTH,), tl.float32)
     for start in range(0, TILE, ROWS):
         place = i * TILE + start + tl.arange(0, ROWS)
-        rows, _ = _rows_of(query, order + head.to(tl.int64) * length, place, length, d, width, row_stride, end)
+        rows, _ = _rows_of(query, order + head.to(tl.int64) * length, place, length, d, width, row_stride, end, ORDERED)
         summed += tl.sum(rows.to(tl.float32), 0)
     tl.store(centres + (head.to(tl.int64) * tiles + i) * width + d, summed / (end - i * TILE), d < width)
 
@@ -114,14 +116,16 @@ def key_tiles(key: torch.Tensor, value: torch.Tensor, order: torch.Tensor, total
     return made
 
 
-def query_centres(query: torch.Tensor, order: torch.Tensor, tile: int) -> torch.Tensor:
-    """Means [B, H, I, D] of the tiles of `query` [B, H, N, D] in that order, in its dtype."""
+def query_centres(query: torch.Tensor, order: torch.Tensor | None, tile: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Means [B, H, I, D] of the tiles of `query` [B, H, N, D] in an order [B, H, N], as they stand without one; in a dtype, by default its
+    own."""
     batch, heads, length, width = query.shape
     query, tiles = query if query.stride(-1) == 1 else query.contiguous(), triton.cdiv(length, tile)
-    centres = torch.empty((batch, heads, tiles, width), dtype=query.dtype, device=query.device)
+    centres = torch.empty((batch, heads, tiles, width), dtype=dtype or query.dtype, device=query.device)
     centres_kernel[tiles, batch * heads](
-        query, order, centres, heads, length, tiles, width, *query.stride()[:3], **centres_options(width, tile)
-    )
+        query, centres if order is None else order, centres, heads, length, tiles, width, *query.stride()[:3],
+        ORDERED=order is not None, **centres_options(width, tile),
+    )  # fmt: skip
     return centres
 
 
