@@ -31,8 +31,9 @@ class HeadSample:
 
 @dataclass(frozen=True, eq=False)
 class HeadScores:
-    """Of each head the `budgets` of exact tiles of `tile` keys, None where it stays dense, and the `errors`: relative, of its output, a
-    mean over calibration texts. `density` is the share of exact pairs at `length` tokens, a mean over heads."""
+    """Of each head the `budgets` of exact tiles of `tile` keys, None where it stays dense, and the `errors` that they were fitted by:
+    relative, of its output, a mean over calibration texts, and zero where dense. `density` is the share of exact pairs at `length`
+    tokens, a mean over heads."""
 
     budgets: tuple[int | None, ...]
     errors: tuple[float, ...]
@@ -59,12 +60,13 @@ def budgets_of(made: Prepared, length: int) -> tuple[int | None, ...]:
     return tuple(None if budget >= tiles else budget for budget in made.budgets)
 
 
-def head_scores(made: Prepared, errors: torch.Tensor, texts: Sequence[Operands], tolerance: float, length: int) -> HeadScores:
-    """The scores of heads with those `errors` [H]; `length` is that of the workload, and budgets were fitted on `texts`."""
+def head_scores(made: Prepared, texts: Sequence[Operands], tolerance: float, length: int) -> HeadScores:
+    """What `made`, whose budgets were fitted on `texts`, says of its heads; `length` is that of the workload."""
     longest = max(texts, key=lambda text: text[1].shape[2])
+    budgets = budgets_of(made, longest[1].shape[2])
     found = HeadScores(
-        budgets=budgets_of(made, longest[1].shape[2]),
-        errors=tuple(float(error) for error in errors),
+        budgets=budgets,
+        errors=tuple(0.0 if budget is None else error for budget, error in zip(budgets, made.errors, strict=True)),
         tolerance=tolerance,
         tile=made.layout.key_tile if isinstance(made, CausalPrepared) else made.key_tile or made.tile,
         length=length,

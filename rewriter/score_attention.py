@@ -13,11 +13,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from ..cost_model.sites import AttentionSite
 from ..kernels.spectral_attention import causal_prepare, causal_torch_module, prepare
 from ..kernels.spectral_attention.causal_prepare import TOLERANCE, CausalPrepared
-from ..kernels.spectral_attention.prepare import SparsePrepared, relative_errors
+from ..kernels.spectral_attention.prepare import SparsePrepared
 from .backend import Arrays, Group, Probe
 from .calibration_data import relative_error
 from .causal import last_row
-from .head_scores import budgets_of, head_scores
+from .head_scores import head_scores
 from .score import CAPTURE_BYTES, ROUNDING_ROWS, Score, representative
 
 Operands = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -55,17 +55,15 @@ def score_attentions(
             progress(f"error of spectral_sparse at {group.id}")
             texts = [text.operands for sample in fitted for text in _texts(site, captured[id(sample)])]
             made = _causal(site, texts) if site.sees_no_later else _prepared(site, probe, samples, texts)
-            outputs, errors = [], []
-            if all(budget is None for budget in budgets_of(made, max(text[1].shape[2] for text in texts))):
-                heads = head_scores(made, torch.zeros(site.heads), texts, TOLERANCE, site.key_length)
+            heads = head_scores(made, texts, TOLERANCE, site.key_length)
+            if heads.refusal:
                 scores[group.id, "spectral_sparse"] = Score(inf, {site.id: made}, heads)
                 continue
+            outputs = []
             for sample in probed:
                 found = [(text, *_both(site, made, text.operands)) for text in _texts(site, captured[id(sample)])]
-                errors += [relative_errors(sparse, dense) for _, sparse, dense in found]
                 size = (*captured[id(sample)][site.query].shape[:3], found[0][1].shape[3])
                 outputs.append(probe.run(sample, {site.output: _addend(size, found)}))
-            heads = head_scores(made, torch.stack(errors).mean(0), texts, TOLERANCE, site.key_length)
             scores[group.id, "spectral_sparse"] = Score(relative_error(outputs, reference), {site.id: made}, heads)
     return scores
 

@@ -30,9 +30,8 @@ def choice(action="leave", reason="Left: over the budget.", *options: Option) ->
 
 def causal_score(budgets=(2, None, 3, 1), error=0.01) -> Score:
     query, key, value = operands(0, 1, (4, 2), LENGTH, 8, 8)
-    made = CausalPrepared(budgets, 0.4, SMALL)
-    errors = torch.tensor([0.05, 0.0, 0.09, 0.02])
-    return Score(error, {"y": made}, head_scores(made, errors, [(query, key, value)], 0.1, LENGTH))
+    made = CausalPrepared(budgets, 0.4, SMALL, (0.05, 0.0, 0.09, 0.02))
+    return Score(error, {"y": made}, head_scores(made, [(query, key, value)], 0.1, LENGTH))
 
 
 def test_why_an_attention_is_dense():
@@ -84,8 +83,8 @@ def test_evidence_stands_beside_error_decision_and_advice():
 def test_heads_that_look_both_ways_are_thinned_with_their_tiles(monkeypatch):
     monkeypatch.setattr("szilard.rewriter.head_scores.ROWS", 100)
     query, key, value = (torch.from_numpy(each) for each in planted(1, 1, 1, 4 * 96, 8, 8, clusters=6))
-    made = replace(prepare(query[0].numpy(), key[0].numpy(), length=384, scale=0.3, tile=32), budget=(2,))
-    score = Score(0.01, {"y": made}, head_scores(made, torch.tensor([0.05]), [(query, key, value)], 0.1, 5000))
+    made = replace(prepare(query[0].numpy(), key[0].numpy(), length=384, scale=0.3, tile=32), budget=(2,), errors=(0.05,))
+    score = Score(0.01, {"y": made}, head_scores(made, [(query, key, value)], 0.1, 5000))
     (row,) = spectral_evidence({("y", "spectral_sparse"): score}, ["y"])
     assert (row["every"], row["tokens"], row["pairs"]) == (4, 96, 96**2)
     # Two of twelve tiles of eight keys are exact, and ten stand for theirs.
@@ -97,8 +96,8 @@ def test_heads_that_look_both_ways_are_thinned_with_their_tiles(monkeypatch):
 def one_head(query: torch.Tensor, key: torch.Tensor) -> dict:
     """The row of a head that looks both ways, of queries and keys [64, 64] and two exact tiles of eight keys."""
     text = query[None, None], key[None, None], key[None, None]
-    made = replace(prepare(query[None].numpy(), key[None].numpy(), length=64, scale=1.0, tile=8), budget=(2,))
-    score = Score(0.01, {"y": made}, head_scores(made, torch.tensor([0.05]), [text], 0.1, 64))
+    made = replace(prepare(query[None].numpy(), key[None].numpy(), length=64, scale=1.0, tile=8), budget=(2,), errors=(0.05,))
+    score = Score(0.01, {"y": made}, head_scores(made, [text], 0.1, 64))
     (row,) = spectral_evidence({("y", "spectral_sparse"): score}, ["y"])
     return row
 

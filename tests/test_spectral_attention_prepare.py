@@ -59,8 +59,10 @@ def test_each_head_gets_the_smallest_budget_within_tolerance():
     assert fitted.budgets == tuple(sorted(fitted.budgets))
     assert 0 < fitted.budgets[0] < fitted.budgets[2] <= 25
     assert max(errors(fitted.budgets)) <= 0.05
+    assert fitted.errors == pytest.approx(errors(fitted.budgets), rel=1e-4)
     assert min(errors([budget - 1 for budget in fitted.budgets])) > 0.05
-    assert fit_budgets(prepared, operands, 10.0).budgets == (0, 0, 0)
+    loose = fit_budgets(prepared, operands, 10.0)
+    assert (loose.budgets, loose.errors) == ((0, 0, 0), pytest.approx(errors((0, 0, 0)), rel=1e-4))
     assert fit_budgets(prepared, operands, 0.0).budgets == (25, 25, 25)
     with pytest.raises(InputError, match="at least one sample"):
         fit_budgets(prepared, [], 0.1)

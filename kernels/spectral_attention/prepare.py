@@ -22,7 +22,8 @@ Operands = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 class SparsePrepared:
     """Codebooks [H, leaves, D] of queries and [Hkv, leaves, D] of keys, float32, the `tile` of queries, the `budget` of exact tiles of
     keys for each of them (one number, or one a head), the logit's `scale`, and the tile of keys (None: the same as that of queries).
-    It serves every length: `budget` tiles or fewer of keys come out exactly."""
+    It serves every length: `budget` tiles or fewer of keys come out exactly. `errors`: of each head, relative, by which its budget was
+    fitted."""
 
     query_codebook: np.ndarray
     key_codebook: np.ndarray
@@ -30,6 +31,7 @@ class SparsePrepared:
     budget: int | tuple[int, ...]
     scale: float
     key_tile: int | None = None
+    errors: tuple[float, ...] = ()
 
     @property
     def heads(self) -> int:
@@ -91,20 +93,21 @@ def fit_budgets(prepared: SparsePrepared, samples: Sequence[Operands], tolerance
     tiles = max(tiles_for(key.shape[2], prepared.key_tile or prepared.tile) for _, key, _ in samples)
     wanted = [scaled_dot_product_attention(*sample, scale=prepared.scale, enable_gqa=True) for sample in samples]
 
-    def misses(budgets: np.ndarray) -> np.ndarray:
+    def errors_of(budgets: np.ndarray) -> np.ndarray:
         made = replace(prepared, budget=tuple(map(int, budgets)))
         found = [relative_errors(simulate(made, *sample), dense).numpy() for sample, dense in zip(samples, wanted, strict=True)]
-        return np.mean(found, axis=0) > tolerance
+        return np.mean(found, axis=0)
 
     low, high = np.full(prepared.heads, -1), np.zeros(prepared.heads, int)
-    while (growing := misses(high) & (high < tiles)).any():
+    while (growing := ((errors := errors_of(high)) > tolerance) & (high < tiles)).any():
         low = np.where(growing, high, low)
         high = np.where(growing, np.minimum(np.maximum(2 * high, 1), tiles), high)
     while (open_ := high - low > 1).any():
         middle = np.where(open_, (low + high) // 2, high)
-        missed = misses(middle)
-        low, high = np.where(open_ & missed, middle, low), np.where(open_ & ~missed, middle, high)
-    return replace(prepared, budget=tuple(map(int, high)))
+        found = errors_of(middle)
+        missed, kept = open_ & (found > tolerance), open_ & (found <= tolerance)
+        low, high, errors = np.where(missed, middle, low), np.where(kept, middle, high), np.where(kept, found, errors)
+    return replace(prepared, budget=tuple(map(int, high)), errors=tuple(map(float, errors)))
 
 
 def simulate(
