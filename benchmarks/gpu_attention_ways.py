@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from types import ModuleType
 
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from ..kernels.spectral_attention import causal, reference, triton_causal
 from ..kernels.spectral_attention import triton as kernels
+from ..kernels.spectral_attention.causal_prepare import CausalPrepared
 from ..kernels.spectral_attention.codebook import calibrate
 from ..kernels.spectral_attention.tiling import leaves_for
 
 OURS = "szilard"
 FORMS = {OURS: 1, "szilard, twice the queries a tile": 2}
-"""Ways of ours and their tiles of queries, in tiles of keys. Twice the queries read each key half as often, and choose less finely."""
+"""Ways of ours and their tiles of queries, in tiles of keys. Twice the queries read each key half as often, and choose less finely. The
+causal form, whose tiles of keys are smaller, has one."""
 BACKENDS = {
     "cuDNN": SDPBackend.CUDNN_ATTENTION,
     "Flash": SDPBackend.FLASH_ATTENTION,
@@ -30,15 +33,19 @@ CLUSTERS = 48
 STRUCTURES = 4
 """Sets of centres that the KV heads take in turn: each needs a codebook of its own, made on the host."""
 CALIBRATION = 4096
+LEAST_CAUSAL = 2
+"""Exact tiles without which a tile of queries would not have both the first one and the one before it."""
 MOST_LEAVES = 512
 """Beyond it the assignment costs more than finer leaves gain: sqrt N leaves are what the source asks for."""
 Run = Callable[[], torch.Tensor]
+Operands = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One site: `length` queries and keys, `heads` query heads of `width` columns that share `kv_heads`, and the share of tiles taken
-    exactly by the sparse form, in tiles of `tile` rows."""
+    """One site: `length` queries and keys, `heads` query heads of `width` columns that share `kv_heads`, and the share of the keys that the
+    sparse form takes exactly: in tiles of `tile` rows, or where it is `causal` of those that a query may see, in tiles of the default
+    layout."""
 
     length: int
     width: int
@@ -57,14 +64,28 @@ class Case:
     @property
     def budget(self) -> int:
         """Tiles of keys that a tile of queries attends to exactly."""
+        if self.causal:
+            budgets = range(LEAST_CAUSAL, causal.LAYOUT.tiles(self.length))
+            return LEAST_CAUSAL + max(0, bisect_right(budgets, self.share, key=self.causal_density) - 1)
         return max(1, -int(-self.share * self.length // self.tile))
+
+    @property
+    def density(self) -> float:
+        """The share of the pairs of a query and a key that it may see which are exact."""
+        if self.causal:
+            return self.causal_density(self.budget)
+        return min(1.0, self.budget * self.tile / self.length)
+
+    def causal_density(self, budget: int) -> float:
+        """`density` with that budget."""
+        return CausalPrepared((budget,), self.scale).density(self.length)
 
     @property
     def scale(self) -> float:
         return self.width**-0.5
 
 
-def clustered(case: Case, seed: int, device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def clustered(case: Case, seed: int, device: str) -> Operands:
     """Query [1, H, N, D], key and value [1, Hkv, N, D] around `CLUSTERS` centres that all seeds share, in clusters of unequal size.
 
     A logit within a cluster lies about 8 above one between clusters, and the noise around a centre moves it by about 3: a query spreads its
@@ -106,16 +127,15 @@ def _codebooks(width: int, leaves: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ways(case: Case, device: str, *, flex: bool, gradients: bool = False) -> dict[str, Run]:
-    """What computes the case, by name: ours where there is a kernel of it, the back ends of torch's SDPA, FlexAttention. With `gradients`
+    """What computes the case, by name: ours, the back ends of torch's SDPA, FlexAttention. With `gradients`
     each call runs forward and backward."""
-    operands = [x.requires_grad_(gradients) for x in clustered(case, 2, device)]
+    operands = clustered(case, 2, device)
+    for each in operands:
+        each.requires_grad_(gradients)
     shared = case.heads != case.kv_heads
     query, key, value = operands
     dense = partial(scaled_dot_product_attention, query, key, value, is_causal=case.causal, scale=case.scale, enable_gqa=shared)
-    found: dict[str, Run] = {}
-    if not case.causal:
-        books = codebooks(case, device)
-        found |= {name: partial(spectral, kernels, case, operands, books, times) for name, times in FORMS.items()}
+    found: dict[str, Run] = {name: partial(form, operands) for name, form in forms(case, device).items()}
     if device == "cpu":
         found["math"] = dense
     else:
@@ -127,15 +147,20 @@ def ways(case: Case, device: str, *, flex: bool, gradients: bool = False) -> dic
     return found
 
 
-def spectral(
-    form: ModuleType, case: Case, operands: Sequence[torch.Tensor], books: tuple[torch.Tensor, torch.Tensor], times: int = 1
-) -> torch.Tensor:
-    """Spectral attention by the module `form` (its reference, or its kernels), with `times` as many queries in a tile as keys."""
-    query, key, value = operands
-    output: torch.Tensor = form.spectral_attention(
-        query, key, value, *books, scale=case.scale, tile=times * case.tile, budget=case.budget, key_tile=case.tile
-    )
-    return output
+def forms(case: Case, device: str, *, exact: bool = False) -> dict[str, Callable[[Operands], torch.Tensor]]:
+    """Ways of ours by name, as functions of the operands: by the kernels, or if `exact` by the plain torch that is their reference."""
+    if case.causal:
+        whole = causal.causal_spectral_attention if exact else triton_causal.causal_spectral_attention
+        return {OURS: lambda operands: whole(*operands, scale=case.scale, budget=case.budget)}
+    books, module = codebooks(case, device), reference if exact else kernels
+
+    def full(times: int, operands: Operands) -> torch.Tensor:
+        output: torch.Tensor = module.spectral_attention(
+            *operands, *books, scale=case.scale, tile=times * case.tile, budget=case.budget, key_tile=case.tile
+        )
+        return output
+
+    return {name: partial(full, times) for name, times in FORMS.items()}
 
 
 def _with_backend(backend: SDPBackend, run: Run) -> torch.Tensor:
@@ -144,7 +169,7 @@ def _with_backend(backend: SDPBackend, run: Run) -> torch.Tensor:
         return run()
 
 
-def _flex(case: Case, operands: list[torch.Tensor]) -> Run:
+def _flex(case: Case, operands: Operands) -> Run:
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     query, key, value = operands
@@ -156,7 +181,7 @@ def _flex(case: Case, operands: list[torch.Tensor]) -> Run:
     return lambda: compiled(query, key, value, block_mask=mask, scale=case.scale, enable_gqa=case.heads != case.kv_heads)
 
 
-def _and_back(run: Run, operands: list[torch.Tensor]) -> torch.Tensor:
+def _and_back(run: Run, operands: Operands) -> torch.Tensor:
     output = run()
     torch.autograd.grad(output, operands, output.detach())
     return output
