@@ -4,8 +4,8 @@ from unittest import mock
 
 import torch
 
-from szilard.kernels.spectral_attention import triton_causal, triton_causal_forward
-from szilard.kernels.spectral_attention.causal import Layout, causal_spectral_attention, key_tiles
+from szilard.kernels.spectral_attention import causal_registration, triton_causal, triton_causal_forward
+from szilard.kernels.spectral_attention.causal import DENSE, Layout, causal_spectral_attention, key_tiles
 from szilard.kernels.spectral_attention.triton_causal_tiles import by_content
 
 from .causal_attention import dense, operands
@@ -75,7 +75,7 @@ def sees_no_later(layout, position, budget, **sizes):
 def logsum(layout, **sizes):
     """Relative error of the log-sum-exp where all is exact, and the greatest share of weight that lies in means there."""
     (query, key, value), layout = drawn(**sizes), Layout(*layout)
-    options = triton_causal_forward.Options(SCALE, (triton_causal.DENSE,) * query.shape[1], layout)
+    options = triton_causal_forward.Options(SCALE, (DENSE,) * query.shape[1], layout)
     found, _ = triton_causal_forward.attended(query, key, value, options)
     wide = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
     behind = torch.ones(query.shape[2], query.shape[2], dtype=torch.bool).triu(1)
@@ -121,3 +121,20 @@ def replayed(budget, layout, **sizes):
         each.copy_(each.flip(2))
     graph.replay()
     return relative(output, triton_causal.causal_spectral_attention(query, key, value, **options))
+
+
+def registered(budget, layout, **sizes):
+    """Relative errors of the registered operator and of its gradients where tensors say that they are on a GPU, and how often the kernels
+    ran."""
+    found, given, layout = [], drawn(**sizes), Layout(*layout)
+    kernels = mock.Mock(wraps=triton_causal.attended)
+    on_gpu = (
+        mock.patch.object(torch.Tensor, "is_cuda", True),
+        mock.patch("torch.cuda.get_device_capability", return_value=(9, 0)),
+    )
+    with on_gpu[0], on_gpu[1], mock.patch.object(triton_causal, "attended", kernels):
+        for form in (causal_registration.causal_spectral_attention, causal_spectral_attention):
+            operands = [x.clone().requires_grad_() for x in given]
+            output = form(*operands, scale=SCALE, budget=budget, layout=layout)
+            found.append([output.detach(), *torch.autograd.grad(output.square().sum(), operands)])
+    return [relative(ours, theirs) for ours, theirs in zip(*found, strict=True)], kernels.call_count

@@ -94,6 +94,14 @@ def test_nothing_waits_for_the_host(interpreted):
     assert count > 20
 
 
+def test_the_registered_operator_runs_the_kernels_on_a_gpu(interpreted):
+    """Once forward, once more for the gradients."""
+    sizes = {**SIZES, "heads": [1, 1], "length": 34, "width": 16}
+    found, calls = interpreted("registered", budget=2, layout=[16, 4, 16, 0], **sizes)
+    check(found)
+    assert calls == 2
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("layout", "length", "heads", "width", "depth", "budget"),

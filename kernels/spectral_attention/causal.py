@@ -13,6 +13,8 @@ from torch.nn.functional import pad
 from .reference import chosen_tiles
 from .reference import taken as taken_tiles
 
+DENSE = 1 << 30
+"""A budget that holds all tiles of any text."""
 POWER_STEPS = 3
 """Steps of the power iteration: the direction need only be long, not exact."""
 

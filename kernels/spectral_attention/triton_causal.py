@@ -10,14 +10,11 @@ from collections.abc import Sequence
 
 import torch
 
-from .causal import LAYOUT, Layout
+from .causal import DENSE, LAYOUT, Layout
 from .triton import MOST_WIDTH, whole_columns
 from .triton_causal_forward import Options, attended
 from .triton_causal_gradient import causal_gradients
 from .triton_options import LEAST
-
-DENSE = 1 << 30
-"""A budget that holds all tiles of any text."""
 
 
 def causal_spectral_attention(
