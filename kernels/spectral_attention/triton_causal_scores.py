@@ -76,18 +76,19 @@ def choose_slots_kernel(
     NEVER: tl.constexpr, QUERY_TILE: tl.constexpr, KEY_TILE: tl.constexpr, SEGMENT: tl.constexpr, SINK: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """One tile of queries: the slots of its greatest scores, the first one and the one just before it above all."""
+    """One tile of queries: the slots of its greatest scores, the first tile and the one just before it above all."""
     i, head, slot = first + tl.program_id(0), tl.program_id(1), tl.arange(0, COLUMNS)
     row, usable = head.to(tl.int64) * tl.num_programs(0) + tl.program_id(0), i * (QUERY_TILE // KEY_TILE)
     budget = tl.load(budgets + head % heads)
     if budget >= usable:
         return
     bits = ordered(tl.load(scores + row * slots + slot, slot < usable, 0.0))
-    bits = tl.where((slot == 0) | (slot == usable - 1), 0xFFFFFFFF, bits)
+    closed = closed_before(i * QUERY_TILE, segments, KEY_TILE, SEGMENT, SINK)
+    table_row = row_of(slot, closed, neighbours, KEY_TILE, SEGMENT, SINK)
+    bits = tl.where((table_row == 0) | (slot == usable - 1), 0xFFFFFFFF, bits)
     exact = greatest(tl.where(slot < usable, bits, 0), slot < usable, budget)
     place = tl.cumsum(exact.to(tl.int32), 0) - 1
-    closed = closed_before(i * QUERY_TILE, segments, KEY_TILE, SEGMENT, SINK)
-    tl.store(chosen + row * most + place, row_of(slot, closed, neighbours, KEY_TILE, SEGMENT, SINK), exact)
+    tl.store(chosen + row * most + place, table_row, exact)
     tl.store(mass + row * slots + slot, tl.full((COLUMNS,), NEVER, tl.float32), exact)
 
 
