@@ -1,5 +1,7 @@
 """What is asked of the Triton kernels of causal spectral attention under the interpreter, each as a function of plain numbers."""
 
+import gc
+import weakref
 from unittest import mock
 
 import torch
@@ -138,3 +140,14 @@ def registered(budget, layout, **sizes):
             output = form(*operands, scale=SCALE, budget=budget, layout=layout)
             found.append([output.detach(), *torch.autograd.grad(output.square().sum(), operands)])
     return [relative(ours, theirs) for ours, theirs in zip(*found, strict=True)], kernels.call_count
+
+
+def freed(budget, layout, **sizes):
+    """Whether an output that can be differentiated is freed with its last name, without the garbage collector."""
+    given = [x.requires_grad_() for x in drawn(**sizes)]
+    gc.disable()
+    output = triton_causal.causal_spectral_attention(*given, scale=SCALE, budget=budget, layout=Layout(*layout))
+    kept = weakref.ref(output if output._base is None else output._base)
+    del output
+    gc.enable()
+    return kept() is None

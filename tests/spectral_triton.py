@@ -1,5 +1,7 @@
 """What is asked of the Triton kernels of spectral attention under the interpreter, each as a function of plain numbers."""
 
+import gc
+import weakref
 from unittest import mock
 
 import torch
@@ -135,3 +137,15 @@ def replayed(tile, budget, **sizes):
     query.copy_(query.flip(2))
     graph.replay()
     return relative(output, triton.spectral_attention(query, key, value, *books, **options))
+
+
+def freed(tile, budget, **sizes):
+    """Whether an output that can be differentiated is freed with its last name, without the garbage collector."""
+    given, _ = drawn(**sizes)
+    operands = [x.requires_grad_() for x in given[:3]]
+    gc.disable()
+    output = triton.spectral_attention(*operands, *given[3:], scale=SCALE, tile=tile, budget=budget)
+    kept = weakref.ref(output if output._base is None else output._base)
+    del output
+    gc.enable()
+    return kept() is None

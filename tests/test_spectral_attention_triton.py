@@ -73,6 +73,10 @@ def test_the_registered_operator_runs_the_kernels_on_a_gpu(interpreted):
     assert calls == 2
 
 
+def test_an_output_is_freed_with_its_last_name(interpreted):
+    assert interpreted("freed", tile=16, budget=1, **{**SMALL, "queries": 16, "keys": 16, "width": 16})
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(

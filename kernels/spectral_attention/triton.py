@@ -106,6 +106,8 @@ class _SpectralAttention(torch.autograd.Function):
             return query.new_zeros((*query.shape[:-1], value.shape[-1]))
         with torch.cuda.device_of(query):
             found, kept = attended(query, key, value, query_codebook, key_codebook, key_mask, options)
+        # The output itself would lead back to this node, and stay until the garbage collector comes.
+        kept = kept._replace(found=found._replace(output=found.output.detach()))
         ctx.operands, ctx.kept, ctx.options = (query, key, value), kept, options
         return found.output
 

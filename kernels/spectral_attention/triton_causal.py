@@ -48,7 +48,9 @@ class _CausalSpectralAttention(torch.autograd.Function):
             return query.new_zeros((*query.shape[:-1], value.shape[-1]))
         with torch.cuda.device_of(query):
             found, planned = attended(query, key, value, options)
-        ctx.operands, ctx.found, ctx.planned, ctx.options = (query, key, value), found, planned, options
+        # The output itself would lead back to this node, and stay until the garbage collector comes.
+        ctx.operands, ctx.found = (query, key, value), found._replace(output=found.output.detach())
+        ctx.planned, ctx.options = planned, options
         return found.output
 
     @staticmethod
