@@ -19,6 +19,9 @@ from .sample import checked_sample
 
 Sample = Mapping[str, np.ndarray]
 
+AT_ONCE = 1 << 16
+"""Numbers compared at a time: they stay in the cache, where the logits of a language model (2e8 of them) leave the memory."""
+
 
 @dataclass(frozen=True)
 class CalibrationData:
@@ -114,12 +117,17 @@ def _error_over(pairs: Iterable[tuple[Mapping[str, np.ndarray], Mapping[str, np.
                 difference += float(np.count_nonzero(actual != expected))
                 scale += float(expected.size)
                 continue
-            finite = np.isfinite(expected)
-            if not np.array_equal(np.isfinite(actual), finite):
-                return float("inf")
-            apart = np.where(finite, actual.astype(np.float64) - np.where(finite, expected, 0), 0)
-            difference += float(np.sum(apart**2))
-            scale += float(np.sum(np.where(finite, expected, 0).astype(np.float64) ** 2))
+            for start in range(0, expected.size, AT_ONCE):
+                part = slice(start, start + AT_ONCE)
+                wanted, found = (x.reshape(-1)[part].astype(np.float64) for x in (expected, actual))
+                finite = np.isfinite(wanted)
+                if not np.array_equal(np.isfinite(found), finite):
+                    return float("inf")
+                if not finite.all():
+                    wanted, found = wanted[finite], found[finite]
+                apart = found - wanted
+                difference += float(apart @ apart)
+                scale += float(wanted @ wanted)
     if difference == 0:
         return 0.0
     return difference / scale if scale > 0 else float("inf")

@@ -34,7 +34,8 @@ class Gate:
     def _references(self) -> tuple[list[dict], list[dict], float | None]:
         with self.backend.runner(self.program.graph) as run:
             metric = self.metric(run) if self.metric else None
-            return [run(self._held_out_samples[0])], [run(sample) for sample in self._held_out_samples], metric
+            outputs = [run(sample) for sample in self._held_out_samples]
+            return outputs[:1], outputs, metric
 
     @cached_property
     def rounding(self) -> float:
