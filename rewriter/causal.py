@@ -179,5 +179,6 @@ def _feed(program: Program, name: str, view: Net, padding: np.ndarray | None) ->
     counts = sample.shape[-1] > 1 and bool((sample == np.arange(sample.shape[-1])).all())
     if counts:
         return np.broadcast_to(np.arange(shape[-1]), shape).astype(dtype)
-    padded = padding is not None and shape and shape[-1] == len(padding)
-    return np.broadcast_to(padding, shape).astype(dtype) if padded else np.ones(shape, dtype)
+    if padding is not None and shape and shape[-1] == len(padding):
+        return np.broadcast_to(padding, shape).astype(dtype)
+    return np.ones(shape, dtype)
