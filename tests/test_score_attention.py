@@ -10,7 +10,7 @@ from szilard.kernels.spectral_attention import crossover
 
 from .tiny_models import set_clock
 
-LENGTH = 8192
+LENGTH = 2048
 
 
 class Attention(torch.nn.Module):
@@ -41,6 +41,7 @@ def test_short_sequences_are_refused_with_length_and_crossover(monkeypatch):
 
 @pytest.mark.long
 def test_long_ones_are_rewritten_on_both_runtimes(monkeypatch, tmp_path):
+    monkeypatch.setattr(crossover, "crossover", lambda *_, **__: LENGTH)
     set_clock(monkeypatch, {"leave": 1.0, "spectral_sparse": 0.1}, default=2.0)
     data = [{"x": clustered(LENGTH, 0)} for _ in range(2)]
     result = szilard.rewrite(Attention(), {"x": torch.from_numpy(data[0]["x"])}, calibration=data, out=tmp_path / "out")
