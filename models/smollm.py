@@ -61,6 +61,28 @@ def factory() -> tuple[Prefill, dict[str, torch.Tensor]]:
     return load(), sample()
 
 
+def folder(cache: Path) -> Path:
+    """The model as a transformers folder with float32 weights and its tokenizer, kept in the folder `cache`: `szilard rewrite hf:FOLDER
+    --task causal-lm`. Written in a folder of its own and renamed, so that a killed run leaves none."""
+    from transformers import AutoModelForCausalLM
+
+    made = cache / "smollm2-transformers"
+    if made.exists():
+        return made
+    cache.mkdir(parents=True, exist_ok=True)
+    read: Any = load().model
+    # As read it counts as quantised, which transformers does not save, although its weights are float32.
+    del read.config.quantization_config
+    model = AutoModelForCausalLM.from_config(read.config)
+    model.load_state_dict(read.state_dict())
+    with tempfile.TemporaryDirectory(dir=cache) as work:
+        model.save_pretrained(work)
+        tokenizer().save_pretrained(work)
+        os.replace(work, made)
+        Path(work).mkdir()
+    return made
+
+
 def export(cache: Path) -> Path:
     """The ONNX file of the prefill, any batch and length, with its weights beside it, kept in the folder `cache`.
 

@@ -101,33 +101,38 @@ def relative_error(outputs: Iterable[Mapping[str, np.ndarray]], reference: Itera
     Key/value caches are summed by themselves, and the larger of the two errors counts: they hold far more numbers than the logits beside
     them, which would not be seen in one sum.
     """
-    pairs = list(zip(outputs, reference, strict=True))
-    return max(_error_over(pairs, caches) for caches in (False, True))
-
-
-def _error_over(pairs: Iterable[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]], caches: bool) -> float:
-    difference = scale = 0.0
-    for got, want in pairs:
-        for name in (name for name in want if is_cache(name) is caches):
-            expected = want[name]
-            actual = got[name]
-            if actual.shape != expected.shape:
+    sums = {caches: np.zeros(2) for caches in (False, True)}
+    for got, want in zip(outputs, reference, strict=True):
+        for name, expected in want.items():
+            found = _squares(got[name], expected)
+            if found is None:
                 return float("inf")
-            if expected.dtype.kind != "f":
-                difference += float(np.count_nonzero(actual != expected))
-                scale += float(expected.size)
-                continue
-            for start in range(0, expected.size, AT_ONCE):
-                part = slice(start, start + AT_ONCE)
-                wanted, found = (x.reshape(-1)[part].astype(np.float64) for x in (expected, actual))
-                finite = np.isfinite(wanted)
-                if not np.array_equal(np.isfinite(found), finite):
-                    return float("inf")
-                if not finite.all():
-                    wanted, found = wanted[finite], found[finite]
-                apart = found - wanted
-                difference += float(apart @ apart)
-                scale += float(wanted @ wanted)
+            sums[is_cache(name)] += found
+    return max(_ratio(difference, scale) for difference, scale in sums.values())
+
+
+def _squares(actual: np.ndarray, expected: np.ndarray) -> tuple[float, float] | None:
+    """(||y - y0||^2, ||y0||^2) of one output, of integers (elements that differ, elements); None where no distance is finite."""
+    if actual.shape != expected.shape:
+        return None
+    if expected.dtype.kind != "f":
+        return float(np.count_nonzero(actual != expected)), float(expected.size)
+    difference = scale = 0.0
+    for start in range(0, expected.size, AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        wanted, found = (x.reshape(-1)[part].astype(np.float64) for x in (expected, actual))
+        finite = np.isfinite(wanted)
+        if not np.array_equal(np.isfinite(found), finite):
+            return None
+        if not finite.all():
+            wanted, found = wanted[finite], found[finite]
+        apart = found - wanted
+        difference += float(apart @ apart)
+        scale += float(wanted @ wanted)
+    return difference, scale
+
+
+def _ratio(difference: float, scale: float) -> float:
     if difference == 0:
         return 0.0
-    return difference / scale if scale > 0 else float("inf")
+    return float(difference / scale) if scale > 0 else float("inf")

@@ -13,8 +13,8 @@ from .calibration_data import CalibrationData
 
 IDS, MASK, LOGITS = "input_ids", "attention_mask", "logits"
 BEGINNING = 8
-"""One part in so many of a text is its beginning. The decode program reads the rest at once, so that its later tokens read the caches that
-it made of the earlier ones, as they do when it generates: what is wrong in those shows in the logits."""
+"""One part in so many of a text, and two tokens of a short one, is its beginning. The decode program reads the rest at once, so that its
+later tokens read the caches that it made of the earlier ones, as they do when it generates: what is wrong in those shows in the logits."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Handover:
 
 
 def _cut(text: Arrays) -> int:
-    return max(1, text[IDS].shape[1] // BEGINNING)
+    length = text[IDS].shape[1]
+    return max(1, min(length - 1, max(2, length // BEGINNING)))
 
 
 def _beginning(text: Arrays) -> dict[str, np.ndarray]:

@@ -256,15 +256,18 @@ def _promised(spec: str, workload: Workload, device: Device) -> dict[str, dict[s
     """What the report of a folder says of each shape; {} for any other model, and for a plan of another workload or target."""
     if not is_emitted(Path(spec)) or planned_workload(spec) != workload:
         return {}
-    report = read_report(Path(spec))
-    if report.get("target") != device.name:
+    whole = read_report(Path(spec))
+    if whole.get("target") != device.name:
         return {}
+    # Of two programs each has its own share of a call.
+    report = whole.get("programs", {}).get("prefill", whole)
+    share = report.get("share", 1.0)
     seconds = report["seconds"]
     if len(workload.phases) == 1:
-        after = seconds.get("predicted", seconds)["after"]
+        after = seconds.get("predicted", seconds)["after"] / share
         planned = {
             "seconds": {"predicted": after, "predicted_from": "plan"},
-            "joules": {"predicted": report["joules"]["after"]},
+            "joules": {"predicted": report["joules"]["after"] / share},
         }
         return {workload.phases[0].name: planned}
     timed = seconds.get("phases", {})

@@ -12,6 +12,7 @@ from .quantity import change, number, quantity
 from .report_choices import choice_groups
 
 _LISTED = 5
+_LISTED_NAMES = 8
 
 
 def report_view(report: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
@@ -75,10 +76,15 @@ def _parts(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [(f", {name}", part) for name, part in runtimes.items()] if len(runtimes) > 1 else [("", report)]
 
 
+def _programs(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The programs of a model that has several, by name, of those that the workload runs."""
+    return [(name, part) for name, part in (report.get("programs") or {}).items() if "joules" in part]
+
+
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     model = report.get("model", {})
     sites = ", ".join(f"{count} {kind}" for kind, count in report.get("sites", {}).items() if count)
-    names = [(key, ", ".join(model[key])) for key in ("inputs", "outputs") if model.get(key)]
+    names = [(key, few(model[key], _LISTED_NAMES)) for key in ("inputs", "outputs") if model.get(key)]
     return [*names, ("sites", sites or "none"), *(("note", note) for note in model.get("notes", ()))]
 
 
@@ -93,6 +99,9 @@ def _totals(report: Mapping[str, Any]) -> list[dict[str, str]]:
         if "predicted" in seconds:
             predicted = {**seconds["predicted"], "label": "modelled"}
             rows.append(_total(f"Seconds per call{where}, as predicted", predicted, "s", "", least))
+    for name, part in _programs(report):
+        rows.append(_total(f"Joules per call{_shipped(report)}, of which {name}", part["joules"], "J", "", least))
+        rows.append(_total(f"Seconds per call{_shipped(report)}, of which {name}", part["seconds"], "s", "", least))
     return rows
 
 
@@ -176,7 +185,8 @@ def _error(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows = [("budget", f"{quantity(joules, 'J')} per call; the error is not limited")]
     else:
         rows = [("budget", f"{metric} may drop by {limit}" if metric else f"{limit} relative squared error")]
-    for where, part in _parts(report):
+    programs = [(f", {name}{where}", each) for name, part in _programs(report) for where, each in _parts(part)]
+    for where, part in programs or _parts(report):
         found = part.get("error", {})
         if metric:
             rows.append((f"{metric}{where}", _drop(found.get("metric_before"), found.get("metric_after"))))

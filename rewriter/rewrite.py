@@ -25,7 +25,7 @@ from .optimise import DEFAULT_ERROR, Optimised, Request, optimise
 from .programs import Part, check_plan, programs_of
 from .refusals import check_kinds
 from .report_programs import whole_report
-from .rewritten import Rewritten, budgets, joules_after, of_program, part_of_plan, untouched
+from .rewritten import Rewritten, check_joules, joules_after, of_program, part_of_plan, untouched
 from .runtime_onnx import OnnxModule
 from .solve import require_joules
 from .whole import measured_seconds, take_back_if_dearer
@@ -91,13 +91,13 @@ def rewrite(
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
         wanted = replace(wanted, metric=name if metric is not None else source.metric_name)
     data = read_calibration(source.calibration if calibration is None else calibration, source.program)
-    limits = budgets(wanted, programs.parts, device)
+    check_joules(wanted, programs.parts)
     done = []
     for part in programs.parts:
         request = Request(
             device=device,
             workload=part.workload or workload_for(part.loaded.program),
-            budget=limits.get(part.name, wanted),
+            budget=wanted,
             calibration=part.handover.calibration(data) if part.handover else data,
             exact=exact,
             table=TimeTable() if device.kind == "cpu" else None,

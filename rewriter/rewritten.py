@@ -1,4 +1,4 @@
-"""What became of each program of a model, and what its programs share: one plan, and one budget of joules."""
+"""What became of each program of a model, and how a plan of all is that of each."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..cost_model.device import Device
+from ..cost_model.errors import InputError
 from ..cost_model.plan import Budget, Plan
 from ..cost_model.program import Program
 from ..cost_model.sites import Miss
 from ..passes.find import Found
-from .as_run import as_run
 from .backend import Backend
 from .optimise import Optimised, Request
 from .programs import Part
@@ -74,20 +73,11 @@ def part_of_plan(plan: Plan | None, name: str) -> Plan | None:
     return replace(plan, choices=tuple(choice for choice in plan.choices if choice.program == name)) if plan else None
 
 
-def budgets(budget: Budget, parts: Sequence[Part], device: Device) -> dict[str, Budget]:
-    """The budget of each program by name. An error limits every program by itself; joules are shared out as they were spent before."""
-    running = [part for part in parts if part.workload is not None]
-    if budget.joules is None or len(running) < 2:
-        return {part.name: budget for part in parts}
-    spent = {part.name: _joules_before(part, device) for part in running}
-    total = sum(spent.values())
-    return {name: replace(budget, joules=budget.joules * joules / total) for name, joules in spent.items()}
-
-
-def _joules_before(part: Part, device: Device) -> float:
-    from .backend_torch import TorchBackend
-
-    program = part.loaded.program
-    prices = as_run(program, TorchBackend(program), device, program.graph)
-    phases = part.workload.phases if part.workload else ()
-    return sum(phase.weight * prices.prediction(phase).total.joules for phase in phases)
+def check_joules(budget: Budget, parts: Sequence[Part]) -> None:
+    """Raises InputError where joules are to be limited over several programs: each is planned by itself."""
+    running = [part.name for part in parts if part.workload is not None]
+    if budget.joules is not None and len(running) > 1:
+        raise InputError(
+            f"A joule budget limits one program, and this workload makes {' and '.join(running)}: give --budget, or the --shape of one of "
+            "them."
+        )

@@ -128,8 +128,15 @@ def machine_of(place: str) -> str:
 
 
 def planned_workload(spec: str) -> Workload | None:
-    """The workload that a folder was optimised for; None for any other model."""
-    return read_plan(Path(spec) / "plan.json").workload if is_emitted(Path(spec)) else None
+    """The workload that a folder was optimised for; None for any other model. Of a prefill and a decode step the phases of the prefill,
+    which is the model that a folder is known by; None where it has none."""
+    if not is_emitted(Path(spec)):
+        return None
+    plan = read_plan(Path(spec) / "plan.json")
+    if not any(choice.program for choice in plan.choices):
+        return plan.workload
+    phases = tuple(phase for phase in plan.workload.phases if not phase.context)
+    return Workload(phases) if phases else None
 
 
 def names_of(specs: Sequence[str]) -> list[str]:

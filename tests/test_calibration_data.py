@@ -82,3 +82,12 @@ def test_relative_error_is_the_squared_ratio():
     assert relative_error([{"y": np.array([1, 2])}], [{"y": np.array([1, 3])}]) == 0.5
     infinite = np.array([-np.inf, 1.0])
     assert relative_error([{"y": infinite}], [{"y": infinite}]) == 0.0
+
+
+def test_caches_do_not_drown_the_logits_beside_them():
+    reference = [{"logits": np.ones(4), "present.0.key": np.full(1000, 9.0)}]
+    wrong_logits = [{"logits": np.zeros(4), "present.0.key": np.full(1000, 9.0)}]
+    wrong_cache = [{"logits": np.ones(4), "present.0.key": np.full(1000, 4.5)}]
+    assert relative_error(wrong_logits, reference) == 1.0
+    assert relative_error(wrong_cache, reference) == pytest.approx(0.25)
+    assert relative_error(reference, reference) == 0.0

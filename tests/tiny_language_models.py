@@ -5,11 +5,13 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
 
 POSITIONS = 160
 TOKENS = {"vocab_size": 259, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -57,9 +59,9 @@ def folder(kind: str) -> Path:
     return made
 
 
-def texts(batch: int, length: int, padding: int = 0) -> dict[str, np.ndarray]:
-    """Random tokens, the last row with `padding` on its left: int64 [batch, length]."""
-    ids = np.random.default_rng(length).integers(3, 259, (batch, length))
+def texts(batch: int, length: int, padding: int = 0, words: int = 259) -> dict[str, np.ndarray]:
+    """Random tokens below `words`, the last row with `padding` on its left: int64 [batch, length]."""
+    ids = np.random.default_rng(length).integers(3, words, (batch, length))
     mask = np.ones_like(ids)
     ids[-1, :padding] = mask[-1, :padding] = 0
     return {"input_ids": ids, "attention_mask": mask}
@@ -74,3 +76,42 @@ def generated(kind: str | Path, given: dict[str, np.ndarray], steps: int) -> np.
     tensors = {name: torch.from_numpy(array) for name, array in given.items()}
     options = {"do_sample": False, "max_new_tokens": steps, "min_new_tokens": steps, "eos_token_id": None, "pad_token_id": 0}
     return model.generate(**tensors, **options)[:, given["input_ids"].shape[1] :].numpy()
+
+
+class OneLayer(nn.Module):
+    """One layer of attention, 2 heads of 8 over 31 tokens, in the form that transformers gives a language model."""
+
+    def __init__(self, positions: int = 40) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(31, 16), nn.Embedding(positions, 16)
+        self.query, self.key, self.value, self.out = (nn.Linear(16, 16) for _ in range(4))
+        self.head = nn.Linear(16, 31)
+        text = SimpleNamespace(max_position_embeddings=positions)
+        self.config = SimpleNamespace(get_text_config=lambda: text)
+
+    def forward(self, input_ids, attention_mask, position_ids=None, past_key_values=None, use_cache=True, return_dict=True):
+        """(logits, caches) by attribute."""
+        from transformers.cache_utils import DynamicCache
+
+        cache = DynamicCache() if past_key_values is None else past_key_values
+        batch, new = input_ids.shape
+        places = torch.arange(new)[None] if position_ids is None else position_ids
+        x = self.words(input_ids) + self.places(places)
+        query, key, value = (layer(x).view(batch, new, 2, 8).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        key, value = cache.update(key, value, 0)
+        total = key.shape[2]
+        causal = torch.arange(total)[None] <= torch.arange(new)[:, None] + (total - new)
+        mask = causal[None, None] & attention_mask[:, None, None].bool()
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        x = x + self.out(mixed.transpose(1, 2).reshape(batch, new, 16))
+        return SimpleNamespace(logits=self.head(x), past_key_values=cache)
+
+
+def one_layer() -> OneLayer:
+    """The same weights every time, far from uniform."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(2)
+        made = OneLayer()
+        for parameter in made.parameters():
+            nn.init.normal_(parameter, std=1.5 / parameter.shape[-1] ** 0.5)
+    return made.eval()
