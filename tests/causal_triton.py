@@ -78,7 +78,7 @@ def logsum(layout, **sizes):
     """Relative error of the log-sum-exp where all is exact, and the greatest share of weight that lies in means there."""
     (query, key, value), layout = drawn(**sizes), Layout(*layout)
     options = triton_causal_forward.Options(SCALE, (DENSE,) * query.shape[1], layout)
-    found, _ = triton_causal_forward.attended(query, key, value, options)
+    found, _ = triton_causal_forward.attended(query, key, value, options, keep=False)
     wide = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
     behind = torch.ones(query.shape[2], query.shape[2], dtype=torch.bool).triu(1)
     wanted = (SCALE * query @ wide.mT).masked_fill(behind, -torch.inf).logsumexp(-1)

@@ -12,6 +12,7 @@ from szilard.kernels.spectral_attention import (
     triton_attend,
     triton_attend_backward,
     triton_causal_attend,
+    triton_causal_backward,
     triton_causal_scores,
     triton_causal_tiles,
     triton_order,
@@ -39,12 +40,14 @@ NUMBERS = {
 WHOLE = ["leaf", "rank", "histogram", "ends", "order", "totals", "chosen", "budgets", "readers", "counts", "halved"]
 PLAIN = [
     "codebook", "means", "variances", "mass", "logsum", "far", "delta", "d_queries", "d_mass", "d_keys", "d_values", "along", "spreads",
+    "d_variances", "row_mass",
     "mean_queries", "scores",
 ]  # fmt: skip
 OWN = [
     "x", "query", "key", "value", "queries", "gradients", "keys", "values", "key_means", "value_means", "slopes", "centres",
     "first_order", "share", "output",
 ]  # fmt: skip
+KEYS = triton_attend_backward.keys_options
 SORTED = triton_order.order_options
 CAUSAL = triton_causal_scores.sizes_of(LAYOUT)
 HALVED = {"STEPS": POWER_STEPS, "OTHERS": triton_causal_tiles.OTHERS, "SEGMENT": LAYOUT.segment}
@@ -57,8 +60,16 @@ KERNELS = {
     "attend": (triton_attend.attend_kernel, lambda *a: triton_attend.attend_options(*a) | {"WHOLE": False}),
     "attend, whole": (triton_attend.attend_kernel, lambda *a: triton_attend.attend_options(*a) | {"WHOLE": True}),
     "queries": (triton_attend_backward.queries_kernel, triton_attend_backward.queries_options),
-    "keys": (triton_attend_backward.keys_kernel, lambda *a: triton_attend_backward.keys_options(*a) | {"FAR": False}),
-    "means": (triton_attend_backward.keys_kernel, lambda *a: triton_attend_backward.keys_options(*a) | {"FAR": True}),
+    "keys": (triton_attend_backward.keys_kernel, lambda *a: KEYS(*a) | {"FAR": False, "RANGED": False}),
+    "means": (triton_attend_backward.keys_kernel, lambda *a: KEYS(*a) | {"FAR": True, "RANGED": False}),
+    "keys, causal": (
+        triton_attend_backward.keys_kernel, lambda w, v, t, s, d: KEYS(w, v, 64, LAYOUT.key_tile, d) | {"FAR": False, "RANGED": False}
+    ),
+    "means, causal": (triton_attend_backward.keys_kernel, lambda *a: KEYS(*a) | {"FAR": True, "RANGED": True}),
+    "queries, causal": (
+        triton_causal_backward.queries_causal_kernel,
+        lambda w, v, t, s, d: CAUSAL | triton_causal_backward.queries_causal_options(w, v, 64, d),
+    ),
     "centres as they stand": (
         triton_tiles.centres_kernel, lambda w, v, t, s, d: triton_tiles.centres_options(w, t) | {"ORDERED": False}
     ),

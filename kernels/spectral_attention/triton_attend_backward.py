@@ -5,6 +5,7 @@ Weights are computed once more from the log-sum-exp. All rows are in the order o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ from .reference import NEVER
 from .triton_options import ANY_SIZE, LOG2E, block_of, configuration, padded, widened
 from .triton_scores import Choice
 from .triton_tiles import KeyTiles
+
+FAR_ROWS = 64
+"""Means of tiles that a program takes at a time at least, if it can hold them: they do not end with a tile."""
 
 
 class Rows(NamedTuple):
@@ -89,10 +93,11 @@ def queries_kernel(
 def keys_kernel(
     queries, gradients, logsum, delta, far, keys, values, totals, readers, counts, mass, d_keys, d_values,
     heads, group, blocks, tiles, width, depth, scale,
-    NEVER: tl.constexpr, LOG2E: tl.constexpr, WIDE: tl.constexpr, FAR: tl.constexpr, QUERY_TILE: tl.constexpr, TILE: tl.constexpr,
-    BLOCK: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
+    NEVER: tl.constexpr, LOG2E: tl.constexpr, WIDE: tl.constexpr, FAR: tl.constexpr, RANGED: tl.constexpr, QUERY_TILE: tl.constexpr,
+    TILE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of ROWS keys and values of one tile from the tiles of queries that read it exactly, or with FAR of ROWS means from all."""
+    """Gradients of ROWS keys and values of one tile from the tiles of queries that read it exactly, or with FAR of ROWS means from all, or
+    with RANGED from those of a range: `counts` many from `readers` on."""
     SUBS: tl.constexpr = (TILE + ROWS - 1) // ROWS
     STEPS: tl.constexpr = (QUERY_TILE + BLOCK - 1) // BLOCK
     part, shared = tl.program_id(0), tl.program_id(1)
@@ -114,11 +119,13 @@ def keys_kernel(
     found, seen = tl.zeros((ROWS, WIDTH), tl.float32), tl.zeros((ROWS, DEPTH), tl.float32)
     for member in range(group):
         head = shared.to(tl.int64) * group + member
-        reading = blocks
+        reading, begin = blocks, 0
         if not FAR:
             reading = tl.load(counts + head * tiles + j)
+        if RANGED:
+            reading, begin = tl.load(counts + part), tl.load(readers + part)
         for step in range(reading * STEPS):
-            i = step // STEPS
+            i = begin + step // STEPS
             if not FAR:
                 i = tl.load(readers + (head * tiles + j) * blocks + i)
             inside = (step % STEPS) * BLOCK + tl.arange(0, BLOCK)
@@ -162,19 +169,31 @@ def queries_backward(
 
 
 def keys_backward(
-    rows: Rows, tiles: KeyTiles, choice: Choice, scale: float, query_tile: int, tile: int, far: bool
+    rows: Rows,
+    tiles: KeyTiles,
+    choice: Choice,
+    scale: float,
+    query_tile: int,
+    tile: int,
+    far: bool,
+    seeing: Callable[[int], tuple[torch.Tensor, torch.Tensor]] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of sorted keys and values, or with `far` of their means, float32, the first-order term aside."""
+    """Gradients of sorted keys and values, or with `far` of their means, float32, the first-order term aside. `seeing`(n) gives for each n
+    means the first tile of queries that sees one of them and how many may from there on (int32), if it is not all."""
     batch, heads, blocks, count = choice.mass.shape
     keys, values = (tiles.key_means, tiles.value_means) if far else (tiles.keys, tiles.values)
     (shared, _, width), depth = keys.shape[1:], values.shape[-1]
-    options = keys_options(width, depth, query_tile, tile, keys.dtype)
+    options = keys_options(width, depth, query_tile, max(tile, FAR_ROWS) if far else tile, keys.dtype)
     subs = triton.cdiv(tile, options["ROWS"])
     found, seen = (torch.empty_like(x, dtype=torch.float32) for x in (keys, values))
-    readers, counts = (tiles.totals, tiles.totals) if far else _readers(choice)
+    if far:
+        readers, counts = (tiles.totals, tiles.totals) if seeing is None else seeing(options["ROWS"])
+    else:
+        readers, counts = _readers(choice)
     keys_kernel[triton.cdiv(count, options["ROWS"]) if far else count * subs, batch * shared](
         *rows, keys, values, tiles.totals, readers, counts, choice.mass, found, seen,
-        heads, heads // shared, blocks, count, width, depth, scale, NEVER=NEVER, LOG2E=LOG2E, WIDE=widened(keys), FAR=far, **options,
+        heads, heads // shared, blocks, count, width, depth, scale, NEVER=NEVER, LOG2E=LOG2E, WIDE=widened(keys), FAR=far,
+        RANGED=seeing is not None, **options,
     )  # fmt: skip
     return found, seen
 
@@ -192,7 +211,7 @@ QUERIES = (
     {16: (64, 32, 8, 2), 32: (32, 32, 4, 2), 64: (32, 32, 8, 2), 128: (16, 32, 8, 2)},
 )
 KEYS = (
-    {16: (32, 32, 4, 2), 32: (64, 64, 4, 2), 64: (32, 64, 4, 2), 128: (32, 64, 8, 2), 256: (32, 32, 8, 2)},
+    {16: (32, 32, 4, 2), 32: (64, 64, 8, 2), 64: (32, 64, 4, 2), 128: (32, 64, 8, 2), 256: (32, 32, 8, 2)},
     {16: (32, 32, 4, 2), 32: (16, 16, 8, 2), 64: (32, 32, 8, 2), 128: (16, 16, 8, 2)},
 )
 """Queries and keys at a time, warps and stages, by columns, in half precision and in float32: no spills on sm_80, sm_90 and sm_100."""
@@ -200,15 +219,15 @@ KEYS = (
 
 def queries_options(width: int, depth: int, query_tile: int, tile: int, dtype: torch.dtype) -> dict[str, int]:
     """Constants of `queries_kernel` for rows of `width` and `depth`."""
-    return _options(QUERIES, width, depth, query_tile, tile, dtype)
+    return backward_options(QUERIES, width, depth, query_tile, tile, dtype)
 
 
 def keys_options(width: int, depth: int, query_tile: int, tile: int, dtype: torch.dtype) -> dict[str, int]:
     """Constants of `keys_kernel` for rows of `width` and `depth`."""
-    return _options(KEYS, width, depth, query_tile, tile, dtype)
+    return backward_options(KEYS, width, depth, query_tile, tile, dtype)
 
 
-def _options(
+def backward_options(
     tables: tuple[dict[int, tuple[int, int, int, int]], ...],
     width: int,
     depth: int,
@@ -216,6 +235,7 @@ def _options(
     tile: int,
     dtype: torch.dtype,
 ) -> dict[str, int]:
+    """Constants of a kernel for rows of `width` and `depth` by `tables` for half precision and for float32, of tuples as in `QUERIES`."""
     block, rows, warps, stages = tables[dtype.itemsize // 4][max(padded(width), padded(depth))]
     sizes = block_of(query_tile, block), block_of(tile, rows)
     return configuration(

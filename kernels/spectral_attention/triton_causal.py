@@ -47,7 +47,7 @@ class _CausalSpectralAttention(torch.autograd.Function):
         if not query.numel():
             return query.new_zeros((*query.shape[:-1], value.shape[-1]))
         with torch.cuda.device_of(query):
-            found, planned = attended(query, key, value, options)
+            found, planned = attended(query, key, value, options, keep=any(ctx.needs_input_grad))
         # The output itself would lead back to this node, and stay until the garbage collector comes.
         ctx.operands, ctx.found = (query, key, value), found._replace(output=found.output.detach())
         ctx.planned, ctx.options = planned, options

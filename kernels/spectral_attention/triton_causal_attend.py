@@ -19,7 +19,7 @@ from .triton_options import ANY_SIZE, LOG2E, block_of, configuration, padded, wi
 
 
 @triton.jit
-def _read(table, row, columns, lane, held):
+def read_rows(table, row, columns, lane, held):
     """Rows of a table, zero where not `held`."""
     return tl.load(table + row[:, None] * columns + lane[None, :], held[:, None] & (lane[None, :] < columns), 0.0)
 
@@ -56,8 +56,8 @@ def attend_causal_kernel(
 
     for start in range(0, (sub + 1) * BLOCK, ROWS):
         own = start + column
-        key = _read(keys, i * QUERY_TILE + own, width, d, own < QUERY_TILE)
-        value = _read(values, i * QUERY_TILE + own, depth, e, own < QUERY_TILE)
+        key = read_rows(keys, i * QUERY_TILE + own, width, d, own < QUERY_TILE)
+        value = read_rows(values, i * QUERY_TILE + own, depth, e, own < QUERY_TILE)
         logits = tl.dot(rows, tl.trans(key.to(rows.dtype)), input_precision="tf32x3") * (scale * LOG2E)
         logits = tl.where(own[None, :] <= within[:, None], logits, NEVER)
         found, summed, top, _ = joined(found, summed, top, logits, value, rows)
@@ -71,8 +71,8 @@ def attend_causal_kernel(
         tile = tl.load(chosen + row * most + number // KEY_TILE, number < listed, 0)
         tile = tl.where(listed == 0, number // KEY_TILE, tile)
         at_row = tile * KEY_TILE + number % KEY_TILE
-        key = _read(keys, at_row, width, d, number < exact)
-        value = _read(values, at_row, depth, e, number < exact)
+        key = read_rows(keys, at_row, width, d, number < exact)
+        value = read_rows(values, at_row, depth, e, number < exact)
         logits = tl.dot(rows, tl.trans(key.to(rows.dtype)), input_precision="tf32x3") * (scale * LOG2E)
         logits = tl.where((number < exact)[None, :], logits, NEVER)
         found, summed, top, _ = joined(found, summed, top, logits, value, rows)
@@ -81,8 +81,8 @@ def attend_causal_kernel(
     for start in range(0, far_slots, MEANS):
         slot = start + tl.arange(0, MEANS)
         at_row = row_of(slot, closed, neighbours, KEY_TILE, SEGMENT, SINK)
-        key = _read(key_means, at_row, width, d, slot < far_slots)
-        value = _read(value_means, at_row, depth, e, slot < far_slots)
+        key = read_rows(key_means, at_row, width, d, slot < far_slots)
+        value = read_rows(value_means, at_row, depth, e, slot < far_slots)
         own_mass = tl.load(mass + row * slots + slot, slot < far_slots, NEVER)
         logits = tl.dot(rows, tl.trans(key.to(rows.dtype)), input_precision="tf32x3") * (scale * LOG2E) + own_mass[None, :]
         found, away, top, shrink = joined(found, away, top, logits, value, rows)

@@ -31,7 +31,7 @@ class Options(NamedTuple):
 
 class Planned(NamedTuple):
     """What is fixed before any query is looked at alone: the tables of tiles, the `centres` of tiles of queries [B, H, I, D] (float32), the
-    pooled `first_order` [B, Hkv, I, D, Dv], and the choices of all ranges of tiles of queries."""
+    pooled `first_order` [B, Hkv, I, D, Dv], and the choices of all ranges of tiles of queries where gradients are asked for."""
 
     tables: Tables
     centres: torch.Tensor
@@ -39,8 +39,10 @@ class Planned(NamedTuple):
     choices: list[CausalChoice]
 
 
-def attended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: Options) -> tuple[Attended, Planned]:
-    """The output with its log-sum-exp, not differentiable, and what it was planned by."""
+def attended(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: Options, *, keep: bool
+) -> tuple[Attended, Planned]:
+    """The output with its log-sum-exp, not differentiable, and what it was planned by, with all choices if `keep`: for the gradients."""
     batch, heads, length, _ = query.shape
     scale, budgets, layout = options
     query = query if query.stride(-1) == 1 else query.contiguous()
@@ -57,7 +59,8 @@ def attended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, option
         most = max((max(1, each) for each in budgets if each < slots), default=0)
         choice = choose_slots(centres, tables, on_card, most, layout, length, scale, first, count)
         attend_causal(query, tables, choice, on_card, first_order, layout, scale, found)
-        choices.append(choice)
+        if keep:
+            choices.append(choice)
     return found, Planned(tables, centres, first_order, choices)
 
 

@@ -1,12 +1,12 @@
-"""Gradients of causal spectral attention on a GPU: the kernels of `triton_attend_backward.py` over the tables, and products in torch.
+"""Gradients of causal spectral attention on a GPU: a kernel for the queries (`triton_causal_backward.py`), that of
+`triton_attend_backward.py` for keys, values and their means, and products in torch.
 
 Exact but for two constants, as for every form of the operator: which keys are in a tile and which tiles are chosen change in steps.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from math import log2
+from functools import lru_cache, partial
 
 import torch
 from torch.nn.functional import pad
@@ -15,7 +15,8 @@ from .causal import Layout
 from .reference import NEVER
 from .triton import on_device
 from .triton_attend import Attended
-from .triton_attend_backward import Rows, keys_backward, queries_backward
+from .triton_attend_backward import Rows, keys_backward
+from .triton_causal_backward import queries_causal_backward
 from .triton_causal_forward import Options, Planned, pooling
 from .triton_causal_tiles import Tables
 from .triton_options import LOG2E
@@ -39,7 +40,7 @@ def causal_gradients(
 ) -> Gradients:
     """Gradients of `query`, `key` and `value`, in their dtypes, from that of the output [B, H, N, Dv]. It makes some tables of a number for
     each tile of queries and tile of keys: 33 MB each for 16 heads of 16384 tokens."""
-    scale, _, layout = options
+    scale, budgets, layout = options
     (batch, heads, length, width), shared, size = query.shape, key.shape[1], layout.query_tile
     tables, centres = planned.tables, planned.centres * scale
 
@@ -57,16 +58,21 @@ def causal_gradients(
         *(x.reshape(batch, heads, -1) for x in (logsum, delta, of_far)),
     )
 
-    by_group = (batch, shared, -1, width)
-    variance = (centres.square().view(by_group) @ tables.spreads.mT).view(*centres.shape[:3], -1)
-    choice = as_choice(planned, variance, options, length)
+    limits = on_device(budgets, key.device)
+    of_queries, of_variance, mass = queries_causal_backward(
+        rows, tables, planned.choices, limits, layout, length, scale, UNSEEN
+    )
     totals = torch.full((batch,), tables.keys.shape[2], dtype=torch.int32, device=key.device)
     tiles = KeyTiles(tables.keys, tables.values, totals, tables.key_means, tables.value_means, tables.slopes)
-    of_queries, of_mass = queries_backward(rows, tiles, choice, scale, size, layout.key_tile)
+    mass = _with_dense(mass, limits, size // layout.key_tile)
+    choice = Choice(totals, totals, mass, mass)
     of_keys, of_values = keys_backward(rows, tiles, choice, scale, size, layout.key_tile, far=False)
-    of_key_means, of_value_means = keys_backward(rows, tiles, choice, scale, size, layout.key_tile, far=True)
+    of_key_means, of_value_means = keys_backward(
+        rows, tiles, choice, scale, size, layout.key_tile, far=True, seeing=partial(_seeing, length, layout, key.device)
+    )
 
-    of_variance = (of_mass / (2 + variance)).view(batch, shared, -1, variance.shape[-1])
+    by_group = (batch, shared, -1, width)
+    of_variance = of_variance.view(batch, shared, -1, of_variance.shape[-1])
     of_spreads = of_variance.mT @ centres.square().view(by_group)
     of_centres = 2 * scale * centres * (of_variance @ tables.spreads).view_as(centres)
     of_slopes = (pooling(length, layout, key.dtype, key.device).float().mT @ of_pooled.flatten(3)).unflatten(
@@ -86,30 +92,21 @@ def causal_gradients(
     return of_query, of_key, of_value
 
 
-def as_choice(planned: Planned, variance: torch.Tensor, options: Options, length: int) -> Choice:
-    """The choice over rows of the tables, as the kernels of the other form read it: what a tile of queries reads exactly, behind it a row
-    that is not there, and the masses by `variance` [B, H, I, T]."""
-    _, budgets, layout = options
-    batch, heads, blocks, tiles = variance.shape
-    per, device = layout.query_tile // layout.key_tile, variance.device
-    limits, usable = on_device(budgets, device)[:, None], per * torch.arange(blocks, device=device)
-    exact = torch.zeros((batch, heads, blocks, tiles + 1), dtype=torch.bool, device=device)
-    for choice in planned.choices:
-        within = slice(choice.first, choice.first + choice.chosen.shape[2])
-        listed = (torch.arange(choice.chosen.shape[-1], device=device) < limits[..., None]) & (limits < usable[within])[
-            ..., None
-        ]
-        places = torch.where(listed, choice.chosen, tiles).long()
-        exact[:, :, within].scatter_(3, places, torch.ones_like(places, dtype=torch.bool))
-    place, sparse = torch.arange(tiles, device=device), (limits < usable)[..., None]
-    exact = torch.where(sparse, exact[..., :tiles], place < usable[:, None])
-    mass = log2(layout.key_tile) + (1 + variance / 2).log2()
-    mass = mass.masked_fill(~(sparse & _usable(length, layout, device)), UNSEEN).masked_fill(exact, NEVER)
+def _with_dense(mass: torch.Tensor, limits: torch.Tensor, per: int) -> torch.Tensor:
+    """The masses with those of tiles of queries whose budget holds all of the past: they read that as it stands, exactly."""
+    usable = per * torch.arange(mass.shape[2], device=mass.device)
+    past = torch.arange(mass.shape[3], device=mass.device) < usable[:, None]
+    return mass.masked_fill((limits[:, None] >= usable)[..., None] & past, NEVER)
 
-    most = max(1, min(max(budgets), per * (blocks - 1)))
-    chosen = exact.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[..., :most]
-    chosen = torch.where(torch.arange(most, device=device) < exact.sum(-1, keepdim=True), chosen, tiles).to(torch.int32)
-    return Choice(chosen, on_device(tuple(min(each, most) for each in budgets), device), mass, mass)
+
+@lru_cache(maxsize=32)
+def _seeing(length: int, layout: Layout, device: torch.device, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each `rows` rows of the tables the first tile of queries that sees one of them, and how many from there to the last one (int32).
+    They go to the device once and stay: the copy would wait for the host in every call."""
+    usable = layout.usable(length)
+    seen = pad(usable, (0, -usable.shape[1] % rows)).unflatten(1, (-1, rows)).any(-1).int()
+    first, behind = seen.argmax(0), len(seen) - seen.flip(0).argmax(0)
+    return first.int().to(device), ((behind - first) * seen.amax(0)).int().to(device)
 
 
 def _own(
@@ -154,9 +151,3 @@ def _put_back(members: torch.Tensor, own: torch.Tensor, order: torch.Tensor, sin
         moved, places = members[:, :, own.shape[2] :], (order.long() - sink)[..., None]
         found[:, :, sink : sink + order.shape[-1]] += torch.empty_like(moved).scatter_(2, places.expand_as(moved), moved)
     return found[:, :, :length]
-
-
-@lru_cache(maxsize=16)
-def _usable(length: int, layout: Layout, device: torch.device) -> torch.Tensor:
-    """`Layout.usable`, which goes to the device once and stays: the copy would wait for the host in every call."""
-    return layout.usable(length).to(device)
