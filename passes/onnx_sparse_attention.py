@@ -58,7 +58,7 @@ def _replace(surgeon: Surgeon, site: AttentionSite, prepared: SparsePrepared | C
     if site.key_transposed:
         nodes.append(operation("Transpose", [key], f"{name}.key", perm=(0, 1, 3, 2)))
         key = nodes[-1].outputs[0]
-    mask = _key_mask(surgeon, site, key, f"{name}.mask", nodes) if site.pads_keys else None
+    mask = _key_mask(surgeon, site, query, key, f"{name}.mask", nodes) if site.pads_keys else None
     if isinstance(prepared, CausalPrepared):
         body = causal_nodes(query, key, value, prepared, site.kv_heads, name, surgeon.opset, mask)
     else:
@@ -67,8 +67,10 @@ def _replace(surgeon: Surgeon, site: AttentionSite, prepared: SparsePrepared | C
     surgeon.replace([site], [*nodes, *body.nodes], {site.output: body.output})
 
 
-def _key_mask(surgeon: Surgeon, site: AttentionSite, key: ir.Value, name: str, nodes: list[ir.Node]) -> ir.Value:
-    """Which keys count, bool [B or 1, S], by the last row of every mask, and the nodes for it behind `nodes`."""
+def _key_mask(
+    surgeon: Surgeon, site: AttentionSite, query: ir.Value, key: ir.Value, name: str, nodes: list[ir.Node]
+) -> ir.Value:
+    """Which keys count, bool [B, S], by the last row of every mask, and the nodes for it behind `nodes`."""
     build = Builder(name)
     length, found = build("Shape", key, start=2, end=3), []
     for mask in site.every_mask:
@@ -81,6 +83,7 @@ def _key_mask(surgeon: Surgeon, site: AttentionSite, key: ir.Value, name: str, n
     counts = found[0]
     for row in found[1:]:
         counts = build("And", counts, row)
+    counts = build("Expand", counts, build.join(build("Shape", query, start=0, end=1), 1))
     surgeon.adopt(build.initializers.values())
     nodes += build.nodes
     return counts

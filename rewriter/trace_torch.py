@@ -97,7 +97,7 @@ def _trace_with_axes(
             obtained = _obtained(graph, axes)
             check_numbers(module, graph, tensors, source)
             # A size that is named as a sum grows with each of its parts.
-            step = {symbol: symbol.count("+") + 1 for free in obtained.values() for symbol in free.values()}
+            step = {symbol: str(symbol).count("+") + 1 for free in obtained.values() for symbol in free.values()}
             if step:
                 check_numbers(module, graph, {n: grown(t, obtained.get(n, {}), step) for n, t in larger.items()}, source)
             return graph, obtained, notes + _fixed(axes, obtained, tensors)

@@ -1,6 +1,7 @@
 """Tests of kernels/spectral_attention/causal_torch_module.py: the module that is emitted gives the reference's numbers with torch alone."""
 
 import inspect
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,6 +40,20 @@ def test_equals_the_reference_in_every_layout(layout, length):
     prepared = CausalPrepared((3, 12), 0.4, layout)
     given = operands(length, 1, (2, 1), length, 12, 7)
     torch.testing.assert_close(causal_torch_module.build(prepared)(*given), simulate(prepared, given), rtol=1e-4, atol=2e-5)
+
+
+def test_short_lengths_are_dense_where_that_is_asked_for():
+    prepared = replace(PREPARED, dense_below=100)
+    module = causal_torch_module.build(prepared)
+    short, long = (operands(length, 2, (6, 2), length, 12, 7) for length in (99, 100))
+    assert relative(module(*short), dense(*short, 0.4)) < 1e-6 < relative(module(*long), dense(*long, 0.4))
+    mask = padded(0, 2, 99)
+    seen = mask[:, None, None] & torch.ones(99, 99, dtype=torch.bool).tril()
+    wanted = torch.nn.functional.scaled_dot_product_attention(*short, attn_mask=seen, scale=0.4, enable_gqa=True)
+    counts = mask[:, None, :, None].expand_as(wanted)
+    torch.testing.assert_close(module(*short, mask)[counts], wanted[counts], rtol=1e-4, atol=2e-5)
+    again = eval(repr(module), {"CausalSpectralAttention": causal_torch_module.CausalSpectralAttention})
+    assert again.dense_below == 100
 
 
 def test_operands_may_be_views():

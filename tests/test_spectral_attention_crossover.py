@@ -15,6 +15,8 @@ from szilard.kernels.spectral_attention.crossover import (
     longest_length,
     refusal,
     sparse_net,
+    stand_in,
+    with_dense_below,
 )
 from szilard.kernels.spectral_attention.tiling import budget_for, leaves_for
 
@@ -168,3 +170,16 @@ def test_tables_that_differ_are_not_believed():
         return longest_length(build.net(last))
 
     assert [looked_up(), looked_up(40), looked_up(40, 40), looked_up(40, 50)] == [None, 40, 40, None]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_modules_are_dense_below_the_length_from_which_sparse_pays(causal):
+    at_4096 = site(4096, causal=causal)
+    made = stand_in(at_4096, 4096)
+    found = with_dense_below({"a": made, "other": 3}, {"a": at_4096}, CPU)
+    at = found["a"].dense_below
+    assert found["other"] == 3
+    assert 1 < at < 4096
+    for length, pays in ((at, True), (at - 1, False)):
+        dense, sparse = costs(at_4096, length, CPU)
+        assert (sparse < dense) is pays

@@ -50,6 +50,18 @@ def test_equals_the_reference_whatever_the_options(prepared, changes, queries, k
     torch.testing.assert_close(found, simulate(made, *operands, mask), rtol=1e-4, atol=2e-5)
 
 
+def test_short_lengths_are_dense_where_that_is_asked_for(prepared):
+    module = torch_module.build(replace(prepared, dense_below=100))
+    for length in (99, 100):
+        given_ = [torch.from_numpy(x) for x in planted(length, 2, HEADS, length, WIDTH, DEPTH)]
+        mask = torch.ones(1, length, dtype=torch.bool)
+        mask[:, length // 2 :] = False
+        for masks, seen in (((), None), ((mask,), mask[:, None, None])):
+            dense = scaled_dot_product_attention(*given_, attn_mask=seen, scale=0.3)
+            made = simulate(prepared, *given_, mask.expand(2, -1) if masks else None)
+            torch.testing.assert_close(module(*given_, *masks), dense if length < 100 else made, rtol=1e-4, atol=2e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_the_reference_rounded(prepared, dtype):
     operands = [torch.from_numpy(x).to(dtype) for x in planted(5, 1, HEADS, 150, WIDTH, DEPTH)]

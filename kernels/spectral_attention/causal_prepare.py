@@ -32,12 +32,14 @@ Operands = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 @dataclass(frozen=True)
 class CausalPrepared:
     """The `budgets` of exact tiles, one a query head and None where it stays dense, the logit's `scale`, the `layout`, and the relative
-    `errors` of each head that the budgets were chosen by, zero where dense. It serves every length."""
+    `errors` of each head that the budgets were chosen by, zero where dense. It serves every length; fewer than `dense_below` tokens are
+    dense attention where a runtime can choose."""
 
     budgets: tuple[int | None, ...]
     scale: float
     layout: Layout = LAYOUT
     errors: tuple[float, ...] = ()
+    dense_below: int = 0
 
     @property
     def groups(self) -> dict[int | None, tuple[int, ...]]:

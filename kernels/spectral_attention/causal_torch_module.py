@@ -11,12 +11,15 @@ class CausalSpectralAttention(torch.nn.Module):
     """Causal softmax(scale q k^T) v: each query head reads the tile of its queries, the `budgets` tiles of past keys that matter most to
     it, and the mean of every other tile. A budget of None is dense. Queries [B, H, N, D], keys and values [B, Hkv, N, D], mask [1 or B, N]
     (True where a token counts; what the others give is not defined).
-    `sizes`: of a tile of queries, of a tile of keys, of a segment whose keys are put into tiles by content, and of the keys before it."""
+    `sizes`: of a tile of queries, of a tile of keys, of a segment whose keys are put into tiles by content, and of the keys before it.
+    Fewer than `dense_below` tokens are dense attention."""
 
-    def __init__(self, budgets: tuple[int | None, ...], scale: float, sizes: tuple[int, int, int, int]) -> None:
+    def __init__(
+        self, budgets: tuple[int | None, ...], scale: float, sizes: tuple[int, int, int, int], dense_below: int = 0
+    ) -> None:
         super().__init__()
-        self.arguments = f"{budgets}, scale={scale!r}, sizes={sizes}"
-        self.scale, self.sizes = scale, sizes
+        self.arguments = f"{budgets}, scale={scale!r}, sizes={sizes}, dense_below={dense_below}"
+        self.scale, self.sizes, self.dense_below = scale, sizes, dense_below
         # Heads run in the order of their budgets: those that are sparse at a length are the first ones.
         limits = [1 << 40 if budget is None else budget for budget in budgets]
         self.order = sorted(range(len(limits)), key=limits.__getitem__)
@@ -33,6 +36,10 @@ class CausalSpectralAttention(torch.nn.Module):
             order = (~mask).long().argsort(dim=-1, stable=True)[:, None, :, None].expand(query.shape[0], -1, -1, -1)
             query, key, value = (torch.take_along_dim(x, order, dim=2) for x in (query, key, value))
             return torch.take_along_dim(self(query, key, value), order.argsort(dim=2), dim=2)
+        if query.shape[2] < self.dense_below:
+            return torch.nn.functional.scaled_dot_product_attention(
+                query, key, value, is_causal=True, scale=self.scale, enable_gqa=True
+            )
         size, count, _, _ = self.sizes
         length, repeats = query.shape[2], query.shape[1] // key.shape[1]
         shared = [head // repeats for head in self.order]
@@ -197,7 +204,7 @@ def build(prepared: CausalPrepared) -> CausalSpectralAttention:
     """A module that runs `prepared`; `repr` of it is the expression that makes it again, and it has no weights."""
     layout = prepared.layout
     sizes = (layout.query_tile, layout.key_tile, layout.segment, layout.sink)
-    return CausalSpectralAttention(prepared.budgets, prepared.scale, sizes).eval()
+    return CausalSpectralAttention(prepared.budgets, prepared.scale, sizes, prepared.dense_below).eval()
 
 
 def run(prepared: CausalPrepared, text: Operands, mask: torch.Tensor | None = None) -> torch.Tensor:

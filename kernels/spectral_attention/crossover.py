@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from math import exp, log, log2
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +15,7 @@ from ...cost_model.contents import computed_from_contents
 from ...cost_model.device import Device
 from ...cost_model.net import Net, Op, Value
 from ...cost_model.price import price_net
-from ...cost_model.sites import AttentionSite
+from ...cost_model.sites import AttentionSite, Site
 from ...cost_model.view_onnx import view_onnx
 from .causal import LAYOUT
 from .causal_cost import causal_net
@@ -106,6 +107,30 @@ def crossover(site: AttentionSite, device: Device, tile: int = TILE, density: fl
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if pays(middle) else (middle, high)
+    return high
+
+
+def with_dense_below(prepared: Mapping[str, Any], sites: Mapping[str, Site], device: Device) -> dict[str, Any]:
+    """`prepared` by site, attentions with the length from which each pays, at most that of its site: a module for free lengths is dense
+    below it."""
+    known: dict[tuple[int | bool, ...], int] = {}
+    found = dict(prepared)
+    for name, made in prepared.items():
+        site = sites.get(name)
+        if isinstance(made, SparsePrepared | CausalPrepared) and isinstance(site, AttentionSite):
+            same = (site.batch, site.heads, site.kv_heads, site.head_dim, site.key_length, site.sees_no_later)
+            if same not in known:
+                known[same] = _pays_from(site, device)
+            found[name] = replace(made, dense_below=known[same])
+    return found
+
+
+def _pays_from(site: AttentionSite, device: Device) -> int:
+    low, high = (LEAST_CAUSAL if site.sees_no_later else 1), site.key_length
+    while high - low > 1:
+        middle = (low + high) // 2
+        dense, sparse = costs(site, middle, device)
+        low, high = (low, middle) if sparse < dense else (middle, high)
     return high
 
 

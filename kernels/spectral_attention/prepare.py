@@ -22,8 +22,8 @@ Operands = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 class SparsePrepared:
     """Codebooks [H, leaves, D] of queries and [Hkv, leaves, D] of keys, float32, the `tile` of queries, the `budget` of exact tiles of
     keys for each of them (one number, or one a head), the logit's `scale`, and the tile of keys (None: the same as that of queries).
-    It serves every length: `budget` tiles or fewer of keys come out exactly. `errors`: of each head, relative, by which its budget was
-    fitted."""
+    It serves every length: `budget` tiles or fewer of keys come out exactly, and fewer than `dense_below` keys are dense attention where a
+    runtime can choose. `errors`: of each head, relative, by which its budget was fitted."""
 
     query_codebook: np.ndarray
     key_codebook: np.ndarray
@@ -32,6 +32,7 @@ class SparsePrepared:
     scale: float
     key_tile: int | None = None
     errors: tuple[float, ...] = ()
+    dense_below: int = 0
 
     @property
     def heads(self) -> int:

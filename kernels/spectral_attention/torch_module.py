@@ -10,7 +10,8 @@ from .prepare import SparsePrepared
 class SpectralAttention(torch.nn.Module):
     """softmax(scale q k^T) v: exact on the `budget` tiles of keys (one number, or one a head) that matter most to each tile of queries,
     to second order on the mean key and mean value of every other tile. Queries [B, H, N, D], keys [B, Hkv, S, D], values [B, Hkv, S, Dv],
-    mask [B, S] (True where a key counts) -> [B, H, N, Dv]. Computes in float32; no N x S matrix is made."""
+    mask [1 or B, S] (True where a key counts) -> [B, H, N, Dv]. Computes in float32; no N x S matrix is made. Fewer than `dense_below` keys
+    are dense attention."""
 
     query_codebook: torch.Tensor
     key_codebook: torch.Tensor
@@ -25,12 +26,13 @@ class SpectralAttention(torch.nn.Module):
         scale: float,
         kv_heads: int | None = None,
         key_tile: int | None = None,
+        dense_below: int = 0,
     ) -> None:
         super().__init__()
         kv_heads, key_tile = kv_heads or heads, key_tile or tile
         self.arguments = f"{heads}, {leaves}, {width}, tile={tile}, budget={budget}, scale={scale!r}"
-        self.arguments += f", kv_heads={kv_heads}, key_tile={key_tile}"
-        self.tile, self.key_tile, self.scale = tile, key_tile, scale
+        self.arguments += f", kv_heads={kv_heads}, key_tile={key_tile}, dense_below={dense_below}"
+        self.tile, self.key_tile, self.scale, self.dense_below = tile, key_tile, scale, dense_below
         self.budgets = [budget] * heads if isinstance(budget, int) else list(budget)
         self.register_buffer("query_codebook", torch.zeros(heads, leaves[0], width))
         self.register_buffer("key_codebook", torch.zeros(kv_heads, leaves[1], width))
@@ -38,6 +40,13 @@ class SpectralAttention(torch.nn.Module):
     def forward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
+        if mask is not None:
+            mask = mask.expand(query.shape[0], -1)
+        if key.shape[2] < self.dense_below:
+            hidden = None if mask is None else torch.where(mask, 0.0, -1e30).to(query.dtype)[:, None, None]
+            return torch.nn.functional.scaled_dot_product_attention(
+                query, key, value, hidden, scale=self.scale, enable_gqa=True
+            )
         tiles = self.tile, self.key_tile
         return self.attention(query, key, value, self.query_codebook, self.key_codebook, mask, self.scale, tiles, self.budgets)
 
@@ -158,7 +167,15 @@ def build(prepared: SparsePrepared) -> SpectralAttention:
     heads, leaves, width = prepared.query_codebook.shape
     kv_heads, key_leaves, _ = prepared.key_codebook.shape
     module = SpectralAttention(
-        heads, (leaves, key_leaves), width, prepared.tile, prepared.budget, prepared.scale, kv_heads, prepared.key_tile
+        heads,
+        (leaves, key_leaves),
+        width,
+        prepared.tile,
+        prepared.budget,
+        prepared.scale,
+        kv_heads,
+        prepared.key_tile,
+        prepared.dense_below,
     )
     module.query_codebook.copy_(torch.from_numpy(prepared.query_codebook))
     module.key_codebook.copy_(torch.from_numpy(prepared.key_codebook))
