@@ -1,5 +1,6 @@
 """Tests of kernels/spectral_attention/triton_causal.py under Triton's interpreter, against the reference, and so of its parts:
-triton_causal_forward.py, triton_causal_tiles.py, triton_causal_scores.py, triton_causal_attend.py, triton_causal_gradient.py."""
+triton_causal_forward.py, triton_causal_tiles.py, triton_causal_scores.py, triton_causal_attend.py, triton_causal_backward.py,
+triton_causal_gradient.py."""
 
 import pytest
 import torch
