@@ -129,10 +129,14 @@ def _token(shipped: Optimised, request: Request) -> dict[str, float] | None:
     tokens = sum(phase.weight * prod(phase.shapes.get("input_ids", (0,))) for phase in request.workload.phases)
     if request.budget.metric != LIKELIHOOD or shipped.metric is None or shipped.metric[1] >= 0 or not tokens:
         return None
-    perplexity = exp(min(-shipped.metric[1], _LARGEST_NATS))
+    perplexity = _perplexity(shipped.metric[1])
     joules = (shipped.elsewhere[0] + sum(choice.after.joules for choice in shipped.choices)) / tokens
     floor = landauer_joules(inference_bits(1, perplexity))
     return {"perplexity": perplexity, "joules": joules, "landauer_joules": floor, "gap": inference_gap(joules, perplexity)}
+
+
+def _perplexity(likelihood: float) -> float:
+    return exp(min(-likelihood, _LARGEST_NATS))
 
 
 def _eight_bit(each: Optimised) -> bool:
@@ -142,12 +146,15 @@ def _eight_bit(each: Optimised) -> bool:
 
 def _error(each: Optimised, request: Request) -> dict[str, Any]:
     before, after = each.metric or (None, None)
+    likely = request.budget.metric == LIKELIHOOD
     return {
         "budget": request.budget.error,
         "measured": each.error,
         "metric": request.budget.metric or None,
         "metric_before": before,
         "metric_after": after,
+        "perplexity_before": None if before is None or not likely else _perplexity(before),
+        "perplexity_after": None if after is None or not likely else _perplexity(after),
         "held_out": bool(request.calibration and request.calibration.is_held_out),
     }
 

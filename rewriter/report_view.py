@@ -190,6 +190,8 @@ def _error(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         found = part.get("error", {})
         if metric:
             rows.append((f"{metric}{where}", _drop(found.get("metric_before"), found.get("metric_after"))))
+        if found.get("perplexity_before"):
+            rows.append((f"perplexity{where}", _rise(found["perplexity_before"], found["perplexity_after"])))
         aside = " (not limited)" if metric else ""
         rows.append((f"measured error{where}", f"{number(found.get('measured'))} relative squared error{aside}"))
     if "held_out" in error:
@@ -205,6 +207,10 @@ def _drop(before: float | None, after: float | None) -> str:
     if before is None or after is None:
         return "not measured"
     return f"{number(before, 4)} before, {number(after, 4)} after, drop {number(before - after)}"
+
+
+def _rise(before: float, after: float) -> str:
+    return f"{number(before, 4)} before, {number(after, 4)} after, {100 * (after / before - 1):+.2f} % (measured)"
 
 
 def _shapes(shapes: Mapping[str, Sequence[int]]) -> str:

@@ -107,6 +107,13 @@ def test_a_metric_as_budget_is_not_held_against_the_error():
     ]
 
 
+def test_perplexity_is_told_beside_the_likelihood():
+    error = {"budget": 0.01, "measured": 0.01, "metric": "log-likelihood", "metric_before": -2.0, "metric_after": -2.0099}
+    error |= {"perplexity_before": 7.38906, "perplexity_after": 7.46257}
+    rows = dict(report_view({**REPORT, "error": error}, plan())["error"])
+    assert rows["perplexity"] == "7.389 before, 7.463 after, +0.99 % (measured)"
+
+
 def test_each_runtime_has_its_own_error_against_the_budget():
     error = {"budget": 0.02, "measured": 0.0041, "metric": None, "metric_before": None, "metric_after": None}
     runtimes = {"torch": {"error": {**error, "measured": 0.01}}, "onnxruntime": {"error": error}}
