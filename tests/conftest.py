@@ -1,4 +1,5 @@
-"""Which tests of the long suites run: a sample seeded by the commit, so that every commit looks at another part of them."""
+"""Which tests of the long suites run, and the random examples of all: seeded by the commit, so that every commit looks at other parts and
+the same commit at the same ones everywhere."""
 
 import hashlib
 import math
@@ -32,6 +33,13 @@ def sample(names: list[str], seed: str, share: float = SHARE_OF_LONG) -> set[str
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-long", action="store_true", help="run every test marked long, not only a sample")
     parser.addoption("--long-seed", default=None, help="seed of the sample of long tests (default: the commit)")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--hypothesis-seed") is None:
+        seed = config.getoption("--long-seed") or commit_of(config.rootpath)
+        config.option.hypothesis_seed = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4])
 
 
 @pytest.hookimpl(trylast=True)
