@@ -152,6 +152,10 @@ def test_every_configuration_compiles_without_spills(name, dtypes, sampled):
         ("queries", {"width": 64, "depth": 128, "tile": 32, "dtype": torch.float16}),
         ("moments", {"width": 96, "tile": 16, "dtype": torch.float16}),
         ("tiles", {"width": 256, "depth": 64, "tile": 16, "dtype": torch.bfloat16}),
+        ("attend, causal", {"width": 48, "depth": 80, "dtype": torch.float16}),
+        ("attend, causal", {"width": 128, "depth": 64, "dtype": torch.float32}),
+        ("queries, causal", {"width": 64, "depth": 128, "dtype": torch.bfloat16}),
+        ("causal tables", {"width": 256, "depth": 64, "dtype": torch.bfloat16}),
     ],
 )
 def test_other_tiles_and_widths_do_not_spill_either(name, options, sampled):
