@@ -15,7 +15,7 @@ def ready(net: Net, reach: Reach, dtype: str) -> bool:
     return len(reach.layout) == 4 and net.values[reach.value].dtype == dtype
 
 
-def _kv_heads(lead: Layout, heads: int, found: Layout) -> int | None:
+def kv_heads_of(lead: Layout, heads: int, found: Layout) -> int | None:
     """How many heads `found` holds before they are repeated, None if its leading axes are not those of keys or values."""
     batch, head = found[:2]
     count = math.prod(part.size for part in head)
@@ -31,13 +31,13 @@ def key_and_value(
         key = k[place]
         if not ready(net, key, dtype) or key.layout[2:] not in ((s, d), (d, s)):
             continue
-        count = _kv_heads(lead, heads, key.layout)
+        count = kv_heads_of(lead, heads, key.layout)
         for value in reversed(v):
             if (
                 ready(net, value, dtype)
                 and value.layout[2:] == (s, e)
                 and count
-                and _kv_heads(lead, heads, value.layout) == count
+                and kv_heads_of(lead, heads, value.layout) == count
             ):
                 return key, value, count, key.layout[2:] != (s, d)
     return None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from ..cost_model.net import Net, Op
 from ..cost_model.sites import AttentionSite, Miss
@@ -16,6 +17,21 @@ from .attention_walk import Reach, climb, miss
 from .axes import Layout, aligned, digits, split, whole
 from .closed import escape, removable
 from .site_names import site_names
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What stands around a softmax: the two products, the layouts of the axes n, s, d, e (queries, keys, width of the keys and of the
+    values), the values above the operands q, k and v, and below the result, nearest first."""
+
+    scores: Scores
+    product: Op
+    weights: Weights
+    axes: Layout
+    q: Sequence[Reach]
+    k: Sequence[Reach]
+    v: Sequence[Reach]
+    out: Sequence[Reach]
 
 
 def find_attention(net: Net) -> tuple[tuple[AttentionSite, ...], tuple[Miss, ...]]:
@@ -32,6 +48,12 @@ def find_attention(net: Net) -> tuple[tuple[AttentionSite, ...], tuple[Miss, ...
 
 
 def _from_softmax(net: Net, softmax: Op) -> AttentionSite | Miss:
+    found = walk(net, softmax)
+    return found if isinstance(found, Miss) else _assemble(net, softmax, found)
+
+
+def walk(net: Net, softmax: Op) -> Walk | Miss:
+    """Up and down from a softmax: the two products around it, and what their operands and their result are views of."""
     shape = net.shape(softmax.output)
     if shape is None:
         return miss(softmax, "has a shape that is not known, so that its axes cannot be followed.")
@@ -56,11 +78,10 @@ def _from_softmax(net: Net, softmax: Op) -> AttentionSite | Miss:
     for op, found in ((product, scores.layout), (below.product, below.layout)):
         if found[-2:] != rows or any(part.name != "x" for dimension in found[:-2] for part in dimension):
             return miss(op, "has its axes in an order other than heads, queries, keys.")
-    return _assemble(net, softmax, scores, product, below)
+    return _operands(net, softmax, scores, product, below)
 
 
-def _assemble(net: Net, softmax: Op, scores: Scores, product: Op, weights: Weights) -> AttentionSite | Miss:
-    """Name the four-axis values around the two products."""
+def _operands(net: Net, softmax: Op, scores: Scores, product: Op, weights: Weights) -> Walk | Miss:
     n, s = scores.layout[-2:]
     width, depth = _columns(net, product), _columns(net, weights.product)
     if width is None or depth is None:
@@ -71,6 +92,13 @@ def _assemble(net: Net, softmax: Op, scores: Scores, product: Op, weights: Weigh
     k = _operand(net, product, 1, scores.layout, (s, d) if swap_b else (d, s))
     v = _operand(net, weights.product, 1, weights.layout, (e, s) if weights.product.attributes.get("transpose_b") else (s, e))
     out = descend(net, weights.product.output, (*weights.layout[:-2], n, e))
+    return Walk(scores, product, weights, (n, s, d, e), q, k, v, out)
+
+
+def _assemble(net: Net, softmax: Op, found: Walk) -> AttentionSite | Miss:
+    """Name the four-axis values around the two products."""
+    scores, product, weights, q, k, v, out = found.scores, found.product, found.weights, found.q, found.k, found.v, found.out
+    n, s, d, e = found.axes
     dtype = net.values[out[0].value].dtype or ""
     wanted = [reach for reach in reversed(q) if ready(net, reach, dtype)]
     if not wanted or not k or not v:

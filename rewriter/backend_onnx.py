@@ -29,6 +29,7 @@ from ..passes.onnx_merge_linear import MergeLinear
 from ..passes.onnx_quantize_linear import QuantizeLinears
 from ..passes.onnx_residual_norm import RewriteResidualNorm
 from ..passes.onnx_sparse_attention import SparsifyAttention
+from ..passes.onnx_unfold_heads import unfold_heads
 from .backend import FORMAT_ACTIONS, Arrays, Group, Pass, Probe, Runner
 from .print_onnx import print_onnx
 from .runtime_onnx import LARGEST_INLINE_BYTES, onnx_probe, onnx_runner, save_model, weight_bytes
@@ -62,7 +63,8 @@ class OnnxBackend:
             _check(graph, full=True)
         except CHECK_FAULTS:
             self._declares_what_is_inferred = False
-        return CleanUp().apply(graph, (), {})
+        changed = CleanUp().apply(graph, (), {})
+        return changed + unfold_heads(graph, self.view(graph, {name: each.shape for name, each in self._sample.items()}))
 
     def lint(self, graph: ir.Model) -> None:
         """onnx.checker on the whole model, with the dtypes and shapes that it infers; a fault here is ours, not the user's."""

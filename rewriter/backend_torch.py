@@ -26,6 +26,7 @@ from ..passes.fx_extract import extract
 from ..passes.fx_merge_linear import FxMergeLinear
 from ..passes.fx_quantize_linear import FxQuantizeLinear
 from ..passes.fx_sparse_attention import FxSparseAttention
+from ..passes.fx_unfold_heads import unfold_heads
 from .backend import FORMAT_ACTIONS, Group, Pass, Probe, Runner
 from .print_fx import print_fx
 from .print_names import identifier
@@ -55,7 +56,10 @@ class TorchBackend:
         return cloned
 
     def clean_up(self, graph: GraphModule) -> int:
-        return FxCleanUp().apply(graph, (), {})
+        changed = FxCleanUp().apply(graph, (), {})
+        return changed + unfold_heads(
+            graph, self.view(graph, {name: each.shape for name, each in self._program.sample.items()})
+        )
 
     def lint(self, graph: GraphModule) -> None:
         """torch.fx's own check, and that every value is known by its shape and dtype: views and prices are made from them."""
