@@ -66,7 +66,8 @@ def check_plan(plan: Plan | None, parts: Sequence[Part]) -> None:
 
 
 def _said(names: set[str]) -> str:
-    return "one program" if names == {""} else "the programs " + " and ".join(sorted(names, reverse=True))
+    plural = "s" if len(names) > 1 else ""
+    return "one program" if names == {""} else f"the program{plural} " + " and ".join(sorted(names, reverse=True))
 
 
 def _is_language_model(model: Any, task: str | None) -> bool:

@@ -3,6 +3,7 @@ Covers programs.py, rewritten.py, report_programs.py and cache_names.py too."""
 
 import importlib.util
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from szilard.models.language_model import cache_layers
 from szilard.models.wrappers import Text
 from szilard.rewriter import language_model as two_programs
 from szilard.rewriter.explain import explain
-from szilard.rewriter.programs import programs_of
+from szilard.rewriter.programs import check_plan, programs_of
 from szilard.rewriter.runtime_torch import torch_runner
 
 from . import tiny_language_models as tiny
@@ -109,6 +110,7 @@ def actions(result, program):
 
 def test_both_programs_compute_what_the_model_does(tiny_model):
     prefill, decode = programs_of("hf:tiny", None, "causal-lm", None, None).parts
+    assert [part.workload.phases[0].weight for part in (prefill, decode)] == pytest.approx([1 / 32, 31 / 32])
     given = tiny.texts(2, 12, padding=4, words=31)
     with torch.no_grad():
         counted = torch.from_numpy(given["attention_mask"]).cumsum(-1) - 1
@@ -179,19 +181,15 @@ def test_a_program_keeps_its_own_choices_when_a_plan_is_replayed(tiny_model):
     assert again.plan.workload == first.plan.workload
 
 
-def test_a_plan_of_other_programs_is_refused(tiny_model, monkeypatch):
-    two = tiny_model().plan
-    monkeypatch.setattr("szilard.rewriter.programs.load", lambda *_, **__: tiny_single())
-    with pytest.raises(InputError, match="for the programs prefill and decode, and this workload makes one program"):
-        tiny_model(plan=two, workload="1x8")
-    one = tiny_model(workload="1x8").plan
+def test_a_plan_of_other_programs_is_refused(tiny_model):
+    two = tiny_model(workload="1x1@8").plan
+    one = replace(two, choices=tuple(replace(choice, program="") for choice in two.choices))
+    parts = programs_of("hf:tiny", None, "causal-lm", None, None).parts
+    check_plan(two, parts)
+    with pytest.raises(InputError, match="for the program decode, and this workload makes one program"):
+        check_plan(two, [replace(parts[0], name="")])
     with pytest.raises(InputError, match="for one program, and this workload makes the programs prefill and decode"):
         tiny_model(plan=one, workload=["1x8", "1x1@8"])
-
-
-def tiny_single():
-    recipe, module = two_programs.open_folder(None, "causal-lm")
-    return two_programs.loaded_folder(recipe, module, "hf:tiny")
 
 
 def test_where_only_decode_steps_are_asked_the_prefill_is_written_as_it_is(tiny_model, tmp_path):
