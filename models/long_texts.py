@@ -21,7 +21,8 @@ HELD_OUT = ("compound statements", "statistics.py", "licences of numpy")
 
 
 def long_text(name: str) -> str:
-    """One of the texts above by name, at least 40,000 characters. Raises KeyError for another name."""
+    """One of the texts above by name, at least 40,000 characters. Raises KeyError for another name, ValueError where
+    a package was installed without the text."""
     return _TEXTS[name]()
 
 
@@ -45,6 +46,8 @@ def _source(module: str) -> str:
 
 def _licence(package: str) -> str:
     found = [path for path in metadata.files(package) or () if path.name == "LICENSE.txt" and "dist-info" in str(path)]
+    if not found:
+        raise ValueError(f"{package} was installed without its LICENSE.txt, a text to judge on: install it with pip.")
     return min(found, key=lambda path: len(path.parts)).read_text(encoding="utf-8")
 
 

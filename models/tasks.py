@@ -89,17 +89,24 @@ def recipe(task: str, directory: str | Path, length: int = 0) -> Recipe:
     max_length = min(max(MAX_LENGTH, length), takes)
     inputs = _inputs(getattr(transformers, kind), configuration, tokenizer, folder)[: 2 if task == "causal-lm" else 3]
     build = partial(_build, getattr(transformers, kind), folder, inputs, output)
+    calibration = (long_calibration if max_length > MAX_LENGTH else texts.calibration)(tokenizer, inputs, max_length)
+    longest = max(sample[inputs[0]].shape[1] for sample in calibration)
+    short = (
+        f"The longest text to calibrate and to judge on has {longest:,} tokens, the longest phase {length:,}; "
+        "--calib takes longer ones."
+    )
     return Recipe(
         task=task,
         build=build,
         inputs=inputs,
         output=output,
         sample=tokens(tokenizer, texts.batches(1)[0][:2], inputs, max_length),
-        calibration=(long_calibration if max_length > MAX_LENGTH else texts.calibration)(tokenizer, inputs, max_length),
+        calibration=calibration,
         metric=_metric(
             task, tokenizer, inputs, max_length, partial(_build, getattr(transformers, kind), folder, inputs, output)
         ),
         metric_name=metric_name,
+        notes=(short,) if longest < length else (),
     )
 
 

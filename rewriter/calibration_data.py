@@ -118,9 +118,10 @@ def _squares(actual: np.ndarray, expected: np.ndarray) -> tuple[float, float] | 
     if expected.dtype.kind != "f":
         return float(np.count_nonzero(actual != expected)), float(expected.size)
     difference = scale = 0.0
+    flat = expected.reshape(-1), actual.reshape(-1)
     for start in range(0, expected.size, AT_ONCE):
         part = slice(start, start + AT_ONCE)
-        wanted, found = (x.reshape(-1)[part].astype(np.float64) for x in (expected, actual))
+        wanted, found = (x[part].astype(np.float64) for x in flat)
         finite = np.isfinite(wanted)
         if not np.array_equal(np.isfinite(found), finite):
             return None

@@ -18,6 +18,8 @@ from ..kernels.spectral_attention.crossover import LEAST_CAUSAL
 from ..passes.attention_up import MASKED
 from .backend import Backend
 
+FARTHEST = 1e8
+"""Numbers above this are no distance between positions but stand for "all"."""
 NEGLIGIBLE = 100.0
 """An additive mask this far below the largest of its row leaves a weight of exp(-100), which is 0 in float32."""
 
@@ -44,7 +46,7 @@ def positions_seen(program: Program, backend: Backend, graph: Any, net: Net, sit
 
 def with_known_masks(program: Program, backend: Backend, graph: Any, net: Net, sites: Sequence[Site]) -> tuple[Site, ...]:
     """`sites` with `mask_is_causal` and `pads_keys` where they hold at the sizes of `net`, among those that are long enough for it to
-    matter: a window that is wider than they are is not seen. Layers that share masks are judged once."""
+    matter. Layers that share masks are judged once."""
     hold = computed_from_contents(net)
     known: dict[tuple[SiteMask, ...], tuple[bool, bool]] = {}
 
@@ -70,6 +72,8 @@ def _judged(program: Program, backend: Backend, graph: Any, net: Net, site: Atte
     def let_through(padding: np.ndarray | None) -> tuple[np.ndarray, np.ndarray] | None:
         return _let_through(program, backend, graph, net, site, padding)
 
+    if any(_compares_with_far(net, replace(site, mask=mask.value)) for mask in site.every_mask):
+        return False, False
     plain = (let_through(None) or (None,))[0]
     if plain is None or plain.shape[-1] != length or plain.shape[-2] not in (1, length):
         return False, False
@@ -92,6 +96,17 @@ def _judged(program: Program, backend: Backend, graph: Any, net: Net, site: Atte
     return causal, True
 
 
+def _compares_with_far(net: Net, site: AttentionSite) -> bool:
+    """Whether the mask is made with a constant distance that the positions of `net` do not reach: a window, of which nothing would be
+    seen."""
+    try:
+        ops = [net.ops[name] for name in _above(net, site)]
+    except InputError:
+        return False
+    numbers = [net.scalar(name) for op in ops if op.kind in kinds.COMPARISON | {"add", "sub"} for name in op.inputs if name]
+    return any(number is not None and site.key_length <= abs(number) <= FARTHEST for number in numbers)
+
+
 def _let_through(
     program: Program, backend: Backend, graph: Any, net: Net, site: AttentionSite, padding: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -104,8 +119,10 @@ def _let_through(
         except InputError:
             return None
         heads = array.shape[-3] if array.ndim > 2 else 1
-        if mask.axes or array.ndim < 2 or (padding is not None and heads > 1):
+        if mask.axes or array.ndim < 2 or array.shape[-1] != site.key_length or (padding is not None and heads > 1):
             return None
+        # Every sequence of a batch is fed the same.
+        array = array[:1] if array.ndim == 4 else array
         if mask.kind == "additive":
             total = total + mask.factor * array.astype(np.float64)
         else:

@@ -44,7 +44,7 @@ def programs_of(model: Any, sample: Any, task: str | None, workload: Any, replay
         from .language_model import language_model
 
         return language_model(str(model), sample, asked)
-    loaded = load(model, sample=sample, task=task, shapes=sample_shapes(workload), length=longest_length(workload))
+    loaded = load(model, sample=sample, task=task, shapes=sample_shapes(workload), length=longest_length(wanted))
     return single(loaded, loaded.workload if workload is None and loaded.workload else wanted)
 
 

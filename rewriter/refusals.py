@@ -15,10 +15,11 @@ KINDS = ("attention", "linear", "conv", "region")
 
 def check_kinds(only: Collection[str]) -> frozenset[str]:
     """The kinds of sites that alone may change, none for all. Raises InputError for a word that is none of `KINDS`."""
-    unknown = sorted(set(only) - set(KINDS))
+    wanted = {only} if isinstance(only, str) else set(only)
+    unknown = sorted(wanted - set(KINDS))
     if unknown:
         raise InputError(f"There are no sites of kind {unknown[0]!r}; the kinds are {', '.join(KINDS)}.")
-    return frozenset(only)
+    return frozenset(wanted)
 
 
 def refusals(

@@ -34,16 +34,18 @@ CAPTURE_BYTES = 512 << 20
 @dataclass(frozen=True)
 class Score:
     """`error`: relative squared error of the model's outputs with this option alone. `prepared`: site id -> what
-    the rewrite needs (`Prepared` of a linear, `SparsePrepared` of an attention). `heads`: what was found of those of an attention."""
+    the rewrite needs (`Prepared` of a linear, `SparsePrepared` of an attention). `heads`: what was found of those of an attention.
+    `refused`: why none of that could be had, "" if it was."""
 
     error: float
     prepared: Mapping[str, Any]
     heads: HeadScores | None = None
+    refused: str = ""
 
     @property
     def refusal(self) -> str:
         """Why the option cannot be taken after all, "" if it can."""
-        return self.heads.refusal if self.heads else ""
+        return self.refused or (self.heads.refusal if self.heads else "")
 
 
 def linear_weight(net: Net, site: LinearSite) -> np.ndarray:

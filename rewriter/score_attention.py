@@ -25,23 +25,25 @@ Operands = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 FITTED_TEXTS = 2
 """Samples that budgets are fitted on, at most. They are the longest: budgets grow with the length."""
 LONG = 0.75
-"""Share of the greatest length from which a sample counts as among the longest."""
+"""Share of the greatest length from which a text counts as among the longest, and share of the workload's that those must have: with few
+tiles before them, queries read all of them exactly, and any budget seems to do (0.00 at 300 tokens was 0.68 at 1,024)."""
 
 
 class Text(NamedTuple):
     """`operands` of one attention on one sample: query, key and value, each [B, H, rows, D]. Where padding is hidden they are of row
-    `batch` of the sample and of the tokens that `there` [N] leaves, else of all."""
+    `batch` of the sample and keys of the tokens that are there alone; `queries` [N] says of which tokens the queries are. Else of all."""
 
     operands: Operands
     batch: int = 0
-    there: torch.Tensor | None = None
+    queries: torch.Tensor | None = None
 
 
 def score_attentions(
     groups: Sequence[Group], probe: Probe, samples: Sequence[Arrays], progress: Callable[[str], None] = lambda _: None
 ) -> dict[tuple[str, str], Score]:
     """(group id, "spectral_sparse") -> Score for each group of one attention site; codebooks come from all `samples`, and budgets of the
-    heads from the tolerance rule on the longest ones. Where that leaves every head dense, the score is a refusal."""
+    heads from the tolerance rule on the longest ones. Where that leaves every head dense, or all are far shorter than what the model is
+    rewritten for, the score is a refusal."""
     longest = _longest(samples)
     probed, fitted = representative(longest), longest[:FITTED_TEXTS]
     reference = [probe.run(sample, {}) for sample in probed]
@@ -53,7 +55,14 @@ def score_attentions(
         for group, site in zip(chunk, sites, strict=True):
             assert isinstance(site, AttentionSite)
             progress(f"error of spectral_sparse at {group.id}")
-            texts = [text.operands for sample in fitted for text in _texts(site, captured[id(sample)])]
+            texts = _long_enough([text.operands for sample in fitted for text in _texts(site, captured[id(sample)])])
+            most = max((text[1].shape[2] for text in texts), default=0)
+            if most < LONG * site.key_length:
+                short = (
+                    f"its budgets would be fitted on {most:,} tokens, and the workload has {site.key_length:,}: "
+                    "give longer calibration texts"
+                )scores[group.id, "spectral_sparse"] = Score(inf, {}, refused=short)
+                continue
             made = _causal(site, texts) if site.sees_no_later else _prepared(site, probe, samples, texts)
             heads = head_scores(made, texts, TOLERANCE, site.key_length)
             if heads.refusal:
@@ -62,7 +71,7 @@ def score_attentions(
             outputs = []
             for sample in probed:
                 found = [(text, *_both(site, made, text.operands)) for text in _texts(site, captured[id(sample)])]
-                size = (*captured[id(sample)][site.query].shape[:3], found[0][1].shape[3])
+                size = (*captured[id(sample)][site.query].shape[:3], captured[id(sample)][site.value].shape[3])
                 outputs.append(probe.run(sample, {site.output: _addend(size, found)}))
             scores[group.id, "spectral_sparse"] = Score(relative_error(outputs, reference), {site.id: made}, heads)
     return scores
@@ -100,14 +109,20 @@ def _both(site: AttentionSite, made: CausalPrepared | SparsePrepared, text: Oper
     return found, scaled_dot_product_attention(*text, scale=site.scale, is_causal=site.sees_no_later, enable_gqa=True)
 
 
+def _long_enough(texts: Sequence[Operands]) -> list[Operands]:
+    """Those among the longest: short ones, rows of a padded batch too, are read exactly and would hide what a budget does to the others."""
+    most = max((text[1].shape[2] for text in texts), default=0)
+    return [text for text in texts if text[1].shape[2] >= LONG * most]
+
+
 def _addend(size: tuple[int, ...], found: Sequence[tuple[Text, torch.Tensor, torch.Tensor]]) -> np.ndarray:
-    """What sparse attention adds to the output of that size, nothing where padding stands."""
+    """What sparse attention adds to the output of that size, nothing for queries of which none is told."""
     addend = torch.zeros(size)
     for text, sparse, dense in found:
-        if text.there is None:
+        if text.queries is None:
             addend += sparse - dense
         else:
-            addend[text.batch][:, text.there] = (sparse - dense)[0]
+            addend[text.batch][:, text.queries] = (sparse - dense)[0]
     return addend.numpy()
 
 
@@ -142,8 +157,10 @@ def _texts(site: AttentionSite, found: Arrays) -> list[Text]:
         return [Text((query, key, value))]
     rows = [last_row(mask, np.asarray(found[mask.value])) for mask in site.every_mask]
     there = torch.from_numpy(np.logical_and.reduce(np.broadcast_arrays(*rows))).expand(len(query), -1)
-    return [
-        Text((query[row : row + 1, :, kept], key[row : row + 1, :, kept], value[row : row + 1, :, kept]), row, kept)
-        for row, kept in enumerate(there)
-        if kept.any()
-    ]
+    found_texts = []
+    for row, kept in enumerate(there):
+        # What a padded position gives is not defined where no later one is seen; elsewhere padding may ask, and is not asked.
+        queries = kept if site.sees_no_later else torch.ones_like(kept)
+        operands = query[row : row + 1, :, queries], key[row : row + 1, :, kept], value[row : row + 1, :, kept]
+        found_texts += [Text(operands, row, queries)] if kept.any() else []
+    return found_texts

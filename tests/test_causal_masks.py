@@ -41,6 +41,8 @@ LOWEST = torch.finfo(torch.float32).min
         (lambda i, j: torch.where(i >= j, 0.0, -50.0), False),  # still lets a little through
         (lambda i, j: torch.where(i >= j, -0.01 * (i - j), LOWEST), False),  # a bias by distance
         (lambda i, j: (i >= j) & (i - j < 5), False),  # a window
+        (lambda i, j: (i >= j) & (i - j < 50), False),  # one that is wider than what is seen of it
+        (lambda i, j: (i >= j) & (j > i - 50), False),
         (lambda i, j: (i >= j) & ((i == LENGTH - 1) | (i - j != 3)), False),  # a gap that the last row does not have
         (lambda i, j: i + 1 >= j, False),
     ],

@@ -7,6 +7,8 @@ import torch
 
 import szilard
 from szilard.kernels.spectral_attention import crossover
+from szilard.rewriter import score_attention
+from szilard.rewriter.trace_torch import trace_module
 
 from .tiny_models import set_clock
 
@@ -111,6 +113,24 @@ def test_a_mask_with_a_window_is_no_causal_one(monkeypatch):
     reasons = [miss.reason for miss in result.plan.misses if "Spectral sparse attention" in miss.reason]
     assert reasons
     assert all("has a mask" in reason for reason in reasons)
+
+
+def test_texts_far_shorter_than_the_workload_fit_no_budget(monkeypatch):
+    """On few tokens every key is read exactly, so that any budget would seem to do."""
+    monkeypatch.setattr(crossover, "costs", lambda *_, **__: (2.0, 1.0))
+    set_clock(monkeypatch, {"leave": 1.0, "spectral_sparse": 0.1}, default=2.0)
+    data = [{"x": clustered(300, seed)} for seed in range(2)]
+    sample = {"x": torch.from_numpy(clustered(320, 3))}
+    axes = {"x": {1: "sequence"}}
+    program = trace_module(Causal(False), sample, axes)
+    result = szilard.rewrite(program, calibration=data, workload=["x=1x1024x32"])
+    (reason,) = {o.reason for c in result.plan.choices for o in c.options if o.action == "spectral_sparse"}
+    assert reason == "its budgets would be fitted on 300 tokens, and the workload has 1,024: give longer calibration texts"
+
+
+def test_short_rows_of_a_padded_batch_do_not_count():
+    texts = [tuple(torch.zeros(1, 2, length, 4) for _ in range(3)) for length in (1024, 60, 800, 59)]
+    assert [text[1].shape[2] for text in score_attention._long_enough(texts)] == [1024, 800]
 
 
 class Padded(torch.nn.Module):

@@ -168,5 +168,10 @@ def test_long_inputs_are_calibrated_and_judged_on_long_texts(tmp_path, folders):
     assert not {sample["input_ids"].tobytes() for sample in found.calibration[::2]} & {ids.tobytes() for ids in seen}
 
 
-def test_a_model_that_takes_less_is_given_less(folders):
-    assert max(s["input_ids"].shape[1] for s in recipe("causal-lm", folders["causal-lm"], length=640).calibration) == 80
+def test_a_model_that_takes_less_is_given_less_and_that_is_said(folders):
+    found = recipe("causal-lm", folders["causal-lm"], length=640)
+    assert max(s["input_ids"].shape[1] for s in found.calibration) == 80
+    assert found.notes == (
+        "The longest text to calibrate and to judge on has 80 tokens, the longest phase 640; --calib takes longer ones.",
+    )
+    assert recipe("causal-lm", folders["causal-lm"], length=80).notes == ()

@@ -1,7 +1,7 @@
 """What calibration fixes of a causal spectral attention before it runs: the budget of each head, by the tolerance rule.
 
-A rewriter that finds a causal self-attention (as many queries as keys, positions already in q and k, no window, no sink, no softcap, no
-padding in front of a text) captures q before its scale, k and v of each calibration text and calls `prepare(texts, scale=...,
+A rewriter that finds a causal self-attention (as many queries as keys, positions already in q and k, no window, no sink, no softcap)
+captures q before its scale, k and v of each calibration text and calls `prepare(texts, scale=...,
 run=causal_torch_module.run)`. All budgets None: the site stays dense. Otherwise `causal_torch_module.build` makes the torch module, and
 `causal_onnx.causal_nodes` the ONNX nodes, that stand in its place for every batch and length; k and v come with the key heads they have
 before they are repeated. Tokens behind a text's end change no output before them.
