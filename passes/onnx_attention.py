@@ -14,6 +14,7 @@ from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, Site
 from .attention_masks import ABSORBING
 from .onnx_attention_mask import AttentionMasks, guarded, leaves_finite, mask_refusal
+from .onnx_folded_layout import after_folding, before_folding, folding_ops, last_size, only_reader, pack, unpack
 from .onnx_pass import MICROSOFT, OnnxPass, Surgeon, members, operation
 from .onnx_shapes import Proofs, Sizes, fix_reshapes, inferred_sizes, joins, unchanged
 
@@ -127,6 +128,7 @@ def layout_ops(site: AttentionSite, net: Net) -> tuple[str, ...]:
         if users[0].kind == "reshape" and net.shape(users[0].output) != net.shape(value):
             break
         value = users[0].output
+    found += folding_ops(net, (site.query, site.key, site.value), site.output)
     return tuple(dict.fromkeys(op for op in found if op not in site.ops))
 
 
@@ -209,6 +211,9 @@ def _pack(surgeon: Surgeon, proofs: Proofs, value: ir.Value, transposed: bool, n
         producer = split.producer()
         if producer is not None and producer.op_type == "Reshape" and proofs.hold(joins, _source(split), split):
             return _source(split)
+    elif (folded := before_folding(value, transposed)) and (columns := last_size(proofs.inferred.get(str(folded[0].name)))):
+        nodes += pack(surgeon, folded[0], folded[1] * columns, name)
+        return nodes[-1].outputs[0]
     else:
         nodes.append(operation("Transpose", [value], f"{name}.heads", perm=(0, 3, 1, 2) if transposed else SWAP_HEADS))
         split = nodes[-1].outputs[0]
@@ -243,11 +248,14 @@ def _unpack(
     surgeon: Surgeon, proofs: Proofs, output: ir.Value, heads: int, result: ir.Value, name: str
 ) -> tuple[ir.Value, list[ir.Node]]:
     """The old value that the fused form replaces, and the nodes that bring [B, N, H * D] to its layout."""
-    while (reshaped := _only_reader(output, "Reshape")) is not None and proofs.hold(unchanged, output, reshaped):
+    folded, columns = after_folding(output), last_size(proofs.inferred.get(str(output.name)))
+    if folded is not None and columns:
+        return folded, unpack(surgeon, result, columns, name)
+    while (reshaped := only_reader(output, "Reshape")) is not None and proofs.hold(unchanged, output, reshaped):
         output = reshaped
-    swapped = _only_reader(output, "Transpose")
+    swapped = only_reader(output, "Transpose")
     if swapped is not None and _permutation(swapped) == SWAP_HEADS:
-        joined = _only_reader(swapped, "Reshape")
+        joined = only_reader(swapped, "Reshape")
         if joined is not None and proofs.hold(joins, joined, swapped):
             return joined, []
     else:
@@ -257,14 +265,6 @@ def _unpack(
     if swapped is None:
         layers.append(operation("Transpose", [layers[0].outputs[0]], f"{name}.output", perm=SWAP_HEADS))
     return swapped or output, layers
-
-
-def _only_reader(value: ir.Value, op_type: str) -> ir.Value | None:
-    """What the one op that reads `value` makes of it, if it is of that type and reads it as its data."""
-    users = list(value.uses())
-    if len(users) != 1 or value.is_graph_output() or users[0].node.op_type != op_type or users[0].idx != 0:
-        return None
-    return users[0].node.outputs[0]
 
 
 def _source(value: ir.Value) -> ir.Value:

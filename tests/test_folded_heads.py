@@ -1,5 +1,5 @@
 """Attention with heads folded into the batch axis is found and rewritten exactly, as torch (`fx_unfold_heads.py`) and as ONNX
-(`onnx_unfold_heads.py`), at sizes other than those it was found at; look-alikes stay as they are."""
+(`onnx_unfold_heads.py`, `onnx_folded_layout.py`), at sizes other than those it was found at; look-alikes stay as they are."""
 
 import numpy as np
 import pytest
@@ -241,6 +241,7 @@ def test_folded_onnx_attention_becomes_one_operator(mask, opset):
     after, changed = apply(FuseAttention(), apart, [choose("fused_attention", site)], [site])
     assert changed == 1
     assert kinds(after).count("MultiHeadAttention") == 1
+    assert (kinds(after).count("Transpose"), kinds(after).count("Unsqueeze"), kinds(after).count("Squeeze")) == (4, 0, 0)
     assert not {"Softmax", "MatMul"} & set(kinds(after))
     for sizes in ((2, 5, 7), (1, 9, 3), (3, 1, 1)):
         assert_same(model, apart, feeds(mask, *sizes), tolerance=0)
