@@ -61,7 +61,8 @@ def score_attentions(
                 short = (
                     f"its budgets would be fitted on {most:,} tokens, and the workload has {site.key_length:,}: "
                     "give longer calibration texts"
-                )scores[group.id, "spectral_sparse"] = Score(inf, {}, refused=short)
+                )
+                scores[group.id, "spectral_sparse"] = Score(inf, {}, refused=short)
                 continue
             made = _causal(site, texts) if site.sees_no_later else _prepared(site, probe, samples, texts)
             heads = head_scores(made, texts, TOLERANCE, site.key_length)
