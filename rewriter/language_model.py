@@ -109,7 +109,7 @@ def _check_positions(workload: Workload, limit: int | None, source: str) -> None
     for phase in workload.phases:
         new = phase.shapes[IDS][1]
         if limit is not None and phase.context + new > limit:
-            most = f"a context of at most {limit - new}" if phase.context else f"at most {limit} tokens"
+            most = f"a context of at most {limit - new}" if phase.context and new < limit else f"at most {limit} tokens"
             raise InputError(
                 f"The phase {phase.name} has {phase.context + new} positions, and {source} takes {limit}; give {most}."
             )

@@ -37,7 +37,7 @@ def whole_report(
     if list(reports) == [""]:
         found = reports[""]
         return {**found, "model": {**found["model"], "notes": _joined([notes, found["model"]["notes"]])}}
-    every = list(reports.values())
+    every = _on_one_runtime(list(reports.values()))
     return {
         "format": every[0]["format"],
         "model": {
@@ -63,6 +63,20 @@ def whole_report(
     }
 
 
+def _on_one_runtime(reports: Sequence[Report]) -> list[Report]:
+    """The reports with the totals of the last runtime that all programs have: joules of two runtimes do not add up to those of a call.
+
+    Every program has PyTorch, and of a program that could not be exported there is nothing else."""
+    common = [name for name in reports[0]["runtimes"] if all(name in report["runtimes"] for report in reports)][-1]
+    found = []
+    for report in reports:
+        part = report["runtimes"][common]
+        found.append(
+            {**report, "joules": {**report["joules"], **part["joules"]}, "seconds": part["seconds"], "error": part["error"]}
+        )
+    return found
+
+
 def _with_program(reports: Mapping[str, Report], rows: str) -> list[Report]:
     return [{**row, "program": name} for name, report in reports.items() for row in report[rows]]
 
@@ -71,7 +85,7 @@ def _program(each: Rewritten, report: Report | None) -> Report:
     """What is of one program alone; no totals where no phase of the workload runs it."""
     program = each.part.loaded.program
     found: Report = {
-        "file": f"model{FILES[each.part.name]}.onnx",
+        "file": f"model{FILES[each.part.name]}.{'onnx' if each.done[-1].backend.runtime == 'onnxruntime' else 'py'}",
         "inputs": list(program.inputs),
         "outputs": list(program.outputs),
     }

@@ -190,6 +190,6 @@ def _runtimes(program: Program, progress: Callable[[str], None]) -> tuple[list[t
     try:
         exported = export_onnx(program)
     except InputError as fault:
-        reason = f"Only PyTorch was rewritten, and no model.onnx is written: {str(fault).rstrip('.')}."
+        reason = f"Only PyTorch was rewritten, and no .onnx file is written: {str(fault).rstrip('.')}."
         return [(program, TorchBackend(program))], [Miss(program.source, "export", reason)]
     return [(program, TorchBackend(program)), (exported, OnnxBackend(program.sample))], []

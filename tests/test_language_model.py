@@ -20,6 +20,7 @@ from szilard.models.greedy import greedy
 from szilard.models.language_model import cache_layers
 from szilard.models.wrappers import Text
 from szilard.rewriter import language_model as two_programs
+from szilard.rewriter import report_programs
 from szilard.rewriter.explain import explain
 from szilard.rewriter.programs import check_plan, programs_of
 from szilard.rewriter.runtime_torch import torch_runner
@@ -155,6 +156,7 @@ def test_joules_and_errors_of_the_programs_are_those_of_the_whole(tiny_model, tm
     assert {choice["program"] for choice in report["choices"]} == {"prefill", "decode"}
     out = tmp_path / "out"
     assert {path.name for path in out.glob("*.py")} == {"model.py", "model_with_past.py"}
+    assert {part["file"] for part in programs.values()} == {"model.py", "model_with_past.py"}
     page = (out / "report.html").read_text()
     assert "What was changed on torch (decode)" in page
     assert "of which decode" in page
@@ -214,7 +216,11 @@ def test_joules_are_limited_for_one_program_at_a_time(tiny_model):
 
 @pytest.mark.parametrize(
     ("shape", "sentence"),
-    [("1x1@40", "has 41 positions, and hf:tiny takes 40; give a context of at most 39"), ("1x3@38", "a context of at most 37")],
+    [
+        ("1x1@40", "has 41 positions, and hf:tiny takes 40; give a context of at most 39"),
+        ("1x3@38", "a context of at most 37"),
+        ("1x41@2", "give at most 40 tokens"),
+    ],
 )
 def test_a_context_beyond_the_positions_is_refused(tiny_model, shape, sentence):
     with pytest.raises(InputError, match=sentence):
@@ -246,3 +252,23 @@ def test_a_cache_is_looked_at_before_it_is_trusted(kind, layers, reason):
     assert found == layers
     assert reason in said
     assert bool(reason) == bool(said)
+
+
+def test_totals_of_programs_are_those_of_one_runtime():
+    """A program that could not be exported runs in torch alone; what the other takes in onnxruntime is not added to that."""
+
+    def part(joules):
+        return {
+            "joules": {"after": joules, "label": "modelled"},
+            "seconds": {"after": joules / 9},
+            "error": {"measured": joules / 99},
+        }
+
+    both = {"runtimes": {"torch": part(3.0), "onnxruntime": part(1.0)}, **part(1.0)}
+    alone = {"runtimes": {"torch": part(5.0)}, **part(5.0)}
+    both["joules"] = {**both["joules"], "unavailable": "no counter"}
+    first, second = report_programs._on_one_runtime([both, alone])
+    assert first["joules"] == {"after": 3.0, "label": "modelled", "unavailable": "no counter"}
+    assert (first["seconds"]["after"], first["error"]["measured"]) == (3.0 / 9, 3.0 / 99)
+    assert second == alone
+    assert report_programs._on_one_runtime([both, both]) == [both, both]

@@ -207,6 +207,6 @@ def test_what_onnxruntime_cannot_run_is_rewritten_for_torch_alone(monkeypatch, t
     assert [each.backend.runtime for each in result.optimised] == ["torch"]
     assert set(actions(result, "torch").values()) >= {"int8_static"}
     (reason,) = {miss.reason for miss in result.plan.misses if miss.kind == "export"}
-    assert "no model.onnx is written: onnxruntime cannot load" in reason
+    assert "no .onnx file is written: onnxruntime cannot load" in reason
     assert reason in result.report["model"]["notes"]
     assert {"model.onnx", "model.py"} & {path.name for path in (tmp_path / "out").iterdir()} == {"model.py"}
