@@ -107,6 +107,10 @@ def distance(got: list[np.ndarray], want: list[np.ndarray]) -> float:
     return max(relative_error([{"y": a}], [{"y": b}]) for a, b in zip(got, want, strict=True))
 
 
+def named(arrays) -> dict[str, np.ndarray]:
+    return {f"output {place}": array for place, array in enumerate(arrays)}
+
+
 def actions(result: szilard.Result) -> set[str]:
     return {choice.action for choice in result.plan.choices}
 
@@ -149,9 +153,9 @@ def test_a_rewrite_stays_within_the_budget(monkeypatch, tmp_path, name):
         assert {action for action in actions(result) if action.startswith("int8")}
         assert error["measured"] > 0
     held_out = given.calibration[1::2]
-    want = [dict(enumerate(outputs(given, feeds))) for feeds in held_out]
+    want = [named(outputs(given, feeds)) for feeds in held_out]
     for runtime in range(len(emitted(tmp_path / "out", held_out[0]))):
-        got = [dict(enumerate(emitted(tmp_path / "out", feeds)[runtime])) for feeds in held_out]
+        got = [named(emitted(tmp_path / "out", feeds)[runtime]) for feeds in held_out]
         assert relative_error(got, want) <= BUDGET * 1.01
 
 
