@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """A kind of sites: places that a rewrite may change."""
+
+    attention = "attention"
+    linear = "linear"
+    conv = "conv"
+    region = "region"
 
 
 @dataclass(frozen=True)

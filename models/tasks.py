@@ -37,7 +37,7 @@ TASKS = {
 }
 DECODE = "decode"
 MAX_LENGTH = 512
-AT_ONCE = 512
+POSITIONS_AT_ONCE = 512
 PAIR = ("input_ids", "attention_mask", "token_type_ids")
 
 Run = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]
@@ -242,7 +242,7 @@ def _log_likelihood(run: Run, batches: list[dict[str, np.ndarray]]) -> float:
             torch.from_numpy(batch["attention_mask"][:, 1:] == 0), -1
         )
         # Some positions at a time: a copy of the logits of 4,096 of them over 49,152 tokens would be 0.8 GB.
-        for scores, wanted in zip(logits.split(AT_ONCE, 1), following.split(AT_ONCE, 1), strict=True):
+        for scores, wanted in zip(logits.split(POSITIONS_AT_ONCE, 1), following.split(POSITIONS_AT_ONCE, 1), strict=True):
             losses = cross_entropy(scores.double().flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="none")
             total -= float(losses.sum())
         count += int((following >= 0).sum())

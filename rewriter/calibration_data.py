@@ -19,7 +19,7 @@ from .sample import checked_sample
 
 Sample = Mapping[str, np.ndarray]
 
-AT_ONCE = 1 << 16
+NUMBERS_AT_ONCE = 1 << 16
 """Numbers compared at a time: they stay in the cache, where the logits of a language model (2e8 of them) leave the memory."""
 
 
@@ -119,8 +119,8 @@ def _squares(actual: np.ndarray, expected: np.ndarray) -> tuple[float, float] | 
         return float(np.count_nonzero(actual != expected)), float(expected.size)
     difference = scale = 0.0
     flat = expected.reshape(-1), actual.reshape(-1)
-    for start in range(0, expected.size, AT_ONCE):
-        part = slice(start, start + AT_ONCE)
+    for start in range(0, expected.size, NUMBERS_AT_ONCE):
+        part = slice(start, start + NUMBERS_AT_ONCE)
         wanted, found = (x[part].astype(np.float64) for x in flat)
         finite = np.isfinite(wanted)
         if not np.array_equal(np.isfinite(found), finite):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,11 +68,7 @@ def with_known_masks(program: Program, backend: Backend, graph: Any, net: Net, s
 def _judged(program: Program, backend: Backend, graph: Any, net: Net, site: AttentionSite, pads: bool) -> tuple[bool, bool]:
     """(`mask_is_causal`, `pads_keys`) of a site. What masks do with padding is tried: positions of the inputs that they are made of are
     padded on the left, on the right and in between, and each time just those keys must be hidden, from all queries that see another."""
-    length = site.query_length
-
-    def let_through(padding: np.ndarray | None) -> tuple[np.ndarray, np.ndarray] | None:
-        return _let_through(program, backend, graph, net, site, padding)
-
+    length, let_through = site.query_length, partial(_let_through, program, backend, graph, net, site)
     if any(_compares_with_far(net, replace(site, mask=mask.value)) for mask in site.every_mask):
         return False, False
     plain = (let_through(None) or (None,))[0]

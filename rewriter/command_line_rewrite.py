@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..cost_model.plan import Choice
+from ..cost_model.sites import Kind
 from . import command_line_options as options
 from .command_line_output import columns, deliver, only_results_on_stdout, progress
-
-
-class Kind(StrEnum):
-    """A kind of sites: places that a rewrite may change."""
-
-    attention = "attention"
-    linear = "linear"
-    conv = "conv"
-    region = "region"
-
 
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", show_default=False, help="The folder to write.")]
 Calibration = Annotated[

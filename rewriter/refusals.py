@@ -6,19 +6,17 @@ from collections.abc import Collection, Mapping
 
 from ..cost_model.errors import InputError
 from ..cost_model.plan import Budget
+from ..cost_model.sites import Kind
 from .backend import EXACT_ACTIONS
 from .calibration_data import CalibrationData
 
-KINDS = ("attention", "linear", "conv", "region")
-"""Kinds of sites that a request may name."""
-
 
 def check_kinds(only: Collection[str]) -> frozenset[str]:
-    """The kinds of sites that alone may change, none for all. Raises InputError for a word that is none of `KINDS`."""
+    """The kinds of sites that alone may change, none for all. Raises InputError for a word that is no `Kind`."""
     wanted = {only} if isinstance(only, str) else set(only)
-    unknown = sorted(wanted - set(KINDS))
+    unknown = sorted(wanted - set(Kind))
     if unknown:
-        raise InputError(f"There are no sites of kind {unknown[0]!r}; the kinds are {', '.join(KINDS)}.")
+        raise InputError(f"There are no sites of kind {unknown[0]!r}; the kinds are {', '.join(Kind)}.")
     return frozenset(wanted)
 
 

@@ -84,7 +84,7 @@ def score_linears(
     probed = representative(samples)
     reference = [probe.run(sample, {}) for sample in probed]
     scores: dict[tuple[str, str], Score] = {}
-    for groups in _chunks(tuple(wanted)):
+    for groups in chunks(tuple(wanted), _captured_bytes):
         read = list(dict.fromkeys(_linears(group)[0].x for group in groups))
         rows = _rows(probe, samples, read)
         captured = [probe.capture(sample, read) for sample in probed]
@@ -114,19 +114,22 @@ def _linears(group: Group) -> list[LinearSite]:
     return [site for site in group.sites if isinstance(site, LinearSite)]
 
 
-def _chunks(groups: Sequence[Group]) -> Iterator[list[Group]]:
-    """Groups whose activations fit together in `CAPTURE_BYTES`."""
+def chunks(groups: Sequence[Group], size: Callable[[Group], int]) -> Iterator[list[Group]]:
+    """Groups of which what is captured, `size` bytes each, fits together in `CAPTURE_BYTES`: a run of the model serves all of them."""
     chunk: list[Group] = []
     held = 0
     for group in groups:
-        size = 4 * _linears(group)[0].in_features * (ROUNDING_ROWS + PROBE_ROWS)
-        if chunk and held + size > CAPTURE_BYTES:
+        if chunk and held + size(group) > CAPTURE_BYTES:
             yield chunk
             chunk, held = [], 0
         chunk.append(group)
-        held += size
+        held += size(group)
     if chunk:
         yield chunk
+
+
+def _captured_bytes(group: Group) -> int:
+    return 4 * _linears(group)[0].in_features * (ROUNDING_ROWS + PROBE_ROWS)
 
 
 def _rows(probe: Probe, samples: Sequence[Arrays], read: Sequence[str]) -> dict[str, np.ndarray]:

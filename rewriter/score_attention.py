@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from .backend import Arrays, Group, Probe
 from .calibration_data import relative_error
 from .causal import last_row
 from .head_scores import head_scores
-from .score import CAPTURE_BYTES, ROUNDING_ROWS, Score, representative
+from .score import ROUNDING_ROWS, Score, chunks, representative
 
 Operands = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -48,12 +49,11 @@ def score_attentions(
     probed, fitted = representative(longest), longest[:FITTED_TEXTS]
     reference = [probe.run(sample, {}) for sample in probed]
     scores = {}
-    for chunk in _chunks(groups, fitted):
-        sites = [group.sites[0] for group in chunk]
+    for chunk in chunks(groups, partial(_captured_bytes, samples=len(fitted))):
+        sites = [site for group in chunk for site in group.sites if isinstance(site, AttentionSite)]
         read = list(dict.fromkeys(value for site in sites for value in captured_values(site)))
         captured = {id(sample): probe.capture(sample, read) for sample in _without_repeats(*fitted, *probed)}
         for group, site in zip(chunk, sites, strict=True):
-            assert isinstance(site, AttentionSite)
             progress(f"error of spectral_sparse at {group.id}")
             texts = _long_enough([text.operands for sample in fitted for text in _texts(site, captured[id(sample)])])
             most = max((text[1].shape[2] for text in texts), default=0)
@@ -87,21 +87,13 @@ def _without_repeats(*samples: Arrays) -> list[Arrays]:
     return list({id(sample): sample for sample in samples}.values())
 
 
-def _chunks(groups: Sequence[Group], samples: Sequence[Arrays]) -> Iterator[list[Group]]:
-    """Groups whose operands on `samples` fit together in `CAPTURE_BYTES`: a run of the model serves all of them."""
-    chunk: list[Group] = []
-    held = 0
-    for group in groups:
-        site = group.sites[0]
-        assert isinstance(site, AttentionSite)
-        size = 4 * len(samples) * site.key_length * site.head_dim * (site.heads + 2 * site.kv_heads)
-        if chunk and held + size > CAPTURE_BYTES:
-            yield chunk
-            chunk, held = [], 0
-        chunk.append(group)
-        held += size
-    if chunk:
-        yield chunk
+def _captured_bytes(group: Group, samples: int) -> int:
+    """Those of the operands and masks of one attention on so many samples."""
+    site = group.sites[0]
+    assert isinstance(site, AttentionSite)
+    operands = site.head_dim * (site.heads + 2 * site.kv_heads) * site.key_length
+    masks = len(site.every_mask) * site.query_length * site.key_length if site.pads_keys else 0
+    return 4 * samples * (operands + masks)
 
 
 def _both(site: AttentionSite, made: CausalPrepared | SparsePrepared, text: Operands) -> tuple[torch.Tensor, torch.Tensor]:
@@ -144,7 +136,7 @@ def _prepared(site: AttentionSite, probe: Probe, samples: Sequence[Arrays], text
     return prepare.fit_budgets(made, texts, TOLERANCE)
 
 
-def captured_values(site: Any) -> list[str]:
+def captured_values(site: AttentionSite) -> list[str]:
     """What a sample must be captured for."""
     masks = [mask.value for mask in site.every_mask] if site.pads_keys else []
     return [site.query, site.key, site.value, *masks]

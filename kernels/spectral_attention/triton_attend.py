@@ -49,6 +49,15 @@ def sloped(found, share, query, index, q_row, slope, inside, width, depth, e, li
     return found
 
 
+@triton.jit
+def put(output, logsum, far, target, inside, found, log_of_sum, away, depth, e):
+    """Rows of `Attended` at `target`: the outputs `found`, the log of the sum of weights, and the share of it that is `away`."""
+    there = inside[:, None] & (e[None, :] < depth)
+    tl.store(output + target[:, None] * depth + e[None, :], found.to(output.dtype.element_ty), there)
+    tl.store(logsum + target, log_of_sum, inside)
+    tl.store(far + target, away, inside)
+
+
 @triton.jit(do_not_specialize=ANY_SIZE)
 def attend_kernel(
     query, order, keys, values, key_means, value_means, totals, chosen, budgets, mass, first_order, output, logsum, far,
@@ -121,11 +130,7 @@ def attend_kernel(
     first_order += row * width * depth
     found = sloped(found, away * scale, query, index, q_row, first_order, inside, width, depth, e, rows, PART)
     target = head.to(tl.int64) * length + index
-    tl.store(
-        output + target[:, None] * depth + e[None, :], found.to(output.dtype.element_ty), inside[:, None] & (e[None, :] < depth)
-    )
-    tl.store(logsum + target, top + tl.log2(whole), inside)
-    tl.store(far + target, away, inside)
+    put(output, logsum, far, target, inside, found, top + tl.log2(whole), away, depth, e)
 
 
 def attend(

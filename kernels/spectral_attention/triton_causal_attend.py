@@ -12,7 +12,7 @@ import triton.language as tl
 
 from .causal import Layout
 from .reference import NEVER
-from .triton_attend import Attended, joined, sloped
+from .triton_attend import Attended, joined, put, sloped
 from .triton_causal_scores import CausalChoice, sizes_of
 from .triton_causal_tiles import Tables, closed_before, row_of
 from .triton_options import ANY_SIZE, LOG2E, block_of, configuration, padded, widened
@@ -94,11 +94,7 @@ def attend_causal_kernel(
         first_order += (shared * blocks + i) * width * depth
         found = sloped(found, away * scale, query, index, q_row, first_order, inside, width, depth, e, rows, PART)
     target = head.to(tl.int64) * length + place
-    tl.store(
-        output + target[:, None] * depth + e[None, :], found.to(output.dtype.element_ty), inside[:, None] & (e[None, :] < depth)
-    )
-    tl.store(logsum + target, top + tl.log2(whole), inside)
-    tl.store(far + target, away, inside)
+    put(output, logsum, far, target, inside, found, top + tl.log2(whole), away, depth, e)
 
 
 def attend_causal(
