@@ -32,7 +32,8 @@ class QuantizeLinears(OnnxPass):
 
     def apply(self, model: ir.Model, choices: Sequence[Choice], sites: Mapping[str, Site]) -> int:
         """See `OnnxPass.apply`; counts the sites. Raises InputError for a site whose weights are not in `prepared` in that format."""
-        surgeon, shared = Surgeon(model), QuantizedInputs()
+        surgeon = Surgeon(model)
+        shared = QuantizedInputs(surgeon.opset)
         changed = 0
         for choice in choices:
             if choice.action.removesuffix(MERGED) not in FORMATS:

@@ -17,7 +17,7 @@ from ..cost_model.errors import SzilardError
 from ..cost_model.net import Net
 from ..cost_model.sites import AttentionSite, ConvSite, LinearSite
 from ..cost_model.view_onnx import view_onnx
-from ..kernels.quantized_linear.formats import FORMATS
+from ..kernels.quantized_linear.formats import FORMATS, INTEGER_INPUTS
 from ..kernels.spectral_attention.crossover import longest_length
 from ..kernels.spectral_attention.crossover import refusal as sparse_refusal
 from ..passes.onnx_attention import FuseAttention, layout_ops
@@ -114,7 +114,7 @@ class OnnxBackend:
             formats = {name: _format_refusal(name, site, device) for name in FORMATS}
             if len(group.sites) == 1:
                 return formats
-            return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in ("int8_dynamic", "int8_static")}}
+            return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in INTEGER_INPUTS}}
         if isinstance(site, AttentionSite):
             sparse = _only_float32(site.dtype, "sparse attention") or sparse_refusal(site, longest_length(net), device)
             return {"fused_attention": attention_refusal(site, net), "spectral_sparse": sparse}

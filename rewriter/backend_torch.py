@@ -15,7 +15,7 @@ from ..cost_model.net import Net
 from ..cost_model.program import Program
 from ..cost_model.sites import AttentionSite, ConvSite, LinearSite
 from ..cost_model.view_fx import view_fx
-from ..kernels.quantized_linear.formats import FORMATS, TRITON_FORMATS
+from ..kernels.quantized_linear.formats import FORMATS, INTEGER_INPUTS, TRITON_FORMATS
 from ..kernels.spectral_attention.crossover import longest_length
 from ..kernels.spectral_attention.crossover import refusal as sparse_refusal
 from ..passes.fx_attention import FxAttention
@@ -115,7 +115,7 @@ class TorchBackend:
         site = group.sites[0]
         if isinstance(site, LinearSite):
             formats = dict.fromkeys(FORMATS, "" if device.kind == "cpu" else NO_KERNEL_ON_CUDA)
-            mergeable = ("int8_dynamic", "int8_static", *(TRITON_FORMATS if device.kind == "cuda" else ()))
+            mergeable = (*INTEGER_INPUTS, *(TRITON_FORMATS if device.kind == "cuda" else ()))
             triton = (
                 "" if site.dtype in TRITON_DTYPES else f"its dtype is {site.dtype}, and Triton's int8 kernel takes none such"
             )

@@ -18,7 +18,7 @@ import numpy as np
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, LinearSite
-from ..kernels.quantized_linear.formats import EVERY_FORMAT, prepare_group
+from ..kernels.quantized_linear.formats import CALIBRATED, EVERY_FORMAT, prepare_group
 from ..kernels.spectral_attention.crossover import stand_in as stand_in_site
 from .backend import EXACT_ACTIONS, Arrays, Backend, Group
 from .score import linear_bias, linear_weight
@@ -52,8 +52,8 @@ def stand_in(group: Group, net: Net, action: str) -> dict[str, Any]:
         return {}
     sites = [site for site in group.sites if isinstance(site, LinearSite)]
     weights, biases = [linear_weight(net, s) for s in sites], [linear_bias(net, s) for s in sites]
-    made = prepare_group("int8_dynamic" if name == "int8_static" else name, weights, biases, None)
-    if name == "int8_static":
+    made = prepare_group("int8_dynamic" if name in CALIBRATED else name, weights, biases, None)
+    if name in CALIBRATED:
         made = [replace(each, action=name, scalars={"scale": 1 / 32, "zero": 128, "migrated": 0}) for each in made]
     return {site.id: prepared for site, prepared in zip(sites, made, strict=True)}
 

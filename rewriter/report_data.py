@@ -13,6 +13,7 @@ from ..cost_model.meter import open_meter
 from ..cost_model.plan import Plan
 from ..cost_model.program import Program
 from ..cost_model.provenance import provenance_shares
+from ..kernels.quantized_linear.formats import INTEGER_INPUTS
 from ..models.tasks import TASKS
 from .attention_report import attention_report
 from .optimise import Optimised, Request
@@ -141,7 +142,7 @@ def _perplexity(likelihood: float) -> float:
 
 def _eight_bit(each: Optimised) -> bool:
     """Whether any choice quantises activations, whose products with weights may saturate."""
-    return any(choice.action.removesuffix("_merged") in ("int8_static", "int8_dynamic") for choice in each.choices)
+    return any(choice.action.removesuffix("_merged") in INTEGER_INPUTS for choice in each.choices)
 
 
 def _error(each: Optimised, request: Request) -> dict[str, Any]:

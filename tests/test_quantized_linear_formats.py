@@ -6,10 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from szilard.cost_model.errors import InputError
-from szilard.kernels.quantized_linear.formats import FORMATS, effective_weight, merge, prepare, prepare_group, zero_points
+from szilard.kernels.quantized_linear.formats import (
+    CALIBRATED,
+    FORMATS,
+    INTEGER_INPUTS,
+    effective_weight,
+    merge,
+    prepare,
+    prepare_group,
+    zero_points,
+)
 
 # Relative error of the weights, root mean square, of Gaussian columns: 8 bits keep 1 %, 4 bits in blocks of 32 keep 10 %.
-WEIGHT_ERROR = {"int8_dynamic": 0.012, "int8_static": 0.012, "int8_weight": 0.012, "int4_weight": 0.11}
+WEIGHT_ERROR = {**dict.fromkeys(FORMATS, 0.012), "int4_weight": 0.11}
 
 
 def layer(features, columns, rows, seed=0):
@@ -109,10 +118,10 @@ def test_zero_columns_and_zero_inputs_give_no_nan(action):
 @given(st.sampled_from(FORMATS), st.integers(1, 150), st.integers(1, 12), st.integers(0, 2**31), st.floats(1e-3, 1e3))
 def test_any_size_keeps_the_weight(action, features, columns, seed, size):
     weight, _, x = layer(features, columns, 20, seed)
-    prepared = prepare(action, weight * np.float32(size), None, x if action == "int8_static" else None)
+    prepared = prepare(action, weight * np.float32(size), None, x if action in CALIBRATED else None)
     assert relative(effective_weight(prepared), weight * size) < 0.2
     blocks = prepared.tensors["weight"].shape
-    assert blocks[0] == (features if action in FORMATS[:2] else columns)
+    assert blocks[0] == (features if action in INTEGER_INPUTS else columns)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from szilard.kernels.quantized_linear.formats import FORMATS, merge, prepare, pr
 
 from .quantized_linear_session import model_of, run
 
+ROWS = {"ReduceMax": 1, "Max": 1, "Div": 1, "QuantizeLinear": 1}
+
 
 def group_of(action, outlier=False):
     generator = np.random.default_rng(3)
@@ -42,6 +44,8 @@ def test_outputs_are_near_the_float_layers(action, shape):
         ("int8_dynamic", False, {"DynamicQuantizeLinear": 1, "MatMulIntegerToFloat": 3}),
         ("int8_static", False, {"QuantizeLinear": 1, "MatMulIntegerToFloat": 3}),
         ("int8_static", True, {"Mul": 1, "QuantizeLinear": 1, "MatMulIntegerToFloat": 3}),
+        ("int8_hilo", True, {"QuantizeLinear": 2, "DequantizeLinear": 1, "Sub": 1, "MatMulIntegerToFloat": 6, "Add": 3}),
+        ("int8_token", False, {**ROWS, "ReduceMin": 1, "Mul": 4, "MatMulIntegerToFloat": 3, "Add": 3}),
         ("int8_weight", False, {"MatMulNBits": 3}),
         ("int4_weight", False, {"MatMulNBits": 3}),
     ],

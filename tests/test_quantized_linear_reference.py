@@ -3,8 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from szilard.kernels.quantized_linear.formats import FORMATS, effective_weight, merge, prepare, prepare_group
+from szilard.kernels.quantized_linear.formats import (
+    CALIBRATED,
+    FORMATS,
+    INTEGER_INPUTS,
+    effective_weight,
+    merge,
+    prepare,
+    prepare_group,
+)
 from szilard.kernels.quantized_linear.reference import dynamic_range, simulate
 
 from .quantized_linear_session import run
@@ -23,12 +33,44 @@ def case(features, columns, rows, seed=0):
 def test_it_equals_onnxruntime(action, features, columns, rows):
     weight, bias, x = case(features, columns, rows)
     calibration = case(features, columns, 64, seed=1)[2]
-    for seen in [calibration] if action == "int8_static" else [None, calibration]:
+    for seen in [calibration] if action in CALIBRATED else [None, calibration]:
         prepared = prepare(action, weight, bias, seen)
         expected = run([prepared], x)[0]
         # MatMulNBits subtracts its zero point after the sum, which costs some digits.
-        tolerance = 2e-6 if action in FORMATS[:2] else 2e-4
+        tolerance = 2e-6 if action in INTEGER_INPUTS else 2e-4
         assert np.abs(simulate(prepared, torch.from_numpy(x)).numpy() - expected).max() <= tolerance * np.abs(expected).max()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(["int8_token", "int8_hilo"]),
+    st.integers(1, 70),
+    st.integers(1, 20),
+    st.integers(1, 9),
+    st.integers(0, 2**31),
+    st.floats(1e-4, 1e4),
+    st.booleans(),
+)
+def test_any_size_equals_onnxruntime(action, features, columns, rows, seed, size, one_sided):
+    weight, bias, x = case(features, columns, rows, seed)
+    calibration = case(features, columns, 40, seed + 1)[2]
+    if one_sided:
+        x, calibration = np.maximum(x, -0.1), np.maximum(calibration, -0.1)
+    x, calibration = x * np.float32(size), calibration * np.float32(size)
+    prepared = prepare(action, weight, bias, calibration)
+    expected = run([prepared], x)[0]
+    assert np.abs(simulate(prepared, torch.from_numpy(x)).numpy() - expected).max() <= 4e-6 * np.abs(expected).max()
+
+
+def test_more_bits_of_the_input_cost_less_accuracy():
+    weight, bias, x = case(96, 30, 300)
+    x[::3] *= 0.05
+    errors = {}
+    for action in INTEGER_INPUTS:
+        prepared = prepare(action, weight, bias, x)
+        with_these_weights = x @ effective_weight(prepared) + prepared.tensors["bias"]
+        errors[action] = np.linalg.norm(simulate(prepared, torch.from_numpy(x)).numpy() - with_these_weights)
+    assert errors["int8_hilo"] < 0.1 * errors["int8_token"] < 0.1 * errors["int8_dynamic"]
 
 
 @pytest.mark.parametrize("action", FORMATS)

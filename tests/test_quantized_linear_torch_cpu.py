@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from szilard.kernels.quantized_linear import torch_cpu
-from szilard.kernels.quantized_linear.formats import FORMATS, effective_weight, merge, prepare, prepare_group
+from szilard.kernels.quantized_linear.formats import FORMATS, INTEGER_INPUTS, effective_weight, merge, prepare, prepare_group
 from szilard.kernels.quantized_linear.reference import simulate
 
 
@@ -22,7 +22,7 @@ def prepared_of(action, features, columns, outlier=False):
 def check(prepared, module, x):
     """The integer formats equal their reference; weight-only ones multiply x, in bf16 at worst, by the weight they stand for."""
     y = module(x)
-    if prepared.base in FORMATS[:2]:
+    if prepared.base in INTEGER_INPUTS:
         torch.testing.assert_close(y, simulate(prepared, x), rtol=1e-4, atol=1e-4)
         return
     exact = x @ torch.from_numpy(effective_weight(prepared)) + torch.from_numpy(prepared.tensors["bias"])

@@ -10,14 +10,24 @@ import numpy as np
 from ...cost_model.errors import InputError
 from .migration import channel_multipliers, input_range
 from .rounding import compensated, nearest, output_error
+from .row_scale import RowRange, row_range
 
-FORMATS = ("int8_dynamic", "int8_static", "int8_weight", "int4_weight")
+INTEGER_INPUTS = ("int8_dynamic", "int8_static", "int8_token", "int8_hilo")
+"""Formats whose inputs are integers too: codes of one range for each call, of one calibrated range, of one scale a row, or two codes."""
+
+FORMATS = (*INTEGER_INPUTS, "int8_weight", "int4_weight")
+CALIBRATED = frozenset(["int8_static", "int8_hilo"])
+"""Formats whose input range is fixed beforehand."""
+
 TRITON_FORMATS = ("int8_column_weight",)
 """Formats that only torch on CUDA has a kernel for; those of `FORMATS` run on CPUs, in torch and in onnxruntime."""
 
 EVERY_FORMAT = (*FORMATS, *TRITON_FORMATS)
-PER_COLUMN = frozenset(["int8_dynamic", "int8_static", "int8_column_weight"])
+PER_COLUMN = frozenset([*INTEGER_INPUTS, *TRITON_FORMATS])
 """Formats with one weight scale for each column; the others have one for each block of a column."""
+
+FINE_ZERO = 128
+"""The zero point of the second codes of int8_hilo."""
 
 INT8_BLOCKS = (128, 64, 32, 16)
 INT4_BLOCK = 32
@@ -29,10 +39,12 @@ class Prepared:
 
     `PER_COLUMN`: `weight` int8 [K, N], `weight_scale` float32 [N], `bias` float32 [N]; int8_static adds the scalars
     `scale`, `zero` (u8 codes of the input are round(x / scale) + zero) and `migrated`; if that is 1, x is first multiplied by
-    `input_scale` float32 [K]. int8_weight and int4_weight (the layout of com.microsoft.MatMulNBits): `weight` uint8
-    [N, blocks, block * bits / 8], low nibble first, `weight_scale` float32 [N, blocks], int4 with optional `weight_zero` uint8
-    [N, ceil(blocks / 2)] (absent: zero point 2^(bits-1)), scalars `bits` and `block`. "<format>_merged" adds `splits` int64: the widths of
-    the layers whose columns stand side by side."""
+    `input_scale` float32 [K]. int8_hilo adds `scale` and `zero`, and what these codes leave of x gets codes of its own, of
+    `fine_scale` and `FINE_ZERO`: x in 16 bits. int8_token adds `zero`, `floor`, `two_sided` (see `RowRange`) and `migrated`.
+    int8_weight and int4_weight (the layout of com.microsoft.MatMulNBits): `weight` uint8 [N, blocks, block * bits / 8], low nibble
+    first, `weight_scale` float32 [N, blocks], int4 with optional `weight_zero` uint8 [N, ceil(blocks / 2)] (absent: zero point
+    2^(bits-1)), scalars `bits` and `block`. "<format>_merged" adds `splits` int64: the widths of the layers whose columns stand side by
+    side."""
 
     action: str
     tensors: Mapping[str, np.ndarray]
@@ -57,9 +69,9 @@ def prepare(
     """`Prepared` of `weight` [K, N] and `bias` [N] for the format `action`.
 
     `activations` [M, K] are inputs of the layer: with them weights are rounded to keep its output (GPTQ) and the bias takes up
-    the mean error, b += mean(x) (W - Wq); without, to nearest. int8_static needs them for its input range (min-max with zero:
-    clipping at the 99.99th percentile lost accuracy on MiniLM). `narrow` keeps the codes of int8_static and int8_dynamic within
-    7 bits, for x86 CPUs without VNNI, where a sum of two u8 x s8 products saturates at 16 bits. InputError for unknown formats,
+    the mean error, b += mean(x) (W - Wq); without, to nearest. int8_static and int8_hilo need them for their input range (min-max
+    with zero: clipping at the 99.99th percentile lost accuracy on MiniLM). `narrow` keeps the codes of `INTEGER_INPUTS` within 7
+    bits, for x86 CPUs without VNNI, where a sum of two u8 x s8 products saturates at 16 bits. InputError for unknown formats,
     shapes that do not fit and values that are not finite."""
     return prepare_group(action, [weight], [bias], activations, narrow=narrow)[0]
 
@@ -112,6 +124,17 @@ def merge(parts: Sequence[Prepared]) -> Prepared:
     return replace(first, action=f"{first.action}_merged", tensors=tensors, out_features=sum(p.out_features for p in parts))
 
 
+def row_range_of(prepared: Prepared) -> RowRange:
+    """How an int8_token layer scales the rows of its (migrated) input."""
+    scalars = prepared.scalars
+    return RowRange(int(scalars["zero"]), float(scalars["floor"]), bool(scalars["two_sided"]))
+
+
+def fine_scale(prepared: Prepared) -> np.float32:
+    """The scale of the second codes of int8_hilo: what is left of x is at most half a step of the first, 127 of these."""
+    return np.float32(prepared.scalars["scale"] / 254)
+
+
 def effective_weight(prepared: Prepared) -> np.ndarray:
     """The float32 [K, N] matrix that the integer weights stand for, migration undone."""
     tensors = prepared.tensors
@@ -140,13 +163,17 @@ def _prepare_per_column(action: str, weight: np.ndarray, bias: np.ndarray, x: np
     scalars: dict[str, float | int] = {}
     tensors: dict[str, np.ndarray] = {}
     target, seen = weight, x
-    if action == "int8_static":
-        assert seen is not None
-        multipliers = channel_multipliers(weight, seen)
+    if action in ("int8_static", "int8_token"):
+        multipliers = None if seen is None else channel_multipliers(weight, seen, by_row=action == "int8_token")
         scalars["migrated"] = int(multipliers is not None)
-        if multipliers is not None:
+        if seen is not None and multipliers is not None:
             tensors["input_scale"] = multipliers
             target, seen = weight / multipliers[:, None], seen * multipliers
+    if action == "int8_token":
+        found = row_range(seen)
+        scalars |= {"zero": found.zero, "floor": found.floor, "two_sided": int(found.two_sided)}
+    elif action in CALIBRATED:
+        assert seen is not None
         scalars["scale"], scalars["zero"] = input_range(seen)
     scale = _nonzero(np.abs(target).max(axis=0) / limit)
     spread = np.broadcast_to(scale, weight.shape)
@@ -228,9 +255,9 @@ def _check(
 ) -> None:
     if action not in EVERY_FORMAT:
         raise InputError(f"There is no number format {action!r} for linear layers; choose one of {', '.join(EVERY_FORMAT)}.")
-    if action == "int8_static" and activations is None:
+    if action in CALIBRATED and activations is None:
         raise InputError(
-            "int8_static needs calibration inputs of the layer to fix its input range; pass them, or take int8_dynamic."
+            f"{action} needs calibration inputs of the layer to fix its input range; pass them, or take int8_dynamic."
         )
     features = weights[0].shape[0]
     for weight, bias in zip(weights, biases, strict=True):

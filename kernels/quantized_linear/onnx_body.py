@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from .formats import FORMATS, Prepared
+from .formats import FINE_ZERO, INTEGER_INPUTS, Prepared, fine_scale, row_range_of
 
 RUNTIME_DOMAIN = "com.microsoft"
 
@@ -20,13 +20,20 @@ def runtime_domain_imports() -> dict[str, int]:
     return {RUNTIME_DOMAIN: 1}
 
 
-@dataclass(frozen=True, eq=False)
-class QuantizedInput:
-    """x as u8 codes: `codes` (shape of x), `scale` and `zero` (scalars)."""
+class Codes(NamedTuple):
+    """u8 codes (shape of x) with their `scale` and `zero` (scalars)."""
 
-    codes: ir.Value
+    values: ir.Value
     scale: ir.Value
     zero: ir.Value
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedInput:
+    """x as the sum of its `terms`, one of codes or two, times the `peak` [..., 1] of each row where it has one scale a row."""
+
+    terms: tuple[Codes, ...]
+    peak: ir.Value | None = None
 
 
 class Body(NamedTuple):
@@ -39,58 +46,117 @@ class Body(NamedTuple):
 
 @dataclass
 class QuantizedInputs:
-    """The quantised inputs of one graph, so that layers that read the same x with the same scale share one quantisation."""
+    """The quantised inputs of one graph of that `opset`, so that layers that read the same x with the same scale share one
+    quantisation."""
 
+    opset: int = 20
     known: dict[tuple[ir.Value, str], QuantizedInput] = field(default_factory=dict)
 
 
 def quantize_nodes(
     prepared: Prepared, x: ir.Value, name: str, shared: QuantizedInputs
 ) -> tuple[list[ir.Node], QuantizedInput, list[ir.Value]]:
-    """(nodes, quantised x, initialisers) for an int8_static or int8_dynamic layer; no nodes if `shared` already holds x in this
-    form. `x` is float32 [M, K] or [B, L, K]. Always u8: signed codes take a path that is 10 to 15 times slower on x86."""
+    """(nodes, quantised x, initialisers) for a layer of `INTEGER_INPUTS`; no nodes if `shared` already holds x in this form. `x` is
+    float32 [M, K] or [B, L, K]. Always u8: signed codes take a path that is 10 to 15 times slower on x86."""
     key = (x, _input_key(prepared))
     if key in shared.known:
         return [], shared.known[key], []
+    made = Maker(name)
     if prepared.base == "int8_dynamic":
         node = _node("DynamicQuantizeLinear", [x], [f"{name}_q", f"{name}_q_scale", f"{name}_q_zero"])
         for output, dtype in zip(node.outputs, (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8), strict=True):
             output.type = ir.TensorType(dtype)
         node.outputs[0].shape = x.shape
-        shared.known[key] = QuantizedInput(*node.outputs)
+        shared.known[key] = QuantizedInput((Codes(*node.outputs),))
         return [node], shared.known[key], []
-    nodes: list[ir.Node] = []
-    initializers = [
-        _initializer(f"{name}_q_scale", np.array(prepared.scalars["scale"], np.float32)),
-        _initializer(f"{name}_q_zero", np.array(prepared.scalars["zero"], np.uint8)),
-    ]
-    source = x
-    if prepared.scalars["migrated"]:
-        multiplier = _initializer(f"{name}_input_scale", prepared.tensors["input_scale"])
-        nodes.append(_node("Mul", [x, multiplier], [f"{name}_scaled"]))
-        source = _typed(nodes[0].outputs[0], ir.DataType.FLOAT, x.shape)
-        initializers.append(multiplier)
-    nodes.append(_node("QuantizeLinear", [source, initializers[0], initializers[1]], [f"{name}_q"]))
-    codes = _typed(nodes[-1].outputs[0], ir.DataType.UINT8, x.shape)
-    shared.known[key] = QuantizedInput(codes, initializers[0], initializers[1])
-    return nodes, shared.known[key], initializers
+    source = (
+        made.float("Mul", [x, made.constant("input_scale", prepared.tensors["input_scale"])], "scaled")
+        if _moved(prepared)
+        else x
+    )
+    if prepared.base == "int8_token":
+        shared.known[key] = made.by_row(prepared, source, shared.opset)
+    else:
+        scale = made.constant("q_scale", np.array(prepared.scalars["scale"], np.float32))
+        zero = made.constant("q_zero", np.array(prepared.scalars["zero"], np.uint8))
+        terms = [made.codes(source, scale, zero, "q")]
+        if prepared.base == "int8_hilo":
+            back = made.float("DequantizeLinear", list(terms[0]), "q_back")
+            rest = made.float("Sub", [source, back], "rest")
+            fine = made.constant("fine_scale", np.array(fine_scale(prepared)))
+            terms.append(made.codes(rest, fine, made.constant("fine_zero", np.array(FINE_ZERO, np.uint8)), "fine_q"))
+        shared.known[key] = QuantizedInput(tuple(terms))
+    return made.nodes, shared.known[key], made.initializers
+
+
+@dataclass
+class Maker:
+    """The nodes and initialisers of one quantised input, named after `name`."""
+
+    name: str
+    nodes: list[ir.Node] = field(default_factory=list)
+    initializers: list[ir.Value] = field(default_factory=list)
+
+    def constant(self, role: str, array: np.ndarray) -> ir.Value:
+        self.initializers.append(_initializer(f"{self.name}_{role}", array))
+        return self.initializers[-1]
+
+    def float(
+        self, kind: str, inputs: Sequence[ir.Value], role: str, shape: ir.Shape | None = None, **attributes: Any
+    ) -> ir.Value:
+        self.nodes.append(_node(kind, inputs, [f"{self.name}_{role}"], **attributes))
+        return _typed(self.nodes[-1].outputs[0], ir.DataType.FLOAT, shape or inputs[0].shape)
+
+    def codes(self, x: ir.Value, scale: ir.Value, zero: ir.Value, role: str) -> Codes:
+        self.nodes.append(_node("QuantizeLinear", [x, scale, zero], [f"{self.name}_{role}"]))
+        return Codes(_typed(self.nodes[-1].outputs[0], ir.DataType.UINT8, x.shape), scale, zero)
+
+    def by_row(self, prepared: Prepared, x: ir.Value, opset: int) -> QuantizedInput:
+        """x over the peak of its row, then one scale for all: a scale for each row inside QuantizeLinear ran on one thread, and with
+        the rows along its last axis 90 times slower."""
+        rows = row_range_of(prepared)
+        one = _output_shape(x, 1)
+        # The axes are an attribute before opset 18, then an input.
+        axes = [self.constant("last_axis", np.array([-1], np.int64))] if opset >= 18 else []
+        axis = {} if axes else {"axes": [-1]}
+        highest = self.float("ReduceMax", [x, *axes], "highest", one, **axis)
+        bounds = [highest, self.constant("floor", np.array(rows.floor, np.float32))]
+        if rows.two_sided:
+            lowest = self.float("ReduceMin", [x, *axes], "lowest", one, **axis)
+            bounds.append(self.float("Mul", [lowest, self.constant("below", np.array(-rows.below))], "depth"))
+        peak = self.float("Max", bounds, "peak")
+        scale = self.constant("q_scale", np.array(rows.step))
+        zero = self.constant("q_zero", np.array(rows.zero, np.uint8))
+        return QuantizedInput((self.codes(self.float("Div", [x, peak], "shares"), scale, zero, "q"),), peak)
 
 
 def linear_nodes(prepared: Prepared, x: ir.Value, name: str, shared: QuantizedInputs | None = None) -> Body:
-    """y = x W + b as onnxruntime runs it fastest: one QuantizeLinear or DynamicQuantizeLinear per `shared` input, then
-    MatMulIntegerToFloat with zero point, per-column scale and bias inside (they cost nothing there; DynamicQuantizeMatMul is
-    within 3 % and shares nothing); weight-only formats are one MatMulNBits at accuracy level 4 (other levels compute in float).
-    The caller inserts the nodes after the producer of x; a merged layer gives the wide result (see `split_nodes`)."""
+    """y = x W + b as onnxruntime runs it fastest: x quantised once for each `shared` input, then MatMulIntegerToFloat with zero point,
+    per-column scale and bias inside (they cost nothing there; DynamicQuantizeMatMul is within 3 % and shares nothing), one for
+    each term of x, and the peaks of the rows last; weight-only formats are one MatMulNBits at accuracy level 4 (other levels compute
+    in float). The caller inserts the nodes after the producer of x; a merged layer gives the wide result (see `split_nodes`)."""
     bias = _initializer(f"{name}_bias", prepared.tensors["bias"])
-    if prepared.base not in FORMATS[:2]:
+    if prepared.base not in INTEGER_INPUTS:
         return _block_nodes(prepared, x, name, bias)
     nodes, quantized, initializers = quantize_nodes(prepared, x, name, shared or QuantizedInputs())
-    weight = _initializer(f"{name}_weight", prepared.tensors["weight"])
-    scale = _initializer(f"{name}_weight_scale", prepared.tensors["weight_scale"])
-    inputs = [quantized.codes, weight, quantized.scale, scale, quantized.zero, None, bias]
-    node = _node("MatMulIntegerToFloat", inputs, [f"{name}_y"], RUNTIME_DOMAIN)
-    output = _typed(node.outputs[0], ir.DataType.FLOAT, _output_shape(x, prepared.out_features))
-    return Body([*nodes, node], output, [*initializers, weight, scale, bias])
+    made = Maker(name, list(nodes), list(initializers))
+    weight = made.constant("weight", prepared.tensors["weight"])
+    columns = made.constant("weight_scale", prepared.tensors["weight_scale"])
+    made.initializers.append(bias)
+    shape = _output_shape(x, prepared.out_features)
+    products = []
+    for position, codes in enumerate(quantized.terms):
+        inside = bias if quantized.peak is None and position == 0 else None
+        inputs = [codes.values, weight, codes.scale, columns, codes.zero, None, inside]
+        label = f"{name}_y" if len(quantized.terms) == 1 and quantized.peak is None else f"{name}_product_{position}"
+        made.nodes.append(_node("MatMulIntegerToFloat", inputs, [label], RUNTIME_DOMAIN))
+        products.append(_typed(made.nodes[-1].outputs[0], ir.DataType.FLOAT, shape))
+    output = products[0]
+    if quantized.peak is not None:
+        output = made.float("Add", [made.float("Mul", [output, quantized.peak], "scaled_product"), bias], "y")
+    elif len(products) > 1:
+        output = made.float("Add", products, "y")
+    return Body(made.nodes, output, made.initializers)
 
 
 def split_nodes(
@@ -123,11 +189,13 @@ def _block_nodes(prepared: Prepared, x: ir.Value, name: str, bias: ir.Value) -> 
     return Body([node], output, [v for v in (weight, scale, zero, bias) if v is not None])
 
 
+def _moved(prepared: Prepared) -> bool:
+    return bool(prepared.scalars.get("migrated"))
+
+
 def _input_key(prepared: Prepared) -> str:
-    if prepared.base == "int8_dynamic":
-        return "dynamic"
-    multiplier = prepared.tensors["input_scale"].tobytes() if prepared.scalars["migrated"] else b""
-    return f"{prepared.scalars['scale']!r} {prepared.scalars['zero']} {hashlib.sha256(multiplier).hexdigest()}"
+    multiplier = prepared.tensors["input_scale"].tobytes() if _moved(prepared) else b""
+    return f"{prepared.base} {sorted(prepared.scalars.items())} {hashlib.sha256(multiplier).hexdigest()}"
 
 
 def _node(kind: str, inputs: Sequence[ir.Value | None], outputs: Sequence[str], domain: str = "", **attributes: Any) -> ir.Node:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from .formats import PER_COLUMN, TRITON_FORMATS, Prepared, effective_weight
+from .formats import FINE_ZERO, PER_COLUMN, TRITON_FORMATS, Prepared, effective_weight, fine_scale, row_range_of
+from .row_scale import row_peaks
 
 
 def simulate(prepared: Prepared, x: torch.Tensor) -> torch.Tensor:
@@ -14,16 +15,31 @@ def simulate(prepared: Prepared, x: torch.Tensor) -> torch.Tensor:
         return x @ torch.from_numpy(effective_weight(prepared)) + torch.from_numpy(prepared.tensors["bias"])
     if prepared.base not in PER_COLUMN:
         return _weight_only(prepared, x)
-    if prepared.base == "int8_static":
-        if prepared.scalars["migrated"]:
-            x = x * torch.from_numpy(prepared.tensors["input_scale"])
+    weight, bias = torch.from_numpy(prepared.tensors["weight"]).float(), torch.from_numpy(prepared.tensors["bias"])
+    column_scale = torch.from_numpy(prepared.tensors["weight_scale"])
+    if prepared.scalars.get("migrated"):
+        x = x * torch.from_numpy(prepared.tensors["input_scale"])
+    if prepared.base == "int8_token":
+        rows = row_range_of(prepared)
+        peak = torch.from_numpy(row_peaks(x.numpy(), rows))
+        codes = _codes(x / peak, torch.tensor(rows.step), torch.tensor(float(rows.zero)))
+        return ((codes @ weight) * (torch.tensor(rows.step) * column_scale)) * peak + bias
+    if prepared.base == "int8_dynamic":
+        scale, zero = dynamic_range(x)
+    else:
         scale = torch.tensor(prepared.scalars["scale"], dtype=torch.float32)
         zero = torch.tensor(float(prepared.scalars["zero"]))
-    else:
-        scale, zero = dynamic_range(x)
-    codes = torch.clamp(torch.round(x / scale) + zero, 0, 255)
-    sums = (codes - zero) @ torch.from_numpy(prepared.tensors["weight"]).float()
-    return sums * (scale * torch.from_numpy(prepared.tensors["weight_scale"])) + torch.from_numpy(prepared.tensors["bias"])
+    high = _codes(x, scale, zero)
+    y = (high @ weight) * (scale * column_scale) + bias
+    if prepared.base == "int8_hilo":
+        fine = torch.tensor(fine_scale(prepared))
+        y = y + (_codes(x - high * scale, fine, torch.tensor(float(FINE_ZERO))) @ weight) * (fine * column_scale)
+    return y
+
+
+def _codes(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
+    """The u8 codes of x, less their zero point, as floats."""
+    return torch.clamp(torch.round(x / scale) + zero, 0, 255) - zero
 
 
 def dynamic_range(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,51 +6,69 @@ import inspect
 
 import torch
 
-from .formats import FORMATS, Prepared, zero_points
+from .formats import INTEGER_INPUTS, Prepared, row_range_of, zero_points
 
 
 class Int8Linear(torch.nn.Module):
-    """y = x W + b with u8 inputs and s8 weights: `static` takes the input range from `scale` and `zero`, else it is the range of each
-    x; `migrated` first multiplies x by `input_scale`. Where torch has oneDNN, its int8 matmul runs; elsewhere the same sums in float."""
+    """y = x W + b with u8 inputs and s8 weights. `mode`: "dynamic" takes the input range of each x, "static" takes it from `scale` and
+    `zero`, "hilo" gives what these codes leave codes of their own, "token" has one scale for each row, from its largest value (and its
+    least one, if `two_sided`). `migrated` first multiplies x by `input_scale`. Where torch has oneDNN, its int8 matmul runs; elsewhere
+    the same sums in float."""
 
     weight: torch.Tensor
     weight_scale: torch.Tensor
     bias: torch.Tensor
     scale: torch.Tensor
     zero: torch.Tensor
+    floor: torch.Tensor
     input_scale: torch.Tensor
     packed: torch.Tensor | None
 
-    def __init__(self, in_features: int, out_features: int, static: bool, migrated: bool) -> None:
+    def __init__(self, in_features: int, out_features: int, mode: str, migrated: bool = False, two_sided: bool = False) -> None:
         super().__init__()
-        self.arguments = f"{in_features}, {out_features}, static={static}, migrated={migrated}"
-        self.static, self.migrated, self.packed = static, migrated, None
+        self.arguments = f"{in_features}, {out_features}, {mode!r}, migrated={migrated}, two_sided={two_sided}"
+        self.mode, self.migrated, self.two_sided, self.packed = mode, migrated, two_sided, None
         self.register_buffer("weight", torch.zeros(in_features, out_features, dtype=torch.int8))
         self.register_buffer("weight_scale", torch.ones(out_features))
         self.register_buffer("bias", torch.zeros(out_features))
-        if static:
+        if mode != "dynamic":
             self.register_buffer("scale", torch.ones(()))
             self.register_buffer("zero", torch.zeros((), dtype=torch.int32))
+        if mode == "token":
+            self.register_buffer("floor", torch.ones(()))
         if migrated:
             self.register_buffer("input_scale", torch.ones(in_features))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         values = x.float() * self.input_scale if self.migrated else x.float()
-        scale, zero = (self.scale, self.zero) if self.static else self.range_of(values)
-        codes = torch.div(values, scale).round_().add_(zero).clamp_(0, 255)
-        if not (x.is_cpu and torch.backends.mkldnn.is_available()):
-            return (((codes - zero) @ self.weight.float()) * (scale * self.weight_scale) + self.bias).to(x.dtype)
+        if self.mode == "token":
+            peak = values.amax(-1, keepdim=True).clamp(min=self.floor)
+            if self.two_sided:
+                peak = torch.maximum(peak, values.amin(-1, keepdim=True) * ((self.zero - 255) / self.zero))
+            return (self.product(values / peak, self.scale, self.zero, None) * peak + self.bias).to(x.dtype)
+        scale, zero = self.range_of(values) if self.mode == "dynamic" else (self.scale, self.zero)
+        y = self.product(values, scale, zero, self.bias)
+        if self.mode == "hilo":
+            rest = values - (self.codes(values, scale, zero) - zero) * scale
+            y = y + self.product(rest, scale / 254, torch.full_like(zero, 128), None)
+        return y.to(x.dtype)
+
+    def product(self, values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        codes = self.codes(values, scale, zero)
+        if not (values.is_cpu and torch.backends.mkldnn.is_available()):
+            y = ((codes - zero) @ self.weight.float()) * (scale * self.weight_scale)
+            return y if bias is None else y + bias
         if self.packed is None:
             self.packed = torch.ops.onednn.qlinear_prepack(self.weight.t().contiguous(), None)
         zeros = torch.zeros_like(self.weight_scale, dtype=torch.int32)
-        y = torch.ops.onednn.qlinear_pointwise(
+        return torch.ops.onednn.qlinear_pointwise(
             codes.to(torch.uint8),
             scale,
             zero,
             self.packed,
             self.weight_scale,
             zeros,
-            self.bias,
+            bias,
             1.0,
             0,
             torch.float32,
@@ -58,7 +76,10 @@ class Int8Linear(torch.nn.Module):
             [],
             "",
         )
-        return y.to(x.dtype)
+
+    @staticmethod
+    def codes(values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
+        return torch.div(values, scale).round_().add_(zero).clamp_(0, 255)
 
     @staticmethod
     def range_of(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,7 +156,7 @@ class BlockLinear(torch.nn.Module):
 
 def module_class(action: str) -> type[torch.nn.Module]:
     """The class that runs the format `action` ("_merged" or not)."""
-    return Int8Linear if action.removesuffix("_merged") in FORMATS[:2] else BlockLinear
+    return Int8Linear if action.removesuffix("_merged") in INTEGER_INPUTS else BlockLinear
 
 
 def module_source(action: str) -> str:
@@ -148,12 +169,17 @@ def build(prepared: Prepared) -> torch.nn.Module:
     """A module [..., K] -> [..., N] that runs `prepared` on a CPU. A merged one gives all its columns; the caller splits them."""
     tensors = {name: torch.from_numpy(array) for name, array in prepared.tensors.items() if name != "splits"}
     sizes = (prepared.in_features, prepared.out_features)
-    if prepared.base in FORMATS[:2]:
-        static = prepared.base == "int8_static"
-        module: torch.nn.Module = Int8Linear(*sizes, static, "input_scale" in tensors)
-        if static:
-            tensors["scale"] = torch.tensor(prepared.scalars["scale"], dtype=torch.float32)
-            tensors["zero"] = torch.tensor(int(prepared.scalars["zero"]), dtype=torch.int32)
+    if prepared.base in INTEGER_INPUTS:
+        scalars, moved = dict(prepared.scalars), "input_scale" in tensors
+        if prepared.base == "int8_token":
+            rows = row_range_of(prepared)
+            scalars["scale"] = float(rows.step)
+            tensors["floor"] = torch.tensor(rows.floor, dtype=torch.float32)
+        mode, two_sided = prepared.base.removeprefix("int8_"), bool(scalars.get("two_sided"))
+        module: torch.nn.Module = Int8Linear(*sizes, mode, moved, two_sided)
+        if mode != "dynamic":
+            tensors["scale"] = torch.tensor(scalars["scale"], dtype=torch.float32)
+            tensors["zero"] = torch.tensor(int(scalars["zero"]), dtype=torch.int32)
     else:
         module = BlockLinear(*sizes, int(prepared.scalars["bits"]), int(prepared.scalars["block"]))
         tensors["weight_zero"] = torch.from_numpy(zero_points(prepared))
