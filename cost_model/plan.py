@@ -57,7 +57,8 @@ class Budget:
 class Option:
     """One way to run a site (or a group of sites). `joules`, `seconds` per call of the workload; `label` says how the seconds were
     had ("measured", "table", "roofline"); `saving` is the interval [J] of the saving against "leave"; `error` the
-    predicted relative squared error of the outputs; `reason` says why it cannot be taken ("" if it can)."""
+    predicted relative squared error of the outputs; `reason` says why it cannot be taken ("" if it can). `quantized`: what it reads and
+    writes are u8 codes, and its price is without conversions, which are those of the edges between sites."""
 
     action: str
     joules: float
@@ -66,6 +67,7 @@ class Option:
     error: float = 0.0
     saving: tuple[float, float] = (0.0, 0.0)
     reason: str = ""
+    quantized: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every choice and every refusal of one rewrite: the one file a user may edit and feed back (`--plan`)."""
+    """Every choice and every refusal of one rewrite: the one file a user may edit and feed back (`--plan`). `include` and `exclude` are the
+    shell patterns of site names that were asked for."""
 
     target: str
     workload: Workload
@@ -115,6 +118,8 @@ class Plan:
     choices: tuple[Choice, ...]
     misses: tuple[Miss, ...] = ()
     format: int = FORMAT
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists; `from_json` is its inverse."""
@@ -144,7 +149,8 @@ class Plan:
             budget = {**data["budget"], "error": float(data["budget"]["error"])}
             if budget.get("joules") is not None:
                 budget["joules"] = float(budget["joules"])
-            return cls(data["target"], Workload(phases), Budget(**budget), choices, misses, data["format"])
+            include, exclude = (tuple(str(pattern) for pattern in data.get(key, ())) for key in ("include", "exclude"))
+            return cls(data["target"], Workload(phases), Budget(**budget), choices, misses, data["format"], include, exclude)
         except (KeyError, TypeError, ValueError, AttributeError) as fault:
             raise InputError(
                 f"plan.json does not have the expected fields ({fault}); write one with `szilard rewrite`."

@@ -42,7 +42,11 @@ class LinearSite:
 @dataclass(frozen=True)
 class ConvSite:
     """A convolution with constant weight [C_out, C_in/groups, *kernel], and the batch norm behind it, if that can
-    be folded ("" if none)."""
+    be folded ("" if none). `bias` may be the constant of an addition behind it, which is then one of `ops`.
+
+    `activation` is the clip to [`low`, `high`] behind both (a ReLU too), where nothing else reads `output` ("" if none), and `activated`
+    what it writes: saturating codes hold it as it is. Neither is in `ops`, as only an integer format takes it along.
+    """
 
     id: str
     ops: tuple[str, ...]
@@ -53,6 +57,15 @@ class ConvSite:
     batch_norm: str
     groups: int
     dtype: str
+    activation: str = ""
+    activated: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def result(self) -> str:
+        """The value behind the activation, if there is one."""
+        return self.activated or self.output
 
 
 @dataclass(frozen=True)

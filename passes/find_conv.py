@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from ..cost_model.net import Net, Op
@@ -49,11 +50,60 @@ def _site(net: Net, op: Op) -> ConvSite | str:
     readers = net.consumers(op.output)
     norm = readers[0] if len(readers) == 1 and readers[0].kind == "batch_norm" else None
     if norm is None or _unfoldable(net, norm):
-        return ConvSite(op.id, (op.id,), op.inputs[0], weight, bias, op.output, "", _groups(op), dtype)
+        ops: tuple[str, ...] = (op.id,)
+        output = op.output
+        added = None if bias else _bias_behind(net, op)
+        if added is not None:
+            ops, output, bias = (op.id, added[0].id), added[0].output, added[1]
+        return _activated(net, ConvSite(op.id, ops, op.inputs[0], weight, bias, output, "", _groups(op), dtype))
     view = first_result(net, norm)
     ops = (op.id, norm.id, *((view.id,) if view else ()))
     output = view.output if view else norm.output
-    return ConvSite(op.id, ops, op.inputs[0], weight, bias, output, norm.id, _groups(op), dtype)
+    return _activated(net, ConvSite(op.id, ops, op.inputs[0], weight, bias, output, norm.id, _groups(op), dtype))
+
+
+def _bias_behind(net: Net, op: Op) -> tuple[Op, str] | None:
+    """The addition of a constant to each channel that alone reads what a convolution writes, and that constant; None if there is none."""
+    readers, shape = net.consumers(op.output), net.shape(op.inputs[1])
+    if (
+        len(readers) != 1
+        or readers[0].kind != "add"
+        or shape is None
+        or op.attributes.get("transposed")
+        or net.returns(op.output)
+    ):
+        return None
+    if op.attributes.get("activation"):
+        return None
+    found = [name for name in readers[0].inputs if name != op.output and _constant(net, name)]
+    # [1, M, 1, 1] or [M, 1, 1]: one number for each channel.
+    channels = (shape[0], *(1,) * (len(shape) - 2))
+    held = net.shape(found[0]) if found else None
+    return (readers[0], found[0]) if held is not None and held in (channels, (1, *channels)) else None
+
+
+def _activated(net: Net, site: ConvSite) -> ConvSite:
+    """The site with the clip around zero behind it, if that alone reads its output."""
+    readers = net.consumers(site.output)
+    if len(readers) != 1 or net.returns(site.output) or readers[0].kind not in ("relu", "clip"):
+        return site
+    clip = readers[0]
+    low, high = (0.0, math.inf) if clip.kind == "relu" else _limits(clip)
+    if not low <= 0 <= high or low == high:
+        return site
+    return replace(site, activation=clip.id, activated=clip.output, low=low, high=high)
+
+
+def _limits(clip: Op) -> tuple[float, float]:
+    """The limits of a clip, nan where one is computed."""
+    found = [clip.attributes.get(name) for name in ("min", "max")]
+    given = [index < len(clip.inputs) and bool(clip.inputs[index]) for index in (1, 2)]
+    none = (-math.inf, math.inf)
+    low, high = (
+        float(value) if value is not None else math.nan if there else without
+        for value, there, without in zip(found, given, none, strict=True)
+    )
+    return low, high
 
 
 def first_result(net: Net, op: Op) -> Op | None:

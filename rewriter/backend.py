@@ -12,14 +12,16 @@ import numpy as np
 from ..cost_model.device import Device
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
-from ..cost_model.sites import AttentionSite, LinearSite, Site, kind_of
+from ..cost_model.sites import AttentionSite, ConvSite, LinearSite, Site, kind_of
 from ..kernels.quantized_linear.formats import EVERY_FORMAT
 
 Arrays = Mapping[str, np.ndarray]
 Runner = Callable[[Arrays], dict[str, np.ndarray]]
 
 FORMAT_ACTIONS = frozenset(f"{name}{suffix}" for name in EVERY_FORMAT for suffix in ("", "_merged"))
-EXACT_ACTIONS = frozenset({"leave", "merged", "fused_attention", "skip_layer_norm", "sum_layer_norm", "fold_batch_norm"})
+EXACT_ACTIONS = frozenset(
+    {"leave", "merged", "fused_attention", "keyed_attention", "skip_layer_norm", "sum_layer_norm", "fold_batch_norm"}
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,11 @@ class Group:
     @property
     def outputs(self) -> tuple[str, ...]:
         """The values its sites write: where the error of a rewrite enters the rest of the model."""
-        return tuple(site.output for site in self.sites if isinstance(site, LinearSite | AttentionSite))
+        return tuple(
+            site.result if isinstance(site, ConvSite) else site.output
+            for site in self.sites
+            if isinstance(site, LinearSite | AttentionSite | ConvSite)
+        )
 
 
 def groups_of(sites: Sequence[Site]) -> tuple[Group, ...]:

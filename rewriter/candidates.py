@@ -18,12 +18,18 @@ import numpy as np
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, LinearSite
+from ..kernels.quantized_conv.formats import ACTION as INT8_CONV
 from ..kernels.quantized_linear.formats import CALIBRATED, EVERY_FORMAT, prepare_group
 from ..kernels.spectral_attention.crossover import stand_in as stand_in_site
+from ..passes.onnx_quantize_conv import on_codes_alone
 from .backend import EXACT_ACTIONS, Arrays, Backend, Group
+from .conv_weights import conv_stand_in
 from .score import linear_bias, linear_weight
 
 ROUNDS = 5
+ON_CODES = frozenset({INT8_CONV})
+"""Actions whose sites read and write u8 codes."""
+
 # One sample lasts at least this long; shorter ones drown in the timer and the wake-up of threads.
 SAMPLE_SECONDS = 0.012
 # onnxruntime learns where to put a model's tensors in the first call, and makes room for them in the second: dense attention over
@@ -47,6 +53,8 @@ def stand_in(group: Group, net: Net, action: str) -> dict[str, Any]:
     rows (the numbers do not change the time)."""
     if action == "spectral_sparse":
         return {site.id: stand_in_site(site, site.key_length) for site in group.sites if isinstance(site, AttentionSite)}
+    if action == INT8_CONV:
+        return conv_stand_in(group, net)
     name = format_of(action)
     if not name:
         return {}
@@ -59,7 +67,7 @@ def stand_in(group: Group, net: Net, action: str) -> dict[str, Any]:
 
 
 def candidate(backend: Backend, graph: Any, net: Net, group: Group, action: str) -> Any | None:
-    """The group's ops alone, with `action` applied; None where no pass could apply it."""
+    """The group's ops alone, with `action` applied, on codes without the conversions at its edges; None where no pass could apply it."""
     micro = backend.extract(graph, net, backend.footprint(group, net))
     if action == "leave":
         return micro
@@ -67,7 +75,9 @@ def candidate(backend: Backend, graph: Any, net: Net, group: Group, action: str)
     sites = {site.id: site for site in group.sites}
     passes = backend.passes(stand_in(group, net, action))
     changed = sum(rewrite.apply(micro, [choice], sites) for actions, rewrite in passes if action in actions)
-    return micro if changed else None
+    if not changed:
+        return None
+    return on_codes_alone(micro) if action in ON_CODES else micro
 
 
 def signature(backend: Backend, net: Net) -> str:

@@ -17,7 +17,7 @@ from ..cost_model.timing import TimeTable
 from ..kernels.spectral_attention.crossover import sparse_net
 from .as_run import AsRun, became
 from .backend import Group
-from .candidates import candidate, code_digest, random_feeds, signature, time_in_turn
+from .candidates import ON_CODES, candidate, code_digest, random_feeds, signature, time_in_turn
 from .prediction import Prediction
 
 Nets = Mapping[str, Net]
@@ -133,4 +133,5 @@ class Pricing:
                 sum(w * low for w, (low, _) in zip(weights, intervals, strict=True)),
                 sum(w * high for w, (_, high) in zip(weights, intervals, strict=True)),
             ),
+            quantized=action in ON_CODES,
         )

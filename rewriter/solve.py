@@ -14,35 +14,44 @@ from scipy.sparse import csr_array
 
 from ..cost_model.errors import BudgetError
 from ..cost_model.plan import Budget, Choice, Option
+from .edges import Converted, Edge, conversions, paid
 
 
 @dataclass(frozen=True)
 class Solution:
     """`choices` with their actions set; predicted `joules` [J per call] and `error` (relative squared, additive) over all of
-    them; `gap` is the relative distance to the solver's bound."""
+    them and the conversions between them; `gap` is the relative distance to the solver's bound. `converted`: the edges whose value is
+    written in floating point and read in codes, or the other way round."""
 
     choices: tuple[Choice, ...]
     joules: float
     error: float
     gap: float
+    converted: tuple[Converted, ...] = ()
 
 
 def eligible(option: Option, leave: Option) -> bool:
     """Whether an option may be taken: it has a kernel, costs less than leaving the site, and the saving is measured or its
-    interval lies above zero."""
+    interval lies above zero. One on codes may cost more by itself: it can save the conversions of its neighbours."""
     if option.action == "leave":
         return True
-    saves = option.joules < leave.joules
+    saves = option.joules < leave.joules or option.quantized
     return not option.reason and saves and (option.label == "measured" or option.saving[0] > 0)
 
 
 def solve(
-    choices: Sequence[Choice], budget: Budget, *, error_limit: float | None = None, joules_elsewhere: float = 0.0
+    choices: Sequence[Choice],
+    budget: Budget,
+    *,
+    error_limit: float | None = None,
+    joules_elsewhere: float = 0.0,
+    edges: Sequence[Edge] = (),
 ) -> Solution:
     """Minimise joules subject to the sum of predicted errors (HiGHS, exact to the reported gap, deterministic).
 
     `error_limit` replaces `budget.error` while a check tightens it; `joules_elsewhere` is what ops outside every group cost, which a
-    joule budget includes. Locked choices keep their action. Raises BudgetError where a joule budget cannot be met.
+    joule budget includes. `edges`: what conversions cost between sites that can run on codes. Locked choices keep their action. Raises
+    BudgetError where a joule budget cannot be met.
     """
     limit = budget.error if error_limit is None else error_limit
     table = [_candidates(choice, limit if budget.joules is None else float("inf")) for choice in choices]
@@ -50,11 +59,13 @@ def solve(
         require_joules(joules_elsewhere, budget)
         return Solution((), 0.0, 0.0, 0.0)
     rows = np.repeat(np.arange(len(table)), [len(options) for options in table])
-    joules = np.array([o.joules for options in table for o in options])
-    errors = np.array([o.error for options in table for o in options])
+    between = conversions(choices, table, edges)
+    joules = np.array([*(o.joules for options in table for o in options), *between.joules])
+    errors = np.array([*(o.error for options in table for o in options), *between.errors])
     each_once = LinearConstraint(
-        csr_array((np.ones(len(rows)), (rows, np.arange(len(rows)))), shape=(len(table), len(rows))), 1, 1
+        csr_array((np.ones(len(rows)), (rows, np.arange(len(rows)))), shape=(len(table), len(joules))), 1, 1
     )
+    structure = [each_once, *between.constraints]
     joule_scale, error_scale = max(joules.max(), 1e-300), max(limit, float(errors.max()), 1e-12)
     if budget.joules is None:
         objective, constrained, bound = joules / joule_scale, errors / error_scale, limit / error_scale
@@ -69,23 +80,28 @@ def solve(
             (budget.joules - joules_elsewhere) / joule_scale,
         )
     within = LinearConstraint(constrained[None, :], -np.inf, bound * (1 + 1e-12))
-    first = _milp(objective, [each_once, within])
+    # Conversions are zero or one by themselves where the options are.
+    whole = np.concatenate([np.ones(len(rows)), np.zeros(len(between.joules))])
+    first = _milp(objective, [*structure, within], whole)
     # Among equal optima the smaller value of the other quantity, so that ties never depend on the solver. A second solve: a
     # weight small enough to leave the objective alone (1e-9) lies below HiGHS's tolerance of 1e-7 and decided nothing.
     best = LinearConstraint(objective[None, :], -np.inf, float(objective @ np.round(first.x)) + 1e-9)
-    result = _milp(constrained, [each_once, within, best])
-    picked = np.flatnonzero(result.x > 0.5)
+    result = _milp(constrained, [*structure, within, best], whole)
+    picked = np.flatnonzero(result.x[: len(rows)] > 0.5)
     flat = [o for options in table for o in options]
     chosen = tuple(replace(choice, action=flat[i].action) for choice, i in zip(choices, picked, strict=True))
-    return Solution(chosen, float(joules[picked].sum()), float(errors[picked].sum()), float(first.mip_gap or 0.0))
+    converted = paid(chosen, edges)
+    spent = float(joules[picked].sum()) + sum(each.joules for each in converted)
+    error = float(errors[picked].sum()) + sum(each.error for each in converted)
+    return Solution(chosen, spent, error, float(first.mip_gap or 0.0), converted)
 
 
-def _milp(objective: np.ndarray, constraints: list[LinearConstraint]) -> Any:
+def _milp(objective: np.ndarray, constraints: list[LinearConstraint], whole: np.ndarray) -> Any:
     """HiGHS's answer in zeros and ones. BudgetError where there is none."""
     result = milp(
         objective,
         constraints=constraints,
-        integrality=np.ones(len(objective)),
+        integrality=whole,
         bounds=Bounds(0, 1),
         options={"mip_rel_gap": 1e-6},
     )
@@ -141,6 +157,11 @@ def _reason(choice: Choice, budget: Budget) -> str:
         saved = 1 - best.joules / leave.joules
         if budget.joules is not None:
             return f"Left: {best.action} would save {saved:.0%} with an error of {best.error:.2g}, but the joule budget is met without it."
+        if best.quantized:
+            return (
+                f"Left: {best.action} would save {saved:.0%} between neighbours on codes; with the conversions that it would need here, "
+                f"or beside the other choices' errors, its error of {best.error:.2g} does not pay."
+            )
         return f"Left: {best.action} would save {saved:.0%}, but its error of {best.error:.2g} does not fit beside the other choices'."
     return "Left: " + "; ".join(refused(o, leave) for o in sorted(others, key=lambda o: (o.joules, o.action))[:3]) + "."
 

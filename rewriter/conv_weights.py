@@ -1,0 +1,38 @@
+"""What a convolution's site holds: its weight and bias with a batch norm folded in, its geometry, and a stand-in on codes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..cost_model.net import Net
+from ..cost_model.sites import ConvSite
+from ..kernels.quantized_conv.formats import Codes, Geometry, PreparedConv, folded, prepare
+from .backend import Group
+
+
+def conv_weight(net: Net, site: ConvSite) -> tuple[np.ndarray, np.ndarray | None]:
+    """Weight and bias [M] of a convolution in float32, with the batch norm behind it folded in."""
+    weight, bias = net.array(site.weight), net.array(site.bias) if site.bias else None
+    assert weight is not None
+    weight = np.array(weight, np.float32, order="C")
+    bias = None if bias is None else np.array(bias, np.float32).reshape(-1)
+    if not site.batch_norm:
+        return weight, bias
+    norm = net.ops[site.batch_norm]
+    held = {name: net.array(value) for name, value in zip(("gamma", "beta", "mean", "variance"), norm.inputs[1:5], strict=True)}
+    return folded(weight, bias, held, float(norm.attributes.get("epsilon", 1e-5)))  # type: ignore[arg-type]
+
+
+def conv_geometry(net: Net, site: ConvSite) -> Geometry:
+    """Strides, pads and dilations of a convolution as its op has them."""
+    found = net.ops[site.ops[0]].attributes
+    strides, pads, dilations = (tuple(int(x) for x in found[name]) for name in ("strides", "pads", "dilations"))
+    return Geometry(strides, pads, dilations, site.groups)
+
+
+def conv_stand_in(group: Group, net: Net) -> dict[str, PreparedConv]:
+    """What the sites of a group become with made-up ranges, for timing alone."""
+    codes = Codes(1 / 32, 128)
+    return {
+        s.id: prepare(*conv_weight(net, s), conv_geometry(net, s), codes, codes) for s in group.sites if isinstance(s, ConvSite)
+    }

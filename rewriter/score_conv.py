@@ -1,0 +1,121 @@
+"""What convolutions on u8 codes do to the model's outputs: what each makes of floating point inputs, and what holding a value in
+codes makes of it, added to the running model one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from ..cost_model.cpu_features import products_saturate
+from ..cost_model.errors import InputError
+from ..cost_model.net import Net
+from ..cost_model.sites import ConvSite
+from ..kernels.quantized_conv.formats import (
+    ACTION,
+    Codes,
+    PreparedConv,
+    convolve,
+    dequantize,
+    effective,
+    prepare,
+    quantize,
+    value_codes,
+)
+from .backend import Arrays, Group, Probe
+from .calibration_data import relative_error
+from .conv_weights import conv_geometry, conv_weight
+from .score import Score, chunks
+
+SAMPLES = 12
+"""Samples that ranges and roundings are made from, and (`PROBED` of them) that errors are measured on."""
+
+PROBED = 6
+IN_CODES = "codes"
+"""The name under which the error of holding a value in codes is kept, beside those of actions."""
+
+Scores = dict[tuple[str, str], Score]
+
+
+def score_convs(
+    wanted: Sequence[Group],
+    values: Collection[str],
+    net: Net,
+    probe: Probe,
+    samples: Sequence[Arrays],
+    progress: Callable[[str], None] = lambda _: None,
+) -> Scores:
+    """(group id, "int8_conv") -> Score of each group, with what its sites become, and (value, "codes") -> Score of each value.
+
+    The error of a site is that of its weights and of its result in codes; that of reading what was in floating point belongs to the value,
+    since it is made once however many read it."""
+    chosen = [samples[i] for i in np.linspace(0, len(samples) - 1, min(SAMPLES, len(samples))).round().astype(int)]
+    places = range(0, len(chosen), -(-len(chosen) // PROBED))
+    probed = [chosen[i] for i in places]
+    reference = [probe.run(sample, {}) for sample in probed]
+    scores: Scores = {}
+
+    def disturbed(value: str, changes: Sequence[np.ndarray]) -> float:
+        outputs = []
+        for sample, change in zip(probed, changes, strict=True):
+            if value in sample:
+                outputs.append(probe.run({**sample, value: sample[value] + change}, {}))
+            else:
+                outputs.append(probe.run(sample, {value: change}))
+        return relative_error(outputs, reference)
+
+    alone = [Group(value, "value", ()) for value in values]
+    for part in chunks([*wanted, *alone], lambda group: _captured_bytes(group, net, len(chosen))):
+        named = {value: None for group in part for value in _values(group)}
+        captured = [probe.capture(sample, list(named)) for sample in chosen]
+        seen = {value: [found[value] for found in captured] for value in named}
+        codes = {value: value_codes(found) for value, found in seen.items()}
+        for group in part:
+            progress(f"error of {ACTION if group.sites else IN_CODES} at {group.id}")
+            if not group.sites:
+                changes = [_rounded(seen[group.id][i], codes[group.id]) for i in places]
+                scores[group.id, IN_CODES] = Score(disturbed(group.id, changes), {})
+                continue
+            site = group.sites[0]
+            assert isinstance(site, ConvSite)
+            result = site.result
+            try:
+                made = _prepared(net, site, codes, seen[site.x])
+            except InputError as fault:
+                scores[group.id, ACTION] = Score(float("inf"), {}, refused=str(fault))
+                continue
+            changes = []
+            for i in places:
+                y = _conv(made, site, seen[site.x][i])
+                changes.append(y + _rounded(y, codes[result]) - seen[result][i])
+            scores[group.id, ACTION] = Score(disturbed(result, changes), {site.id: made})
+    return scores
+
+
+def _values(group: Group) -> tuple[str, ...]:
+    """What is captured for a group of sites, or for the one value that a group without any stands for."""
+    if not group.sites:
+        return (group.id,)
+    return tuple(value for site in group.sites if isinstance(site, ConvSite) for value in (site.x, site.result))
+
+
+def _captured_bytes(group: Group, net: Net, samples: int) -> int:
+    return sum(4 * samples * net.values[value].elements for value in _values(group) if value in net.values)
+
+
+def _prepared(net: Net, site: ConvSite, codes: Mapping[str, Codes], x: Sequence[np.ndarray]) -> PreparedConv:
+    weight, bias = conv_weight(net, site)
+    return prepare(weight, bias, conv_geometry(net, site), codes[site.x], codes[site.result], x, narrow=products_saturate())
+
+
+def _conv(prepared: PreparedConv, site: ConvSite, x: np.ndarray) -> np.ndarray:
+    """The convolution with the weights that its integers stand for, clipped, float32."""
+    weight, bias = (torch.from_numpy(part) for part in effective(prepared))
+    y = convolve(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)), weight.float(), bias, prepared.geometry)
+    return y.clamp(site.low, site.high).numpy()
+
+
+def _rounded(x: np.ndarray, codes: Codes) -> np.ndarray:
+    """What holding a value in codes adds to it."""
+    return dequantize(quantize(x, codes), codes) - x
