@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from .command_line_calibrate import calibrate
 from .command_line_estimate import devices, doctor, estimate
+from .command_line_frontier import frontier
 from .command_line_measure import compare, measure
 from .command_line_options import DEBUG
 from .command_line_output import Terminated, remember_signals, report_fault
@@ -67,7 +68,7 @@ def root(
     """Options before the command."""
 
 
-for _command in (rewrite, estimate, measure, compare, explain):
+for _command in (rewrite, estimate, measure, compare, explain, frontier):
     app.command()(_command)
 app.add_typer(devices, name="devices")
 app.command()(doctor)

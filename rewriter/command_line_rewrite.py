@@ -43,6 +43,24 @@ Only = Annotated[
     list[Kind] | None,
     typer.Option("--only", show_default="all", help="A kind of sites that may change; repeat it. Others stay as they are."),
 ]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="PATTERN",
+        show_default="all",
+        help="Names of sites that alone may change, as a shell pattern; repeat it.",
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="PATTERN",
+        show_default="none",
+        help="Names of sites to leave as they are, as a shell pattern; repeat it.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a folder that szilard wrote.")]
 
 
@@ -59,6 +77,8 @@ def rewrite(
     shape: options.Shapes = None,
     exact: Exact = False,
     only: Only = None,
+    include: Include = None,
+    exclude: Exclude = None,
     plan: PlanFile = None,
     force: Force = False,
     as_json: options.AsJson = False,
@@ -86,6 +106,8 @@ def rewrite(
             plan=plan,
             force=force,
             only=[kind.value for kind in only or ()],
+            include=include or (),
+            exclude=exclude or (),
             progress=progress,
         )
     deliver({**result.report, "folder": str(out)}, rewrite_text(result, out), as_json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..cost_model.errors import BudgetError, InputError
@@ -14,11 +15,12 @@ from ..cost_model.sites import AttentionSite, LinearSite
 from .backend import Backend, Group, Probe
 from .calibration_data import CalibrationData
 from .candidates import scored_as
-from .score import Score, score_linears
+from .score import Score, prepare_linears, score_linears
 from .score_attention import captured_values, score_attentions
 from .solve import Solution, eligible, solve
 
 Scores = dict[tuple[str, str], Score]
+Keep = Callable[[str, tuple[str, str], Score], None]
 
 
 def decide(
@@ -33,12 +35,14 @@ def decide(
     known: Mapping[tuple[str, str], Score],
     progress: Callable[[str], None] = lambda _: None,
     error_limit: float | None = None,
+    keep: Keep = lambda _, __, ___: None,
 ) -> tuple[Solution, Scores]:
     """The cheapest choices within the budget, and every score that was measured on the way to them.
 
     An option not yet scored counts as free of error. Solve; score what was taken unscored; solve again, until nothing unscored is
     taken. The plan
-    is then as good as if all had been scored: options left unscored would not be taken even if they had no error.
+    is then as good as if all had been scored: options left unscored would not be taken even if they had no error. `keep` is given each
+    score of a format as soon as it is measured, behind the kind of its site.
     """
     by_id, scores = {(group.kind, group.id): group for group in groups}, dict(known)
     with ExitStack() as stack:
@@ -59,9 +63,33 @@ def decide(
                 probe = stack.enter_context(_probe(graph, [g for g in groups if (g.kind, g.id) in able], backend))
             linears = {group: {name} for group, name in wanted.items() if group.kind == "linear"}
             attentions = [group for group in wanted if group.kind == "attention"]
-            scores.update(score_linears(linears, net, probe, calibration.scoring, progress) if linears else {})
+            scores.update(
+                score_linears(linears, net, probe, calibration.scoring, progress, partial(keep, "linear")) if linears else {}
+            )
             scores.update(score_attentions(attentions, probe, calibration.scoring, progress) if attentions else {})
-    return replace(solution, choices=tuple(_said(choice, scores) for choice in solution.choices)), scores
+    return replace(solution, choices=with_scores(solution.choices, scores)), scores
+
+
+def prepare_taken(
+    graph: Any,
+    net: Net,
+    groups: Sequence[Group],
+    solution: Solution,
+    backend: Backend,
+    calibration: CalibrationData | None,
+    scores: Mapping[tuple[str, str], Score],
+    progress: Callable[[str], None] = lambda _: None,
+) -> Scores:
+    """Scores of what a plan takes and what an earlier run measured, with what the rewrite needs."""
+    by_id = {(group.kind, group.id): group for group in groups}
+    taken = {by_id[c.kind, c.site]: scored_as(c.action) for c in solution.choices}
+    wanted = {g: {name} for g, name in taken.items() if (found := scores.get((g.id, name))) and found.remembered}
+    if not wanted:
+        return {}
+    assert calibration is not None
+    with _probe(graph, list(wanted), backend) as probe:
+        made = prepare_linears(wanted, net, probe, calibration.scoring, progress)
+    return {key: replace(scores[key], prepared=prepared, remembered=False) for key, prepared in made.items()}
 
 
 def lock(choices: Sequence[Choice], plan: Plan | None, runtime: str) -> list[Choice]:
@@ -103,6 +131,11 @@ def _with_errors(choice: Choice, scores: Mapping[tuple[str, str], Score]) -> Cho
     if found.locked:
         _check_asked(found, found.action)
     return found
+
+
+def with_scores(choices: Sequence[Choice], scores: Mapping[tuple[str, str], Score]) -> tuple[Choice, ...]:
+    """The choices with every error that is known, and a sentence at those that could be taken and are not known."""
+    return tuple(_said(_with_errors(choice, scores), scores) for choice in choices)
 
 
 def _said(choice: Choice, scores: Mapping[tuple[str, str], Score]) -> Choice:

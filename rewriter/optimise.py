@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from ..cost_model.device import Device
@@ -24,12 +25,14 @@ from .calibration_data import CalibrationData
 from .candidates import scored_as
 from .causal import with_known_masks
 from .check import Gate
-from .decide import decide, lock
+from .decide import decide, lock, prepare_taken, with_scores
+from .frontier import complete_table
 from .hold import hold_to_budget
 from .options import Nets, Pricing
 from .prediction import Prediction
-from .refusals import refusals
+from .refusals import check_patterns, left_out, refusals
 from .score import Score
+from .score_file import kept_scores
 from .solve import Solution, with_reasons
 
 Progress = Callable[[str], None]
@@ -66,7 +69,8 @@ class Optimised:
 class Request:
     """What the user asked for, the same for every runtime. `table` is set where the target is the machine at hand; `known_scores` are
     errors that another runtime of the same model has measured already: they belong to the model, not to the runtime. `only`: kinds of
-    sites that alone may change, none for all."""
+    sites that alone may change, none for all; `include` and `exclude`: shell patterns of names that alone may, and may not. Errors are kept
+    in a file of the folder `scores`, None for none."""
 
     device: Device
     workload: Workload
@@ -78,6 +82,9 @@ class Request:
     plan: Plan | None
     known_scores: Mapping[tuple[str, str], Score] = field(default_factory=dict)
     only: frozenset[str] = frozenset()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    scores: Path | None = None
 
 
 def optimise(program: Program, backend: Backend, request: Request, progress: Progress = lambda _: None) -> Optimised:
@@ -100,29 +107,37 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
 
     sites = {site.id: site for site in found.sites}
     groups = groups_of(found.sites)
+    check_patterns(groups, request.include, request.exclude)
     pricing = Pricing(prices, request.workload, request.table, before, decoding)
     choices, misses = _priced(graph, nets, net, groups, pricing, request, progress)
     choices = lock(choices, request.plan, backend.runtime)
 
     inside = {op for group in groups for op in backend.footprint(group, net)}
     elsewhere = _elsewhere(before, nets, inside, request.workload)
-    scores = dict(request.known_scores)
+    kept = kept_scores(request.scores, backend.runtime, net, request.calibration)
+    scores = {**kept.scores(), **request.known_scores}
 
-    def decided(error_limit: float) -> Solution:
+    def solved(budget: Budget, error_limit: float) -> Solution:
         solution, found = decide(
             graph,
             net,
             groups,
             choices,
             backend,
-            request.budget,
+            budget,
             request.calibration,
             elsewhere[0],
             scores,
             progress,
             error_limit,
+            kept.keep,
         )
         scores.update(found)
+        return solution
+
+    def decided(error_limit: float) -> Solution:
+        solution = solved(request.budget, error_limit)
+        scores.update(prepare_taken(graph, net, groups, solution, backend, request.calibration, scores, progress))
         return solution
 
     def rewrite(solved: Solution) -> Applied:
@@ -138,7 +153,10 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
     # A metric says nothing about single sites: until it is checked, their errors are held to the default budget.
     solution = decided(DEFAULT_ERROR if request.metric else request.budget.error)
     held = hold_to_budget(solution, rewrite, decided, gate, progress)
-    chosen = with_reasons(held.choices, request.budget)
+    complete_table(solved, choices, request.budget, net)
+    kept.write()
+    final = [replace(c, action=h.action, reason=h.reason) for c, h in zip(choices, held.choices, strict=True)]
+    chosen = with_reasons(with_scores(final, scores), request.budget)
     changed = any(choice.action != "leave" for choice in chosen)
     return Optimised(
         backend=backend,
@@ -174,6 +192,7 @@ def _priced(
             budget=request.budget,
             calibration=request.calibration,
             only=request.only,
+            left=left_out(group, request.include, request.exclude),
         )
         if group.kind == "attention" and pricing.decoding:
             # Where every phase decodes, what a backend says about lengths is about the new tokens alone.

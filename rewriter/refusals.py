@@ -1,13 +1,14 @@
-"""Refusals that hold on every runtime: kinds of sites to leave, exact-only requests and missing calibration data."""
+"""Refusals that hold on every runtime: sites to leave, by kind or by name, exact-only requests and missing calibration data."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 
 from ..cost_model.errors import InputError
 from ..cost_model.plan import Budget
 from ..cost_model.sites import Kind
-from .backend import EXACT_ACTIONS
+from .backend import EXACT_ACTIONS, Group
 from .calibration_data import CalibrationData
 
 
@@ -20,6 +21,39 @@ def check_kinds(only: Collection[str]) -> frozenset[str]:
     return frozenset(wanted)
 
 
+def patterns_of(given: Collection[str]) -> tuple[str, ...]:
+    """Shell patterns as they were given, one alone too."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def check_patterns(groups: Iterable[Group], include: Sequence[str], exclude: Sequence[str]) -> None:
+    """Raises InputError for a shell pattern that is the name of no site."""
+    names = [name for group in groups for name in _names(group)]
+    for option, patterns in (("--include", include), ("--exclude", exclude)):
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise InputError(
+                    f"{option} {pattern!r} is the name of no site; `szilard rewrite` without it and `szilard explain` show the names"
+                    + (f", such as {names[0]}." if names else ".")
+                )
+
+
+def left_out(group: Group, include: Sequence[str], exclude: Sequence[str]) -> str:
+    """Why the sites of a group, decided together, are to be left by their names, "" if they are not: an exclusion counts before an
+    inclusion, and one site of the group is enough for either."""
+    for pattern in exclude:
+        found = [name for name in _names(group) if fnmatchcase(name, pattern)]
+        if found:
+            return f"--exclude {pattern!r} names {found[0]}"
+    if include and not any(fnmatchcase(name, pattern) for pattern in include for name in _names(group)):
+        return "no --include names it"
+    return ""
+
+
+def _names(group: Group) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((group.id, *(site.id for site in group.sites))))
+
+
 def refusals(
     actions: Mapping[str, str],
     kind: str,
@@ -28,10 +62,12 @@ def refusals(
     budget: Budget,
     calibration: CalibrationData | None,
     only: Collection[str] = (),
+    left: str = "",
 ) -> dict[str, str]:
-    """`actions` (action -> sentence, "" if allowed) of sites of `kind` with the sentences that the request itself adds."""
-    if only and kind not in only:
-        sentence = f"only {' and '.join(sorted(only))} sites were to change"
+    """`actions` (action -> sentence, "" if allowed) of sites of `kind` with the sentences that the request itself adds; `left` is what
+    `left_out` says of them."""
+    if left or (only and kind not in only):
+        sentence = left or f"only {' and '.join(sorted(only))} sites were to change"
         return {action: reason or ("" if action == "leave" else sentence) for action, reason in actions.items()}
     if exact or budget.error == 0:
         sentence = "only exact rewrites were asked for"

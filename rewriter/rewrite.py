@@ -23,10 +23,11 @@ from .folder import check_target, new_folder
 from .metric import metric_function
 from .optimise import DEFAULT_ERROR, Optimised, Request, optimise
 from .programs import Part, check_plan, programs_of
-from .refusals import check_kinds
+from .refusals import check_kinds, patterns_of
 from .report_programs import whole_report
 from .rewritten import Rewritten, check_joules, joules_after, of_program, part_of_plan, untouched
 from .runtime_onnx import OnnxModule
+from .score_file import default_folder
 from .solve import require_joules
 from .whole import measured_seconds, take_back_if_dearer
 from .workload import workload_for
@@ -65,6 +66,8 @@ def rewrite(
     plan: Plan | Mapping[str, Any] | str | Path | None = None,
     force: bool = False,
     only: Collection[str] = (),
+    include: Collection[str] = (),
+    exclude: Collection[str] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """Rewrite `model` so that it does the same work for fewer joules.
@@ -74,10 +77,10 @@ def rewrite(
     squared error of the outputs (0.02), or with a `metric` its largest absolute drop (the predicted error then stays within 0.02 too), or
     a `Budget`. `calibration`: see `read_calibration`; without it only exact rewrites are made. `plan`: a plan whose choices are
     replayed; it also gives the target, the budget and the workload where these are not given. `only`: kinds of sites that alone may
-    change ("attention", "linear", "conv", "region"), none for all. Raises InputError for what
-    cannot be used and BudgetError for what cannot be met.
+    change ("attention", "linear", "conv", "region"), none for all; `include` and `exclude`: shell patterns of the names of sites that alone
+    may change, and that may not. Raises InputError for what cannot be used and BudgetError for what cannot be met.
     """
-    kinds = check_kinds(only)
+    kinds, included, excluded = check_kinds(only), patterns_of(include), patterns_of(exclude)
     if out is not None:
         check_target(out, force)
     replayed = _plan(plan)
@@ -104,6 +107,9 @@ def rewrite(
             metric=part.handover.metric(score) if part.handover and score else score,
             plan=part_of_plan(replayed, part.name),
             only=kinds,
+            include=included,
+            exclude=excluded,
+            scores=default_folder(),
         )
         done.append(_rewritten(part, request, progress))
     for runtime in dict.fromkeys(each.backend.runtime for part in done for each in part.done):
@@ -116,6 +122,8 @@ def rewrite(
         budget=wanted,
         choices=tuple(choice for part in done for each in part.done for choice in each.choices),
         misses=tuple(dict.fromkeys(miss for part in done for miss in part.misses)),
+        include=included,
+        exclude=excluded,
     )
     report = whole_report(whole, done, programs.notes, progress)
     folder = None

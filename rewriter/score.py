@@ -35,12 +35,13 @@ CAPTURE_BYTES = 512 << 20
 class Score:
     """`error`: relative squared error of the model's outputs with this option alone. `prepared`: site id -> what
     the rewrite needs (`Prepared` of a linear, `SparsePrepared` of an attention). `heads`: what was found of those of an attention.
-    `refused`: why none of that could be had, "" if it was."""
+    `refused`: why none of that could be had, "" if it was. `remembered`: the error is of an earlier run, and nothing is prepared."""
 
     error: float
     prepared: Mapping[str, Any]
     heads: HeadScores | None = None
     refused: str = ""
+    remembered: bool = False
 
     @property
     def refusal(self) -> str:
@@ -79,8 +80,10 @@ def score_linears(
     probe: Probe,
     samples: Sequence[Arrays],
     progress: Callable[[str], None] = lambda _: None,
+    keep: Callable[[tuple[str, str], Score], None] = lambda _, __: None,
 ) -> dict[tuple[str, str], Score]:
-    """(group id, format) -> Score for the formats wanted of each group of linear sites, all sites of a group changed together."""
+    """(group id, format) -> Score for the formats wanted of each group of linear sites, all sites of a group changed together; each is given
+    to `keep` as soon as it is known."""
     probed = representative(samples)
     reference = [probe.run(sample, {}) for sample in probed]
     scores: dict[tuple[str, str], Score] = {}
@@ -107,7 +110,29 @@ def score_linears(
                 ]
                 error = relative_error(outputs, reference)
                 scores[group.id, action] = Score(error, {s.id: p for s, p in zip(sites, prepared, strict=True)})
+                keep((group.id, action), scores[group.id, action])
     return scores
+
+
+def prepare_linears(
+    wanted: Mapping[Group, Iterable[str]],
+    net: Net,
+    probe: Probe,
+    samples: Sequence[Arrays],
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[tuple[str, str], dict[str, Prepared]]:
+    """(group id, format) -> site id -> what the rewrite needs, as `score_linears` makes it, where the error is known already."""
+    made: dict[tuple[str, str], dict[str, Prepared]] = {}
+    for groups in chunks(tuple(wanted), _captured_bytes):
+        rows = _rows(probe, samples, list(dict.fromkeys(_linears(group)[0].x for group in groups)))
+        for group in groups:
+            sites = _linears(group)
+            weights, biases = [linear_weight(net, s) for s in sites], [linear_bias(net, s) for s in sites]
+            for action in sorted(wanted[group]):
+                progress(f"rounding to {action} at {group.id}")
+                prepared = prepare_group(action, weights, biases, rows[sites[0].x], narrow=products_saturate())
+                made[group.id, action] = {s.id: p for s, p in zip(sites, prepared, strict=True)}
+    return made
 
 
 def _linears(group: Group) -> list[LinearSite]:

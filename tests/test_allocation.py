@@ -105,5 +105,5 @@ def test_a_dearer_layer_gets_fewer_bits_and_one_bit_is_a_factor_of_four():
     ("s", "c"), [([], []), ([1.0], [1.0, 2.0]), ([0.0], [1.0]), ([1.0], [-1.0]), ([inf], [1.0]), ([1.0], [float("nan")])]
 )
 def test_refuses_what_is_no_allocation(s, c):
-    with pytest.raises(ValueError, match="allocation|above zero"):
+    with pytest.raises(ValueError, match="allocation"):
         closed_form(s, c, 1.0)

@@ -50,10 +50,13 @@ def decided(monkeypatch, choices, errors, budget, known=None, groups=None):
     """(solution, scores, what was measured in order, the backend)."""
     backend, measured = Probes(), []
 
-    def linears(wanted, net, probe, samples, progress):
+    def linears(wanted, net, probe, samples, progress, keep):
         keys = [(group.id, name) for group, names in wanted.items() for name in names]
         measured.extend(keys)
-        return {key: Score(errors[key], {key[0]: key[1]}) for key in keys}
+        found = {key: Score(errors[key], {key[0]: key[1]}) for key in keys}
+        for key, score in found.items():
+            keep(key, score)
+        return found
 
     def attentions(wanted, probe, samples, progress):
         keys = [(group.id, "spectral_sparse") for group in wanted]
