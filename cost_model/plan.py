@@ -57,7 +57,8 @@ class Budget:
 class Option:
     """One way to run a site (or a group of sites). `joules`, `seconds` per call of the workload; `label` says how the seconds were
     had ("measured", "table", "roofline"); `saving` is the interval [J] of the saving against "leave"; `error` the
-    predicted relative squared error of the outputs; `reason` says why it cannot be taken ("" if it can)."""
+    predicted relative squared error of the outputs; `reason` says why it cannot be taken ("" if it can). `quantized`: what it reads and
+    writes are u8 codes, and its price is without conversions, which are those of the edges between sites."""
 
     action: str
     joules: float
@@ -66,6 +67,7 @@ class Option:
     error: float = 0.0
     saving: tuple[float, float] = (0.0, 0.0)
     reason: str = ""
+    quantized: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ from typing import Any
 from ..cost_model.errors import BudgetError, InputError
 from ..cost_model.net import Net
 from ..cost_model.plan import Budget, Choice, Option, Plan
-from ..cost_model.sites import AttentionSite, LinearSite
+from ..cost_model.sites import AttentionSite, ConvSite, LinearSite
 from .backend import Backend, Group, Probe
 from .calibration_data import CalibrationData
 from .candidates import scored_as
+from .edges import Edge, with_errors
 from .score import Score, prepare_linears, score_linears
 from .score_attention import captured_values, score_attentions
+from .score_conv import IN_CODES, score_convs
 from .solve import Solution, eligible, solve
 
 Scores = dict[tuple[str, str], Score]
@@ -36,6 +38,7 @@ def decide(
     progress: Callable[[str], None] = lambda _: None,
     error_limit: float | None = None,
     keep: Keep = lambda _, __, ___: None,
+    edges: Sequence[Edge] = (),
 ) -> tuple[Solution, Scores]:
     """The cheapest choices within the budget, and every score that was measured on the way to them.
 
@@ -49,24 +52,28 @@ def decide(
         probe: Probe | None = None
         while True:
             scored = [_with_errors(choice, scores) for choice in choices]
-            solution = solve(scored, budget, error_limit=error_limit, joules_elsewhere=joules_elsewhere)
+            between = with_errors(edges, scores)
+            solution = solve(scored, budget, error_limit=error_limit, joules_elsewhere=joules_elsewhere, edges=between)
             wanted = {
                 by_id[choice.kind, choice.site]: scored_as(choice.action)
                 for choice in solution.choices
                 if scored_as(choice.action) and (choice.site, scored_as(choice.action)) not in scores
             }
-            if not wanted:
+            values = [each.value for each in solution.converted if each.quantized and (each.value, IN_CODES) not in scores]
+            if not wanted and not values:
                 break
             assert calibration is not None
             if probe is None:
                 able = {(c.kind, c.site) for c in choices if any(scored_as(o.action) and not o.reason for o in c.options)}
-                probe = stack.enter_context(_probe(graph, [g for g in groups if (g.kind, g.id) in able], backend))
+                probe = stack.enter_context(_probe(graph, net, [g for g in groups if (g.kind, g.id) in able], backend))
             linears = {group: {name} for group, name in wanted.items() if group.kind == "linear"}
             attentions = [group for group in wanted if group.kind == "attention"]
+            convs = [group for group in wanted if group.kind == "conv"]
             scores.update(
                 score_linears(linears, net, probe, calibration.scoring, progress, partial(keep, "linear")) if linears else {}
             )
             scores.update(score_attentions(attentions, probe, calibration.scoring, progress) if attentions else {})
+            scores.update(score_convs(convs, values, net, probe, calibration.scoring, progress) if convs or values else {})
     return replace(solution, choices=with_scores(solution.choices, scores)), scores
 
 
@@ -87,7 +94,7 @@ def prepare_taken(
     if not wanted:
         return {}
     assert calibration is not None
-    with _probe(graph, list(wanted), backend) as probe:
+    with _probe(graph, net, list(wanted), backend) as probe:
         made = prepare_linears(wanted, net, probe, calibration.scoring, progress)
     return {key: replace(scores[key], prepared=prepared, remembered=False) for key, prepared in made.items()}
 
@@ -112,10 +119,14 @@ def _check_asked(choice: Choice, action: str) -> None:
         raise BudgetError(f"The plan asks for {action} at {choice.site}, which is refused: {reason}.")
 
 
-def _probe(graph: Any, groups: Sequence[Group], backend: Backend) -> Any:
+def _probe(graph: Any, net: Net, groups: Sequence[Group], backend: Backend) -> Any:
     linear = [site.x for group in groups for site in group.sites if isinstance(site, LinearSite)]
     operands = [v for group in groups for s in group.sites if isinstance(s, AttentionSite) for v in captured_values(s)]
-    read, written = [*linear, *operands], [value for group in groups for value in group.outputs]
+    convs = [site.x for group in groups for site in group.sites if isinstance(site, ConvSite)]
+    # What a convolution reads is disturbed too, as codes of it would; an input of the model has no op that writes it.
+    written = [value for group in groups for value in group.outputs]
+    written = list(dict.fromkeys([*written, *(value for value in convs if net.producer(value) is not None)]))
+    read = [*linear, *operands, *convs]
     return backend.probe(graph, list(dict.fromkeys([*read, *written])), written)
 
 

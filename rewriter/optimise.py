@@ -26,6 +26,8 @@ from .candidates import scored_as
 from .causal import with_known_masks
 from .check import Gate
 from .decide import decide, lock, prepare_taken, with_scores
+from .edge_prices import priced
+from .edges import edges_of, paid
 from .frontier import complete_table
 from .hold import hold_to_budget
 from .options import Nets, Pricing
@@ -43,7 +45,8 @@ NO_CACHE = "in the decode phase {} it would read a cache, for which it has no pr
 @dataclass(frozen=True, eq=False)
 class Optimised:
     """A rewritten program and everything that led to it. `before` and `floors` are those of the original by phase name, `elsewhere` the
-    (joules, seconds) per call of ops that no choice covers; `error` is the relative squared error on held-out data; `changed` is False
+    (joules, seconds) per call of ops that no choice covers, `conversions` those of what the rewrite puts between floating point and codes;
+    `error` is the relative squared error on held-out data; `changed` is False
     where nothing paid and the program is the original."""
 
     backend: Backend
@@ -63,6 +66,7 @@ class Optimised:
     changed: bool
     gap: float
     scores: Mapping[tuple[str, str], Score]
+    conversions: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
     pricing = Pricing(prices, request.workload, request.table, before, decoding)
     choices, misses = _priced(graph, nets, net, groups, pricing, request, progress)
     choices = lock(choices, request.plan, backend.runtime)
+    edges = priced(edges_of(groups, choices, net), nets, pricing, progress)
 
     inside = {op for group in groups for op in backend.footprint(group, net)}
     elsewhere = _elsewhere(before, nets, inside, request.workload)
@@ -131,6 +136,7 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
             progress,
             error_limit,
             kept.keep,
+            edges,
         )
         scores.update(found)
         return solution
@@ -158,6 +164,7 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
     final = [replace(c, action=h.action, reason=h.reason) for c, h in zip(choices, held.choices, strict=True)]
     chosen = with_reasons(with_scores(final, scores), request.budget)
     changed = any(choice.action != "leave" for choice in chosen)
+    spent = paid(chosen, edges)
     return Optimised(
         backend=backend,
         original=program,
@@ -176,6 +183,7 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
         changed=changed,
         gap=solution.gap,
         scores=scores,
+        conversions=(sum(each.joules for each in spent), sum(each.seconds for each in spent)),
     )
 
 
