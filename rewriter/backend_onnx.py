@@ -17,6 +17,7 @@ from ..cost_model.errors import SzilardError
 from ..cost_model.net import Net
 from ..cost_model.sites import AttentionSite, ConvSite, LinearSite
 from ..cost_model.view_onnx import view_onnx
+from ..kernels.low_rank.factors import SHARES
 from ..kernels.quantized_linear.formats import FORMATS, INTEGER_INPUTS
 from ..kernels.spectral_attention.crossover import longest_length
 from ..kernels.spectral_attention.crossover import refusal as sparse_refusal
@@ -25,6 +26,7 @@ from ..passes.onnx_attention import refusal as attention_refusal
 from ..passes.onnx_batch_norm import FoldBatchNorm
 from ..passes.onnx_clean_up import CleanUp
 from ..passes.onnx_extract import extract
+from ..passes.onnx_low_rank import LowRankLinears
 from ..passes.onnx_merge_linear import MergeLinear
 from ..passes.onnx_quantize_linear import QuantizeLinears
 from ..passes.onnx_residual_norm import RewriteResidualNorm
@@ -33,6 +35,7 @@ from ..passes.onnx_unfold_heads import unfold_heads
 from .backend import FORMAT_ACTIONS, Arrays, Group, Pass, Probe, Runner
 from .print_onnx import print_onnx
 from .runtime_onnx import LARGEST_INLINE_BYTES, onnx_probe, onnx_runner, save_model, weight_bytes
+from .structure_options import structure_actions
 
 NO_INT8_ON_CUDA = "onnxruntime's CUDA provider has no int8 matmul, it would copy to the host"
 CHECK_FAULTS = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
@@ -104,6 +107,7 @@ class OnnxBackend:
             (frozenset({"skip_layer_norm", "sum_layer_norm"}), RewriteResidualNorm()),
             (frozenset({"merged"}), MergeLinear()),
             (frozenset({"spectral_sparse"}), SparsifyAttention(prepared=prepared)),
+            (frozenset(SHARES), LowRankLinears(prepared=prepared)),
             (FORMAT_ACTIONS, QuantizeLinears(prepared=prepared)),
         )
 
@@ -112,6 +116,7 @@ class OnnxBackend:
         site = group.sites[0]
         if isinstance(site, LinearSite):
             formats = {name: _format_refusal(name, site, device) for name in FORMATS}
+            formats.update(structure_actions(group))
             if len(group.sites) == 1:
                 return formats
             return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in INTEGER_INPUTS}}

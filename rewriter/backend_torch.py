@@ -15,6 +15,7 @@ from ..cost_model.net import Net
 from ..cost_model.program import Program
 from ..cost_model.sites import AttentionSite, ConvSite, LinearSite
 from ..cost_model.view_fx import view_fx
+from ..kernels.low_rank.factors import SHARES
 from ..kernels.quantized_linear.formats import FORMATS, INTEGER_INPUTS, TRITON_FORMATS
 from ..kernels.spectral_attention.crossover import longest_length
 from ..kernels.spectral_attention.crossover import refusal as sparse_refusal
@@ -23,6 +24,7 @@ from ..passes.fx_attention import refusal as attention_refusal
 from ..passes.fx_batch_norm import FxBatchNorm
 from ..passes.fx_clean_up import FxCleanUp
 from ..passes.fx_extract import extract
+from ..passes.fx_low_rank import FxLowRank
 from ..passes.fx_merge_linear import FxMergeLinear
 from ..passes.fx_quantize_linear import FxQuantizeLinear
 from ..passes.fx_sparse_attention import FxSparseAttention
@@ -31,6 +33,7 @@ from .backend import FORMAT_ACTIONS, Group, Pass, Probe, Runner
 from .print_fx import print_fx
 from .print_names import identifier
 from .runtime_torch import TorchProbe, torch_runner
+from .structure_options import structure_actions
 
 CUT_OUT = "cut_out"
 TRITON_DTYPES = ("float32", "float16", "bfloat16")
@@ -107,6 +110,7 @@ class TorchBackend:
             (frozenset({"fused_attention"}), FxAttention()),
             (frozenset({"merged"}), FxMergeLinear()),
             (frozenset({"spectral_sparse"}), FxSparseAttention(prepared=prepared)),
+            (frozenset(SHARES), FxLowRank(prepared=prepared)),
             (FORMAT_ACTIONS, FxQuantizeLinear(prepared=prepared)),
         )
 
@@ -120,6 +124,7 @@ class TorchBackend:
                 "" if site.dtype in TRITON_DTYPES else f"its dtype is {site.dtype}, and Triton's int8 kernel takes none such"
             )
             formats.update(dict.fromkeys(TRITON_FORMATS if device.kind == "cuda" else (), triton))
+            formats.update(structure_actions(group))
             if len(group.sites) == 1:
                 return formats
             return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in mergeable}}

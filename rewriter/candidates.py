@@ -18,6 +18,8 @@ import numpy as np
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, LinearSite
+from ..kernels.low_rank.factors import SHARES
+from ..kernels.low_rank.factors import stand_in as stand_in_factors
 from ..kernels.quantized_conv.formats import ACTION as INT8_CONV
 from ..kernels.quantized_linear.formats import CALIBRATED, EVERY_FORMAT, prepare_group
 from ..kernels.spectral_attention.crossover import stand_in as stand_in_site
@@ -56,10 +58,12 @@ def stand_in(group: Group, net: Net, action: str) -> dict[str, Any]:
     if action == INT8_CONV:
         return conv_stand_in(group, net)
     name = format_of(action)
-    if not name:
+    if not name and action not in SHARES:
         return {}
     sites = [site for site in group.sites if isinstance(site, LinearSite)]
     weights, biases = [linear_weight(net, s) for s in sites], [linear_bias(net, s) for s in sites]
+    if action in SHARES:
+        return {site.id: part for site, part in zip(sites, stand_in_factors(action, weights, biases), strict=True)}
     made = prepare_group("int8_dynamic" if name in CALIBRATED else name, weights, biases, None)
     if name in CALIBRATED:
         made = [replace(each, action=name, scalars={"scale": 1 / 32, "zero": 128, "migrated": 0}) for each in made]

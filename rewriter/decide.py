@@ -12,6 +12,7 @@ from ..cost_model.errors import BudgetError, InputError
 from ..cost_model.net import Net
 from ..cost_model.plan import Budget, Choice, Option, Plan
 from ..cost_model.sites import AttentionSite, ConvSite, LinearSite
+from ..kernels.low_rank.factors import more_accurate
 from .backend import Backend, Group, Probe
 from .calibration_data import CalibrationData
 from .candidates import scored_as
@@ -42,10 +43,10 @@ def decide(
 ) -> tuple[Solution, Scores]:
     """The cheapest choices within the budget, and every score that was measured on the way to them.
 
-    An option not yet scored counts as free of error. Solve; score what was taken unscored; solve again, until nothing unscored is
-    taken. The plan
-    is then as good as if all had been scored: options left unscored would not be taken even if they had no error. `keep` is given each
-    score of a format as soon as it is measured, behind the kind of its site.
+    An option not yet scored counts as free of error, or as wrong as a larger rank that was scored. Solve; score what was taken unscored;
+    solve again, until nothing unscored is taken. The plan is then as good as if all had been scored: options left unscored would not be
+    taken even if they had no error, or that of the larger rank. `keep` is given each score of a format as soon as it is measured, behind
+    the kind of its site.
     """
     by_id, scores = {(group.kind, group.id): group for group in groups}, dict(known)
     with ExitStack() as stack:
@@ -55,7 +56,7 @@ def decide(
             between = with_errors(edges, scores)
             solution = solve(scored, budget, error_limit=error_limit, joules_elsewhere=joules_elsewhere, edges=between)
             wanted = {
-                by_id[choice.kind, choice.site]: scored_as(choice.action)
+                by_id[choice.kind, choice.site]: _first_to_score(choice, scores)
                 for choice in solution.choices
                 if scored_as(choice.action) and (choice.site, scored_as(choice.action)) not in scores
             }
@@ -136,12 +137,33 @@ def _with_errors(choice: Choice, scores: Mapping[tuple[str, str], Score]) -> Cho
 
     def known(option: Option) -> Option:
         score = scores.get((choice.site, scored_as(option.action)))
-        return replace(option, error=score.error, reason=score.refusal) if score is not None and not option.reason else option
+        if option.reason:
+            return option
+        if score is not None:
+            return replace(option, error=score.error, reason=score.refusal)
+        bound, larger = _at_least(choice.site, option.action, scores)
+        return replace(option, error=bound) if larger else option
 
     found = replace(choice, options=tuple(known(option) for option in choice.options))
     if found.locked:
         _check_asked(found, found.action)
     return found
+
+
+def _first_to_score(choice: Choice, scores: Mapping[tuple[str, str], Score]) -> str:
+    """What to score before the action of a choice can be taken: the largest rank first, since its error bounds those of the smaller."""
+    name = scored_as(choice.action)
+    while (larger := more_accurate(name)) and (choice.site, larger) not in scores:
+        name = larger
+    return name
+
+
+def _at_least(site: str, action: str, scores: Mapping[tuple[str, str], Score]) -> tuple[float, str]:
+    """(error, action): what a smaller rank costs at least, the error of the next larger one that was scored; (0, "") where none was."""
+    larger = more_accurate(action)
+    while larger and ((site, larger) not in scores or scores[site, larger].refusal):
+        larger = more_accurate(larger)
+    return (scores[site, larger].error, larger) if larger else (0.0, "")
 
 
 def with_scores(choices: Sequence[Choice], scores: Mapping[tuple[str, str], Score]) -> tuple[Choice, ...]:
@@ -161,6 +183,8 @@ def _said(choice: Choice, scores: Mapping[tuple[str, str], Score]) -> Choice:
         why = "the joule budget was met without it"
         if option.joules >= choice.after.joules:
             why = "it costs more joules than what was taken"
+        elif larger := _at_least(choice.site, option.action, scores)[1]:
+            why = f"that of {larger}, which keeps more of the weight, is {option.error:.2g} already"
         if choice.locked:
             why = "the plan locks another action"
         return replace(unknown, reason=f"its error was not measured, since {why}")

@@ -15,8 +15,11 @@ import numpy as np
 import torch
 
 from ..cost_model.cpu_features import products_saturate
+from ..cost_model.errors import InputError
 from ..cost_model.net import Net
 from ..cost_model.sites import LinearSite
+from ..kernels.low_rank.factors import SHARES, prepare_low_rank
+from ..kernels.low_rank.factors import simulate as simulate_low_rank
 from ..kernels.quantized_linear.formats import Prepared, prepare_group
 from ..kernels.quantized_linear.reference import simulate
 from .backend import Arrays, Group, Probe
@@ -97,7 +100,13 @@ def score_linears(
             weights, biases = [linear_weight(net, s) for s in sites], [linear_bias(net, s) for s in sites]
             for action in sorted(wanted[group]):
                 progress(f"error of {action} at {group.id}")
-                prepared = prepare_group(action, weights, biases, rows[x], narrow=products_saturate())
+                try:
+                    prepared = _prepared(action, weights, biases, rows[x])
+                except InputError as fault:
+                    if action not in SHARES:
+                        raise
+                    scores[group.id, action] = Score(float("inf"), {}, refused=str(fault))
+                    continue
                 outputs = [
                     probe.run(
                         sample,
@@ -130,9 +139,17 @@ def prepare_linears(
             weights, biases = [linear_weight(net, s) for s in sites], [linear_bias(net, s) for s in sites]
             for action in sorted(wanted[group]):
                 progress(f"rounding to {action} at {group.id}")
-                prepared = prepare_group(action, weights, biases, rows[sites[0].x], narrow=products_saturate())
+                prepared = _prepared(action, weights, biases, rows[sites[0].x])
                 made[group.id, action] = {s.id: p for s, p in zip(sites, prepared, strict=True)}
     return made
+
+
+def _prepared(
+    action: str, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None], rows: np.ndarray
+) -> list[Prepared]:
+    if action in SHARES:
+        return prepare_low_rank(action, weights, biases, rows)
+    return prepare_group(action, weights, biases, rows, narrow=products_saturate())
 
 
 def _linears(group: Group) -> list[LinearSite]:
@@ -174,4 +191,5 @@ def _change(prepared: Prepared, weight: np.ndarray, bias: np.ndarray | None, x: 
     dense = rows @ torch.from_numpy(weight)
     if bias is not None:
         dense = dense + torch.from_numpy(bias)
-    return (simulate(prepared, rows) - dense).numpy().reshape(*x.shape[:-1], weight.shape[1])
+    changed = simulate_low_rank(prepared, rows) if prepared.action in SHARES else simulate(prepared, rows)
+    return (changed - dense).numpy().reshape(*x.shape[:-1], weight.shape[1])

@@ -10,6 +10,8 @@ from torch import nn
 from szilard.cost_model.device import load_device
 from szilard.cost_model.plan import Choice
 from szilard.cost_model.sites import ConvSite, Region
+from szilard.kernels.low_rank.factors import SHARES
+from szilard.kernels.quantized_linear.formats import INTEGER_INPUTS
 from szilard.passes.find import find
 from szilard.rewriter.backend import EXACT_ACTIONS, FORMAT_ACTIONS, groups_of
 from szilard.rewriter.backend_onnx import OnnxBackend
@@ -124,7 +126,7 @@ def test_every_action_offered_has_a_pass_and_the_passes_share_none(opened, targe
     backend, _, net, groups, _ = opened
     taken = [action for actions, _ in backend.passes({}) for action in actions]
     assert len(taken) == len(set(taken))
-    assert set(taken) <= EXACT_ACTIONS | FORMAT_ACTIONS | {"spectral_sparse"}
+    assert set(taken) <= EXACT_ACTIONS | FORMAT_ACTIONS | {"spectral_sparse", *SHARES}
     for group in (group for found in groups.values() for group in found):
         offered = backend.actions(group, net, load_device(target))
         assert set(offered) <= set(taken)
@@ -136,8 +138,8 @@ def test_what_each_kind_of_site_may_become(opened):
     cpu = load_device("cpu")
     (attention,) = groups["attention"]
     shared, single = (backend.actions(group, net, cpu) for group in groups["linear"])
-    assert set(shared) - set(single) == {"merged", "int8_dynamic_merged", "int8_static_merged"}
-    assert set(single.values()) == {""}
+    assert set(shared) - set(single) == {"merged", *(f"{name}_merged" for name in INTEGER_INPUTS)}
+    assert {action for action, reason in single.items() if reason} == set(SHARES)
     offered = backend.actions(attention, net, cpu)
     assert offered["fused_attention"] == ""
     assert "7 tokens" in offered["spectral_sparse"]

@@ -67,10 +67,11 @@ def test_int8_activations_are_refused_on_cuda_with_a_sentence():
     backend, net = OnnxBackend(), OnnxBackend().view(block_model(), SHAPES)
     linear = next(group for group in groups_of(find(net).sites) if group.kind == "linear")
     offered = backend.actions(linear, net, load_device("h200"))
-    assert {action for action, reason in offered.items() if not reason} == {"int8_weight", "int4_weight"}
+    assert {action for action, reason in offered.items() if not reason} == {"int8_weight", "int4_weight", "low_rank_half"}
     assert offered["int8_dynamic"] == offered["int8_static"]
     assert "CUDA provider has no int8 matmul" in offered["int8_static"]
-    assert set(backend.actions(linear, net, load_device("cpu")).values()) == {""}
+    on_cpu = backend.actions(linear, net, load_device("cpu"))
+    assert {action for action, reason in on_cpu.items() if reason} == {"low_rank_quarter", "low_rank_eighth"}
 
 
 def test_sparse_attention_is_offered_to_long_sequences():

@@ -194,3 +194,32 @@ def test_a_locked_site_says_why_the_others_were_not_measured(monkeypatch):
     assert measured == [("a", "int8_dynamic")]
     assert solution.choices[0].action == "int8_dynamic"
     assert solution.choices[0].option("int8_static").reason == "its error was not measured, since the plan locks another action"
+
+
+RANKS = (("low_rank_half", 0.5), ("low_rank_quarter", 0.25), ("low_rank_eighth", 0.125))
+
+
+def test_ranks_are_scored_from_the_largest_on_and_only_as_far_as_they_fit(monkeypatch):
+    errors = {("a", "low_rank_half"): 0.3, ("a", "low_rank_quarter"): 0.6, ("a", "int8_weight"): 0.01}
+    choices = [choice("a", *RANKS, ("int8_weight", 0.7))]
+    solution, _, measured, _ = decided(monkeypatch, choices, errors, Budget(0.02))
+    assert measured == [("a", "low_rank_half"), ("a", "int8_weight")]
+    assert [c.action for c in solution.choices] == ["int8_weight"]
+    reason = solution.choices[0].option("low_rank_eighth").reason
+    assert reason == "its error was not measured, since that of low_rank_half, which keeps more of the weight, is 0.3 already"
+
+
+def test_a_smaller_rank_is_taken_where_it_fits(monkeypatch):
+    errors = {("a", "low_rank_half"): 0.001, ("a", "low_rank_quarter"): 0.005, ("a", "low_rank_eighth"): 0.05}
+    solution, _, measured, _ = decided(monkeypatch, [choice("a", *RANKS)], errors, Budget(0.02))
+    assert [name for _, name in measured] == ["low_rank_half", "low_rank_quarter", "low_rank_eighth"]
+    assert [c.action for c in solution.choices] == ["low_rank_quarter"]
+
+
+def test_a_larger_rank_that_is_refused_says_nothing_of_a_smaller(monkeypatch):
+    known = {("a", "low_rank_half"): Score(float("inf"), {}, refused="its inputs are too few")}
+    errors = {("a", "low_rank_quarter"): 0.01}
+    solution, _, measured, _ = decided(monkeypatch, [choice("a", *RANKS[:2])], errors, Budget(0.02), known)
+    assert measured == [("a", "low_rank_quarter")]
+    assert [c.action for c in solution.choices] == ["low_rank_quarter"]
+    assert solution.choices[0].option("low_rank_half").reason == "its inputs are too few"

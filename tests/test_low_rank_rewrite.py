@@ -1,0 +1,81 @@
+"""Whole rewrites in which a weight has, or has not, a low rank: taken on both runtimes, or left with the numbers why. Covers
+structure_options.py."""
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+import szilard
+from szilard.rewriter.calibration_data import relative_error
+
+from .tiny_models import HIDDEN, WIDTH, Block, block_model, samples, set_clock
+
+RANK_PAYS = {"leave": 1e-3, "low_rank_half": 4e-4}
+
+
+def thin(draw, rows: int, columns: int) -> np.ndarray:
+    """A matrix of rank 12, and a little of full rank."""
+    made = draw.standard_normal((rows, 12)) @ draw.standard_normal((12, columns)) / 12
+    return (made + 0.01 * draw.standard_normal((rows, columns))).astype(np.float32)
+
+
+def thin_model() -> ir.Model:
+    model, draw = block_model(), np.random.default_rng(0)
+    for name, shape in (("up.weight", (WIDTH, HIDDEN)), ("down.weight", (HIDDEN, WIDTH))):
+        model.graph.initializers[name].const_value = ir.tensor(thin(draw, *shape), name=name)
+    return model
+
+
+def thin_block() -> Block:
+    block, draw = Block().eval(), np.random.default_rng(0)
+    with torch.no_grad():
+        block.up.weight.copy_(torch.from_numpy(thin(draw, HIDDEN, WIDTH)))
+        block.down.weight.copy_(torch.from_numpy(thin(draw, WIDTH, HIDDEN)))
+    return block
+
+
+def test_a_low_rank_is_taken_where_the_weights_have_one(monkeypatch):
+    set_clock(monkeypatch, RANK_PAYS, default=5e-3)
+    result = szilard.rewrite(thin_model(), calibration=samples(60), only=["linear"])
+    assert {choice.action for choice in result.plan.choices if choice.kind == "linear"} == {"low_rank_half"}
+    assert result.after < result.before
+    assert 0 < result.report["error"]["measured"] < 0.02
+    fresh = samples(2, seed=9)
+    reference = szilard.rewrite(thin_model(), exact=True).module
+    assert relative_error([result.module(s) for s in fresh], [reference(s) for s in fresh]) < 0.02
+    option = result.plan.choices[0].option("low_rank_quarter")
+    assert option.reason == "a weight of 48 x 96 has that share of its multiplications at a rank below 16"
+
+
+@pytest.mark.long
+def test_both_runtimes_and_the_folder_run_it(monkeypatch, tmp_path):
+    set_clock(monkeypatch, RANK_PAYS, default=5e-3)
+    block = thin_block()
+    sample = (torch.from_numpy(samples(1)[0]["x"]),)
+    out = tmp_path / "out"
+    result = szilard.rewrite(block, sample, calibration=samples(60), only=["linear"], out=out)
+    taken = {(choice.runtime, choice.action) for choice in result.plan.choices if choice.kind == "linear"}
+    assert taken == {("torch", "low_rank_half"), ("onnxruntime", "low_rank_half")}
+    with torch.no_grad():
+        wanted = block(*sample).numpy()
+        found = result.module(*sample)
+    found = found[0] if isinstance(found, (tuple, list)) else found
+    assert 0 < relative_error([{"y": found.numpy()}], [{"y": wanted}]) < 0.02
+    run = subprocess.run([sys.executable, "model.py"], cwd=out, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout.split("checksum:")[1]) == pytest.approx(np.abs(found.double().numpy()).sum(), rel=1e-4)
+
+
+def test_a_full_rank_is_left_and_the_report_says_why(monkeypatch):
+    set_clock(monkeypatch, RANK_PAYS, default=5e-3)
+    result = szilard.rewrite(block_model(), calibration=samples(60), only=["linear"])
+    choices = [choice for choice in result.plan.choices if choice.kind == "linear"]
+    assert {choice.action for choice in choices} == {"leave"}
+    for choice in choices:
+        assert choice.option("low_rank_half").error > 0.02
+        assert "low_rank_half would save" in choice.reason
+        assert "does not fit" in choice.reason
