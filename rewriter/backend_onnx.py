@@ -18,6 +18,7 @@ from ..cost_model.net import Net
 from ..cost_model.sites import AttentionSite, ConvSite, LinearSite
 from ..cost_model.view_onnx import view_onnx
 from ..kernels.low_rank.factors import SHARES
+from ..kernels.quantized_conv.formats import ACTION as INT8_CONV
 from ..kernels.quantized_linear.formats import FORMATS, INTEGER_INPUTS
 from ..kernels.spectral_attention.crossover import longest_length
 from ..kernels.spectral_attention.crossover import refusal as sparse_refusal
@@ -28,6 +29,7 @@ from ..passes.onnx_clean_up import CleanUp
 from ..passes.onnx_extract import extract
 from ..passes.onnx_low_rank import LowRankLinears
 from ..passes.onnx_merge_linear import MergeLinear
+from ..passes.onnx_quantize_conv import QuantizeConvs
 from ..passes.onnx_quantize_linear import QuantizeLinears
 from ..passes.onnx_residual_norm import RewriteResidualNorm
 from ..passes.onnx_sparse_attention import SparsifyAttention
@@ -95,8 +97,9 @@ class OnnxBackend:
         return extract(graph, net, ops)
 
     def footprint(self, group: Group, net: Net) -> tuple[str, ...]:
-        """The ops that a rewrite of the group may take away: its own, and the transposes around attention."""
-        around = (op for site in group.sites if isinstance(site, AttentionSite) for op in layout_ops(site, net))
+        """The ops that a rewrite of the group may take away: its own, the transposes around attention, and what a convolution ends in."""
+        around = [op for site in group.sites if isinstance(site, AttentionSite) for op in layout_ops(site, net)]
+        around += [site.activation for site in group.sites if isinstance(site, ConvSite) and site.activation]
         return tuple(dict.fromkeys((*group.ops, *around)))
 
     def passes(self, prepared: Mapping[str, Any]) -> tuple[tuple[frozenset[str], Pass], ...]:
@@ -109,6 +112,7 @@ class OnnxBackend:
             (frozenset({"spectral_sparse"}), SparsifyAttention(prepared=prepared)),
             (frozenset(SHARES), LowRankLinears(prepared=prepared)),
             (FORMAT_ACTIONS, QuantizeLinears(prepared=prepared)),
+            (frozenset({INT8_CONV}), QuantizeConvs(prepared=prepared)),
         )
 
     def actions(self, group: Group, net: Net, device: Device) -> dict[str, str]:
@@ -124,7 +128,7 @@ class OnnxBackend:
             sparse = _only_float32(site.dtype, "sparse attention") or sparse_refusal(site, longest_length(net), device)
             return {"fused_attention": attention_refusal(site, net), "spectral_sparse": sparse}
         if isinstance(site, ConvSite):
-            return {"fold_batch_norm": ""} if site.batch_norm else {}
+            return {**({"fold_batch_norm": ""} if site.batch_norm else {}), INT8_CONV: _conv_refusal(site, net, device)}
         fused = "" if site.dtype == "float16" else _only_float32(site.dtype, "SkipLayerNormalization")
         return {"skip_layer_norm": fused, "sum_layer_norm": ""}
 
@@ -147,6 +151,16 @@ def _format_refusal(name: str, site: LinearSite, device: Device) -> str:
     if site.dtype != "float32":
         return _only_float32(site.dtype, "the integer kernels")
     return NO_INT8_ON_CUDA if device.kind == "cuda" and not name.endswith("weight") else ""
+
+
+def _conv_refusal(site: ConvSite, net: Net, device: Device) -> str:
+    """Why a convolution cannot run on codes, "" if it can."""
+    found = net.ops[site.ops[0]].attributes
+    if found.get("transposed") or found.get("activation"):
+        return "onnxruntime has no integer kernel for a transposed convolution, or for one with an activation inside"
+    if device.kind == "cuda":
+        return "onnxruntime's CUDA provider has no int8 convolution, it would copy to the host"
+    return _only_float32(site.dtype, "QLinearConv")
 
 
 def _only_float32(dtype: str, kernel: str) -> str:

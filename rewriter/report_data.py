@@ -93,11 +93,11 @@ def _totals(each: Optimised, request: Request, measured: Mapping[str, Any] | Non
     elsewhere_joules, elsewhere_seconds = each.elsewhere
     predicted = {
         "before": elsewhere_seconds + sum(c.before.seconds for c in each.choices),
-        "after": elsewhere_seconds + sum(c.after.seconds for c in each.choices),
+        "after": elsewhere_seconds + each.conversions[1] + sum(c.after.seconds for c in each.choices),
     }
     joules: dict[str, Any] = {
         "before": elsewhere_joules + sum(c.before.joules for c in each.choices),
-        "after": elsewhere_joules + sum(c.after.joules for c in each.choices),
+        "after": elsewhere_joules + each.conversions[0] + sum(c.after.joules for c in each.choices),
         "label": "modelled",
     }
     watts = request.device.value("static")
@@ -131,7 +131,7 @@ def _token(shipped: Optimised, request: Request) -> dict[str, float] | None:
     if request.budget.metric != LIKELIHOOD or shipped.metric is None or shipped.metric[1] >= 0 or not tokens:
         return None
     perplexity = _perplexity(shipped.metric[1])
-    joules = (shipped.elsewhere[0] + sum(choice.after.joules for choice in shipped.choices)) / tokens
+    joules = (shipped.elsewhere[0] + shipped.conversions[0] + sum(choice.after.joules for choice in shipped.choices)) / tokens
     floor = landauer_joules(inference_bits(1, perplexity))
     return {"perplexity": perplexity, "joules": joules, "landauer_joules": floor, "gap": inference_gap(joules, perplexity)}
 

@@ -65,7 +65,7 @@ def of_program(each: Optimised, name: str) -> Optimised:
 
 def joules_after(each: Optimised) -> float:
     """Joules of a program after its rewrite, per call of the whole workload."""
-    return each.elsewhere[0] + sum(choice.after.joules for choice in each.choices)
+    return each.elsewhere[0] + each.conversions[0] + sum(choice.after.joules for choice in each.choices)
 
 
 def part_of_plan(plan: Plan | None, name: str) -> Plan | None:
