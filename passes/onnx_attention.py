@@ -1,4 +1,4 @@
-"""Replaces an attention by onnxruntime's MultiHeadAttention: action "fused_attention", equal to rounding."""
+"""Replaces an attention by onnxruntime's MultiHeadAttention: actions "fused_attention" and "keyed_attention", equal to rounding."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .onnx_pass import MICROSOFT, OnnxPass, Surgeon, members, operation
 from .onnx_shapes import Proofs, Sizes, fix_reshapes, inferred_sizes, joins, unchanged
 
 ACTION = "fused_attention"
+KEYED = "keyed_attention"
 ATTENTION_OPSET = 23
 SWAP_HEADS = (0, 2, 1, 3)
 
@@ -42,7 +43,7 @@ class FuseAttention(OnnxPass):
     def apply(self, model: ir.Model, choices: Sequence[Choice], sites: Mapping[str, Site]) -> int:
         """See `OnnxPass.apply`; counts the attentions."""
         surgeon = Surgeon(model)
-        found = [site for choice in choices if choice.action == ACTION for site in members(choice, sites)]
+        found = [site for choice in choices if choice.action in (ACTION, KEYED) for site in members(choice, sites)]
         pending = [site for site in found if isinstance(site, AttentionSite) and surgeon.pending(site)]
         if pending:
             proofs = Proofs(_sizes_with_outputs(model, pending))

@@ -27,6 +27,8 @@ from ..passes.onnx_attention import refusal as attention_refusal
 from ..passes.onnx_batch_norm import FoldBatchNorm
 from ..passes.onnx_clean_up import CleanUp
 from ..passes.onnx_extract import extract
+from ..passes.onnx_keyed_attention import MaskInKeys
+from ..passes.onnx_keyed_attention import refusal as keyed_refusal
 from ..passes.onnx_low_rank import LowRankLinears
 from ..passes.onnx_merge_linear import MergeLinear
 from ..passes.onnx_quantize_conv import QuantizeConvs
@@ -106,12 +108,14 @@ class OnnxBackend:
         """In the order in which they run: exact ones first, so that what follows is measured against them."""
         return (
             (frozenset({"fold_batch_norm"}), FoldBatchNorm()),
-            (frozenset({"fused_attention"}), FuseAttention()),
+            (frozenset({"fused_attention", "keyed_attention"}), FuseAttention()),
             (frozenset({"skip_layer_norm", "sum_layer_norm"}), RewriteResidualNorm()),
             (frozenset({"merged"}), MergeLinear()),
             (frozenset({"spectral_sparse"}), SparsifyAttention(prepared=prepared)),
             (frozenset(SHARES), LowRankLinears(prepared=prepared)),
             (FORMAT_ACTIONS, QuantizeLinears(prepared=prepared)),
+            # Behind the formats: it widens the weights that they made.
+            (frozenset({"keyed_attention"}), MaskInKeys()),
             (frozenset({INT8_CONV}), QuantizeConvs(prepared=prepared)),
         )
 
@@ -126,7 +130,8 @@ class OnnxBackend:
             return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in INTEGER_INPUTS}}
         if isinstance(site, AttentionSite):
             sparse = _only_float32(site.dtype, "sparse attention") or sparse_refusal(site, longest_length(net), device)
-            return {"fused_attention": attention_refusal(site, net), "spectral_sparse": sparse}
+            fused = {"fused_attention": attention_refusal(site, net), "keyed_attention": keyed_refusal(site, net)}
+            return {**fused, "spectral_sparse": sparse}
         if isinstance(site, ConvSite):
             return {**({"fold_batch_norm": ""} if site.batch_norm else {}), INT8_CONV: _conv_refusal(site, net, device)}
         fused = "" if site.dtype == "float16" else _only_float32(site.dtype, "SkipLayerNormalization")

@@ -46,8 +46,8 @@ def positions_seen(program: Program, backend: Backend, graph: Any, net: Net, sit
 
 
 def with_known_masks(program: Program, backend: Backend, graph: Any, net: Net, sites: Sequence[Site]) -> tuple[Site, ...]:
-    """`sites` with `mask_is_causal` and `pads_keys` where they hold at the sizes of `net`, among those that are long enough for it to
-    matter. Layers that share masks are judged once."""
+    """`sites` with `mask_is_causal` and `pads_keys` where they hold at the sizes of `net`; causal ones only where they are
+    long enough for it to matter. Layers that share masks are judged once."""
     hold = computed_from_contents(net)
     known: dict[tuple[SiteMask, ...], tuple[bool, bool]] = {}
 
@@ -57,10 +57,12 @@ def with_known_masks(program: Program, backend: Backend, graph: Any, net: Net, s
             pads = bool(hold.intersection(mask.value for mask in masks))
             known[masks] = _judged(program, backend, graph, net, site, pads)
         causal, pads = known[masks]
-        return replace(site, mask_is_causal=causal, pads_keys=pads)
+        # Of few positions a causal form would read all anyway.
+        long = site.query_length > LEAST_CAUSAL or not (causal or site.causal)
+        return replace(site, mask_is_causal=causal, pads_keys=pads) if long else site
 
     def matters(site: Site) -> bool:
-        return isinstance(site, AttentionSite) and bool(site.mask) and site.query_length == site.key_length > LEAST_CAUSAL
+        return isinstance(site, AttentionSite) and bool(site.mask) and site.query_length == site.key_length > 1
 
     return tuple(judged(site) if isinstance(site, AttentionSite) and matters(site) else site for site in sites)
 
