@@ -12,8 +12,8 @@ from torch import nn
 from ..cost_model.module_op import MODULE_OP, ModuleOp
 from ..cost_model.net import Net
 from ..cost_model.view_fx import view_fx
+from ..kernels.linear_parts.tuning import most_rows
 from ..kernels.quantized_linear.torch_cuda import Int8ColumnLinear
-from ..kernels.quantized_linear.triton_kernel import MOST_ROWS
 from ..kernels.spectral_attention.tiling import DENSITY, TILE, budget_for, leaves_for
 from ..kernels.spectral_attention.torch_module import SpectralAttention
 from ..rewriter.energy_case import EnergyCase
@@ -62,7 +62,7 @@ def quantised_net(rows: int, width: int = WIDTH) -> Net:
     root.add_module("linear", module)
     call = graph.create_node("call_module", "linear", (source,))
     source.meta["val"], call.meta["val"] = x, torch.empty_like(x)
-    call.meta[MODULE_OP] = ModuleOp("matmul_nbits", {"bits": 8, "row_tile": MOST_ROWS})
+    call.meta[MODULE_OP] = ModuleOp("matmul_nbits", {"bits": 8, "row_tile": most_rows()})
     graph.output(call)
     return view_fx(torch.fx.GraphModule(root, graph), {})
 

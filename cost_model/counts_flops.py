@@ -112,15 +112,15 @@ def _matmul(op: Op, net: Net) -> Flops:
 
 
 def _matmul_nbits(op: Op, net: Net) -> Flops:
-    """Weights of few bits: computed in int8 when `accuracy_level` is 4 (the activations are quantised on the way), else in the
-    activations' dtype after each weight was expanded, once or, with `row_tile`, once for every so many rows; then the column's scale and
-    bias come last. Two operations a weight: NVIDIA GPUs of compute capability 9.0 convert at half the rate of an add (CUDA C++ Programming
-    Guide, table of arithmetic throughput)."""
+    """Weights of few bits: computed in int8 when `accuracy_level` is 4, or in the dtype `computed_in` (the activations are quantised on
+    the way), else in the activations' dtype after each weight was expanded, once or, with `row_tile`, once for every so many rows; then
+    the column's scale and bias come last. Two operations a weight: NVIDIA GPUs of compute capability 9.0 convert at half the rate of an
+    add (CUDA C++ Programming Guide, table of arithmetic throughput)."""
     a = shape_of(net, operand(op, 0))
     out = shape_of(net, op.output)
     products = 2.0 * prod(out) * a[-1]
-    if op.attributes.get("accuracy_level") == 4:
-        return {"int8.tensor": products, "float32": 3.0 * prod(a) + 2.0 * prod(out)}
+    if narrow := "int8" if op.attributes.get("accuracy_level") == 4 else op.attributes.get("computed_in"):
+        return {f"{narrow}.tensor": products, "float32": 3.0 * prod(a) + 2.0 * prod(out)}
     kind = _class(net, op.inputs[0])
     expanded = 2.0 * a[-1] * out[-1]
     if row_tile := op.attributes.get("row_tile"):

@@ -37,7 +37,7 @@ from .structure_options import structure_actions
 
 CUT_OUT = "cut_out"
 TRITON_DTYPES = ("float32", "float16", "bfloat16")
-NO_KERNEL_ON_CUDA = "torch has no CUDA kernel for it here: Triton's int8 kernel takes one scale a column and float inputs"
+NO_KERNEL_ON_CUDA = "torch has no CUDA kernel for it here: Triton's kernels have formats of their own"
 
 
 class TorchBackend:
@@ -120,10 +120,13 @@ class TorchBackend:
         if isinstance(site, LinearSite):
             formats = dict.fromkeys(FORMATS, "" if device.kind == "cpu" else NO_KERNEL_ON_CUDA)
             mergeable = (*INTEGER_INPUTS, *(TRITON_FORMATS if device.kind == "cuda" else ()))
-            triton = (
-                "" if site.dtype in TRITON_DTYPES else f"its dtype is {site.dtype}, and Triton's int8 kernel takes none such"
-            )
-            formats.update(dict.fromkeys(TRITON_FORMATS if device.kind == "cuda" else (), triton))
+            if device.kind == "cuda":
+                triton = (
+                    "" if site.dtype in TRITON_DTYPES else f"its dtype is {site.dtype}, and Triton's kernels take none such"
+                )
+                formats.update(dict.fromkeys(TRITON_FORMATS, triton))
+                if "rate.float8.tensor" not in device.values:
+                    formats["fp8_token"] = triton or f"{device.name} does not multiply fp8"
             formats.update(structure_actions(group))
             if len(group.sites) == 1:
                 return formats

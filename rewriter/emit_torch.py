@@ -81,8 +81,9 @@ def emit_torch(
     try:
         (folder / f"model{ending}.py").write_text(text, encoding="utf-8")
         for name, source in kernel_files(graph).items():
-            (folder / "kernels").mkdir(exist_ok=True)
-            (folder / "kernels" / f"{name}.py").write_text(source, encoding="utf-8")
+            path = folder / "kernels" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(source, encoding="utf-8")
         save_file(weights_of(graph), folder / f"weights{ending}.safetensors")
         save_file(tensors, folder / f"sample_inputs{ending}.safetensors")
     except (OSError, SafetensorError) as fault:

@@ -28,7 +28,7 @@ def taken(kernel, pointers: dict[str, str], constants: dict[str, object], archit
     warps and stages; all else is an int32 but `scale`. Pointers, and sizes that a kernel is compiled anew for, divide by 16."""
     options = {name: constants[name] for name in ("num_warps", "num_stages", "enable_fp_fusion")}
     values = {name: value for name, value in constants.items() if name not in options}
-    kinds = dict.fromkeys(values, "constexpr") | {name: f"*{kind}" for name, kind in pointers.items()} | {"scale": "fp32"}
+    kinds = {"scale": "fp32"} | dict.fromkeys(values, "constexpr") | {name: f"*{kind}" for name, kind in pointers.items()}
     signature = {name: kinds.get(name, "i32") for name in kernel.arg_names}
     free = {parameter.name for parameter in kernel.params if parameter.do_not_specialize}
     divisible = [

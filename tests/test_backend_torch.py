@@ -8,7 +8,7 @@ from torch import nn
 import szilard
 from szilard.cost_model.device import load_device
 from szilard.cost_model.errors import SzilardError
-from szilard.kernels.quantized_linear.formats import FORMATS
+from szilard.kernels.quantized_linear.formats import FORMATS, TRITON_FORMATS
 from szilard.passes.find import find
 from szilard.rewriter.backend import groups_of
 from szilard.rewriter.backend_torch import TorchBackend
@@ -36,7 +36,8 @@ def offered():
     net = net_of(cleaned(program), program)
     groups = {len(group.sites): group for group in groups_of(find(net).sites) if group.kind == "linear"}
     backend = TorchBackend(program)
-    return {(n, name): backend.actions(g, net, load_device(name)) for n, g in groups.items() for name in ("cpu", "h200")}
+    devices = ("cpu", "h200", "a100")
+    return {(n, name): backend.actions(g, net, load_device(name)) for n, g in groups.items() for name in devices}
 
 
 def test_a_cpu_has_the_formats_that_need_no_gpu(offered):
@@ -45,12 +46,18 @@ def test_a_cpu_has_the_formats_that_need_no_gpu(offered):
 
 
 @pytest.mark.parametrize("sites", [1, 3])
-def test_on_cuda_only_the_triton_kernel_may_be_taken(offered, sites):
+def test_on_cuda_only_triton_kernels_may_be_taken(offered, sites):
     actions = offered[sites, "h200"]
     allowed = {action for action, refusal in actions.items() if not refusal}
-    merged = {"merged", "int8_column_weight_merged"} if sites > 1 else set()
-    assert allowed == {"int8_column_weight"} | merged
+    merged = {"merged", *(f"{name}_merged" for name in TRITON_FORMATS)} if sites > 1 else set()
+    assert allowed == set(TRITON_FORMATS) | merged
     assert all("no CUDA kernel" in actions[name] for name in FORMATS)
+
+
+def test_fp8_inputs_need_a_gpu_that_multiplies_fp8(offered):
+    actions = offered[1, "a100"]
+    assert {name for name in TRITON_FORMATS if actions[name]} == {"fp8_token"}
+    assert "a100 does not multiply fp8" in actions["fp8_token"]
 
 
 def test_on_cuda_a_float64_linear_has_no_kernel():
@@ -67,9 +74,9 @@ def planned():
     draw = np.random.default_rng(0)
     data = [{"input": draw.standard_normal((8, WIDTH)).astype(np.float32)} for _ in range(4)]
 
-    def plan(rows: int, target: str = "h200"):
-        sample = (torch.randn(8, WIDTH),)
-        result = szilard.rewrite(module, sample, target=target, calibration=data, workload=[f"{rows}x{WIDTH}"])
+    def plan(rows: int, budget: float = 1e-3):
+        sample, workload = (torch.randn(8, WIDTH),), [f"{rows}x{WIDTH}"]
+        result = szilard.rewrite(module, sample, target="h200", calibration=data, workload=workload, budget=budget)
         (choice,) = (choice for choice in result.plan.choices if choice.runtime == "torch")
         return choice, result
 
@@ -89,6 +96,16 @@ def test_few_rows_gain_by_int8_weights_and_many_next_to_nothing(planned):
     assert 1 - few.after.joules / few.before.joules > 0.15
     assert 1 - option.joules / many.before.joules < 0.02
     assert option.seconds > many.before.seconds
+
+
+def test_few_rows_take_four_bits_and_many_take_fp8_inputs_where_the_error_allows(planned):
+    few, result = planned(1, budget=0.02)
+    assert few.action == "int4_group_weight"
+    assert result.report["runtimes"]["torch"]["error"]["measured"] < 0.02
+    many, _ = planned(16384, budget=0.02)
+    assert many.action == "fp8_token"
+    assert many.after.label == "roofline"
+    assert many.after.seconds < many.before.seconds
 
 
 def test_lint_names_a_node_without_a_shape():

@@ -1,5 +1,6 @@
 """An emitted folder with Triton kernels: it runs where neither szilard nor triton can be imported, and two of them load side by side."""
 
+import ast
 import importlib.util
 import os
 import subprocess
@@ -12,8 +13,10 @@ import torch
 from torch import nn
 
 import szilard
-from szilard.kernels.quantized_linear import triton_kernel
+from szilard.kernels.quantized_linear.formats import TRITON_FORMATS, prepare
+from szilard.kernels.quantized_linear.torch_cuda import build
 from szilard.rewriter.calibration_data import relative_error
+from szilard.rewriter.kernel_files import KERNELS, bundled
 
 ALONE = """
 import runpy, sys
@@ -26,12 +29,12 @@ INTERPRETED = """
 import importlib.util, sys, torch
 sys.modules["szilard"] = None
 torch.manual_seed(0)
-spec = importlib.util.spec_from_file_location("int8_linear", sys.argv[1])
+spec = importlib.util.spec_from_file_location("linear_int8", sys.argv[1])
 kernel = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(kernel)
 x, weight = torch.randn(3, 37), torch.randint(-127, 128, (37, 11), dtype=torch.int8)
 scale, bias = torch.rand(11) / 50, torch.randn(11)
-found, wanted = kernel.int8_linear(x, weight, scale, bias), kernel.int8_linear_plain(x, weight, scale, bias)
+found, wanted = kernel.linear_int8_triton(x, weight, scale, bias), kernel.linear_int8_plain(x, weight, scale, bias)
 assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4), (found - wanted).abs().max()
 print("equal")
 """
@@ -40,9 +43,9 @@ WITHOUT_TRITON = """
 import runpy, sys, torch
 sys.modules["triton"] = None
 kernel = runpy.run_path(sys.argv[1])
-kernel["int8_linear_plain"](torch.ones(2, 3), torch.ones(3, 4, dtype=torch.int8), torch.ones(4))
+kernel["linear_int8_plain"](torch.ones(2, 3), torch.ones(3, 4, dtype=torch.int8), torch.ones(4))
 try:
-    kernel["int8_linear"](torch.ones(2, 3), torch.ones(3, 4, dtype=torch.int8), torch.ones(4))
+    kernel["linear_int8_triton"](torch.ones(2, 3), torch.ones(3, 4, dtype=torch.int8), torch.ones(4))
 except RuntimeError as fault:
     print(fault)
 """
@@ -67,7 +70,7 @@ def data(count: int, seed: int) -> list[dict[str, np.ndarray]]:
 
 def emitted(out: Path, seed: int):
     sample = (torch.from_numpy(data(1, 5)[0]["x"]),)
-    return szilard.rewrite(Block(seed), sample, target="h200", calibration=data(4, 1), out=out)
+    return szilard.rewrite(Block(seed), sample, target="h200", calibration=data(4, 1), out=out, budget=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +99,9 @@ def test_the_plan_takes_the_kernel_and_the_folder_holds_it(folders):
     folder, result = folders["first"]
     taken = {choice.action.removesuffix("_merged") for choice in result.plan.choices if choice.runtime == "torch"}
     assert taken == {"int8_column_weight"}
-    assert [path.name for path in (folder / "kernels").iterdir()] == ["int8_linear.py"]
-    assert (folder / "kernels" / "int8_linear.py").read_text() == Path(triton_kernel.__file__).read_text()
-    assert "szilard" not in (folder / "kernels" / "int8_linear.py").read_text()
+    assert {path.name for path in (folder / "kernels").iterdir()} == {"linear_int8.py", "tuning"}
+    assert (folder / "kernels" / "tuning" / "default.json").exists()
+    assert "szilard" not in (folder / "kernels" / "linear_int8.py").read_text()
 
 
 def test_it_runs_without_szilard_and_triton(folders):
@@ -112,9 +115,9 @@ def test_it_runs_without_szilard_and_triton(folders):
 
 def test_two_folders_load_side_by_side(folders):
     first, second = (load(folder / "model.py") for folder, _ in folders.values())
-    assert first.int8_linear.int8_linear is not second.int8_linear.int8_linear
-    assert {Path(module.int8_linear.__file__).parents[1] for module in (first, second)} == {f for f, _ in folders.values()}
-    assert "int8_linear" not in sys.modules
+    assert first.linear_int8.linear_int8 is not second.linear_int8.linear_int8
+    assert {Path(module.linear_int8.__file__).parents[1] for module in (first, second)} == {f for f, _ in folders.values()}
+    assert "linear_int8" not in sys.modules
     fresh = data(3, 9)
     for seed, module in enumerate((first, second)):
         model, reference = module.load(), Block(seed).eval()
@@ -127,20 +130,48 @@ def test_two_folders_load_side_by_side(folders):
 
 def test_the_last_step_loads_the_kernel_of_its_folder(folders):
     folder, _ = folders["first"]
-    steps = [path for path in (folder / "steps").iterdir() if 'kernel("int8_linear")' in path.read_text()]
+    steps = [path for path in (folder / "steps").iterdir() if 'kernel("linear_int8")' in path.read_text()]
     assert steps
-    assert Path(load(steps[0]).int8_linear.__file__) == folder / "kernels" / "int8_linear.py"
+    assert Path(load(steps[0]).linear_int8.__file__) == folder / "kernels" / "linear_int8.py"
 
 
 def test_the_copied_kernel_runs_under_the_interpreter(folders):
     pytest.importorskip("triton")
-    path = folders["first"][0] / "kernels" / "int8_linear.py"
+    path = folders["first"][0] / "kernels" / "linear_int8.py"
     assert python(INTERPRETED, path, TRITON_INTERPRET="1").strip() == "equal"
 
 
 def test_without_triton_the_kernel_says_so_and_its_plain_twin_runs(folders):
-    said = python(WITHOUT_TRITON, folders["first"][0] / "kernels" / "int8_linear.py")
+    said = python(WITHOUT_TRITON, folders["first"][0] / "kernels" / "linear_int8.py")
     assert "needs triton on a CUDA device" in said
+
+
+@pytest.mark.parametrize("name", [name for name, _ in KERNELS.values()])
+def test_a_bundle_reads_torch_triton_and_the_standard_library_alone(name):
+    """Every name that it uses is its own, and none is there twice."""
+    (modules,) = (modules for found, modules in KERNELS.values() if found == name)
+    tree = ast.parse(bundled(modules))
+    imported = {(node.names[0].name if isinstance(node, ast.Import) else node.module).split(".")[0] for node in ast.walk(tree)
+                if isinstance(node, ast.Import | ast.ImportFrom)}  # fmt: skip
+    assert imported - {"torch", "triton"} <= sys.stdlib_module_names
+    assert not any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree))
+    functions = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert len(set(functions)) == len([node for node in functions if node != "__str__"]) + functions.count("__str__")
+    assert "__future__" not in imported
+    assert ast.get_docstring(tree) == ast.get_docstring(ast.parse(Path(modules[-1].__file__).read_text()))
+
+
+@pytest.mark.parametrize("action", TRITON_FORMATS)
+def test_the_bundled_file_computes_what_the_module_does(action, tmp_path, monkeypatch):
+    draw = np.random.default_rng(0)
+    module = build(prepare(action, draw.standard_normal((70, 9)), None, draw.standard_normal((30, 70))))
+    name, modules = KERNELS[type(module)]
+    path = tmp_path / f"{name}.py"
+    path.write_text(bundled(modules))
+    x = torch.randn(4, 70)
+    wanted = module(x)
+    monkeypatch.setattr(f"szilard.kernels.quantized_linear.torch_cuda.{name}", load(path))
+    assert torch.equal(module(x), wanted)
 
 
 def test_onnx_on_cuda_is_labelled_unverified(folders):

@@ -34,7 +34,7 @@ def test_every_format_is_priced_with_its_packed_weights():
         assert total.unpriced == ()
         weights = total.bytes - 4 * ROWS * (FEATURES + COLUMNS)
         per_weight = weights / (FEATURES * COLUMNS)
-        assert (0.5 if action == "int4_weight" else 1.0) < per_weight < 1.4, action
+        assert (0.5 if action.startswith("int4") else 1.0) < per_weight < 1.4, action
         assert total.bytes < floats.bytes
 
 
@@ -48,3 +48,12 @@ def test_the_column_form_expands_its_weights_for_each_tile_of_rows():
     }
     assert found.launches == 1
     assert op.target == "szilard.Int8ColumnLinear"
+
+
+def test_fp8_inputs_are_products_of_fp8_and_cost_less_than_weights_alone():
+    net = viewed("fp8_token")
+    (op,) = (op for op in net.ops.values() if op.kind == "matmul_nbits")
+    assert count(op, net).flops["float8.tensor"] == 2 * ROWS * FEATURES * COLUMNS
+    both, weights = (price_net(viewed(action), load_device("h200")).total for action in ("fp8_token", "fp8_column_weight"))
+    assert both.joules < weights.joules
+    assert both.bytes == weights.bytes

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from szilard.kernels.quantized_linear.formats import effective_weight, merge, prepare, prepare_group
+from szilard.kernels.quantized_linear import torch_cuda
+from szilard.kernels.quantized_linear.formats import TRITON_FORMATS, effective_weight, merge, prepare, prepare_group
 from szilard.kernels.quantized_linear.reference import simulate
 from szilard.kernels.quantized_linear.torch_cuda import build
 
@@ -56,3 +57,29 @@ def test_merged_layers_stand_side_by_side():
     inputs = torch.from_numpy(x)
     apart = torch.cat([build(part)(inputs) for part in parts], dim=-1)
     assert torch.allclose(build(wide)(inputs), apart, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("action", TRITON_FORMATS)
+def test_every_format_runs_the_references_arithmetic_alone_and_merged(action):
+    """130 rows: more than two groups, and no whole number of them."""
+    (first, bias, x), (second, _, _) = layer(130, 11), layer(130, 20, seed=1)
+    parts = prepare_group(action, [first, second], [bias, None], x)
+    inputs = torch.from_numpy(x)
+    apart = torch.cat([build(part)(inputs) for part in parts], dim=-1)
+    wanted = torch.cat([simulate(part, inputs) for part in parts], dim=-1)
+    assert torch.allclose(apart, wanted, rtol=1e-4, atol=1e-3)
+    assert torch.allclose(build(merge(parts))(inputs), apart, rtol=1e-5, atol=1e-3)
+    exact = torch.from_numpy((x @ np.concatenate([first, second], axis=1)).astype(np.float32)) + torch.from_numpy(
+        np.concatenate([bias, np.zeros(20)]).astype(np.float32)
+    )
+    error = float((apart - exact).norm() / exact.norm())
+    assert error < {"int8_column_weight": 0.01, "int4_group_weight": 0.12, "fp8_column_weight": 0.03, "fp8_token": 0.05}[action]
+
+
+def test_modules_are_built_again_from_their_repr():
+    for action in TRITON_FORMATS:
+        module = build(prepare(action, *layer(70, 9)))
+        again = eval(repr(module), {name: getattr(torch_cuda, name) for name in dir(torch_cuda)})
+        again.load_state_dict(module.state_dict())
+        x = torch.randn(3, 70)
+        assert torch.equal(again(x), module(x))

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...cost_model.errors import InputError
+from .block_scales import asymmetric, nonzero, symmetric
+from .gpu_formats import GPU_FORMATS, gpu_tensors, gpu_weight
 from .migration import channel_multipliers, input_range
-from .rounding import compensated, nearest, output_error
+from .rounding import output_error, rounded
 from .row_scale import RowRange, row_range
 
 INTEGER_INPUTS = ("int8_dynamic", "int8_static", "int8_token", "int8_hilo")
@@ -19,12 +21,15 @@ FORMATS = (*INTEGER_INPUTS, "int8_weight", "int4_weight")
 CALIBRATED = frozenset(["int8_static", "int8_hilo"])
 """Formats whose input range is fixed beforehand."""
 
-TRITON_FORMATS = ("int8_column_weight",)
+TRITON_FORMATS = ("int8_column_weight", *GPU_FORMATS)
 """Formats that only torch on CUDA has a kernel for; those of `FORMATS` run on CPUs, in torch and in onnxruntime."""
 
 EVERY_FORMAT = (*FORMATS, *TRITON_FORMATS)
-PER_COLUMN = frozenset([*INTEGER_INPUTS, *TRITON_FORMATS])
-"""Formats with one weight scale for each column; the others have one for each block of a column."""
+PER_COLUMN = frozenset([*INTEGER_INPUTS, "int8_column_weight"])
+"""Integer formats with one weight scale for each column; the others have one for each block of a column."""
+
+COLUMNS_LAST = PER_COLUMN | {"int4_group_weight"}
+"""Formats whose columns are the last axis of every tensor; in the others they are the first."""
 
 FINE_ZERO = 128
 """The zero point of the second codes of int8_hilo."""
@@ -43,8 +48,9 @@ class Prepared:
     `fine_scale` and `FINE_ZERO`: x in 16 bits. int8_token adds `zero`, `floor`, `two_sided` (see `RowRange`) and `migrated`.
     int8_weight and int4_weight (the layout of com.microsoft.MatMulNBits): `weight` uint8 [N, blocks, block * bits / 8], low nibble
     first, `weight_scale` float32 [N, blocks], int4 with optional `weight_zero` uint8 [N, ceil(blocks / 2)] (absent: zero point
-    2^(bits-1)), scalars `bits` and `block`. "<format>_merged" adds `splits` int64: the widths of the layers whose columns stand side by
-    side."""
+    2^(bits-1)), scalars `bits` and `block`. int4_group_weight has the operands of linear_int4, `weight_shift` only with zero points; the
+    fp8 formats those of linear_fp8, the weight as uint8. "<format>_merged" adds `splits` int64: the widths of the layers whose columns
+    stand side by side."""
 
     action: str
     tensors: Mapping[str, np.ndarray]
@@ -93,11 +99,13 @@ def prepare_group(
     ]
     bias = np.concatenate(filled)
     x = None if activations is None else np.ascontiguousarray(activations, np.float32)
-    whole = (
-        _prepare_per_column(action, wide, bias, x, narrow and action not in TRITON_FORMATS)
-        if action in PER_COLUMN
-        else _prepare_blocks(action, wide, bias, x)
-    )
+    if action in PER_COLUMN:
+        whole = _prepare_per_column(action, wide, bias, x, narrow and action not in TRITON_FORMATS)
+    elif action in GPU_FORMATS:
+        tensors = {**gpu_tensors(action, wide, None if x is None else x.T @ x), "bias": bias}
+        whole = _correct_bias(Prepared(action, tensors, {}, *wide.shape), wide, x)
+    else:
+        whole = _prepare_blocks(action, wide, bias, x)
     stops = np.cumsum([w.shape[1] for w in weights])
     return [_columns(whole, stop - w.shape[1], stop) for w, stop in zip(weights, stops, strict=True)]
 
@@ -113,11 +121,9 @@ def merge(parts: Sequence[Prepared]) -> Prepared:
             raise InputError(
                 "Only linear layers prepared together (prepare_group) can be merged: their formats or input scales differ."
             )
-    axis = {"weight": 1 if first.base in PER_COLUMN else 0}
+    axis = -1 if first.base in COLUMNS_LAST else 0
     tensors = {
-        name: first.tensors[name]
-        if name == "input_scale"
-        else np.concatenate([p.tensors[name] for p in parts], axis.get(name, 0))
+        name: first.tensors[name] if name == "input_scale" else np.concatenate([p.tensors[name] for p in parts], axis)
         for name in first.tensors
     }
     tensors["splits"] = np.array([p.out_features for p in parts], np.int64)
@@ -141,6 +147,8 @@ def effective_weight(prepared: Prepared) -> np.ndarray:
     if prepared.base in PER_COLUMN:
         weight = tensors["weight"].astype(np.float32) * tensors["weight_scale"]
         return weight * tensors["input_scale"][:, None] if "input_scale" in tensors else weight
+    if prepared.base in GPU_FORMATS:
+        return gpu_weight(prepared.base, tensors, prepared.in_features)
     bits, block = int(prepared.scalars["bits"]), int(prepared.scalars["block"])
     codes, scale = tensors["weight"], tensors["weight_scale"]
     if bits == 4:
@@ -175,9 +183,9 @@ def _prepare_per_column(action: str, weight: np.ndarray, bias: np.ndarray, x: np
     elif action in CALIBRATED:
         assert seen is not None
         scalars["scale"], scalars["zero"] = input_range(seen)
-    scale = _nonzero(np.abs(target).max(axis=0) / limit)
+    scale = nonzero(np.abs(target).max(axis=0) / limit)
     spread = np.broadcast_to(scale, weight.shape)
-    codes = _round(target, spread, np.zeros_like(spread), -limit, limit, None if seen is None else seen.T @ seen)
+    codes = rounded(target, spread, np.zeros_like(spread), -limit, limit, None if seen is None else seen.T @ seen)
     tensors |= {"weight": codes.astype(np.int8), "weight_scale": scale, "bias": bias}
     return _correct_bias(Prepared(action, tensors, scalars, *weight.shape), weight, x)
 
@@ -191,9 +199,9 @@ def _prepare_blocks(action: str, weight: np.ndarray, bias: np.ndarray, x: np.nda
     gram = None if x is None else x.T @ x
     top = (1 << bits) - 1
     candidates = []
-    for scale, zero in [_symmetric(grouped, bits)] + ([_asymmetric(grouped)] if bits == 4 else []):
+    for scale, zero in [symmetric(grouped, bits)] + ([asymmetric(grouped)] if bits == 4 else []):
         scales, zeros = (np.repeat(a, block, axis=0)[:features] for a in (scale, zero))
-        codes = _round(weight, scales, zeros, 0, top, gram)
+        codes = rounded(weight, scales, zeros, 0, top, gram)
         candidates.append((output_error(weight - (codes - zeros) * scales, gram), scale, zero, codes))
     _, scale, zero, codes = min(candidates, key=lambda candidate: candidate[0])
     padded = np.pad(codes, ((0, blocks * block - features), (0, 0))).T.reshape(columns, blocks, block).astype(np.uint8)
@@ -203,12 +211,6 @@ def _prepare_blocks(action: str, weight: np.ndarray, bias: np.ndarray, x: np.nda
     return _correct_bias(Prepared(action, tensors, {"bits": bits, "block": block}, features, columns), weight, x)
 
 
-def _round(weight: np.ndarray, scale: np.ndarray, zero: np.ndarray, low: int, high: int, gram: np.ndarray | None) -> np.ndarray:
-    if gram is None:
-        return nearest(weight, scale, zero, low, high)
-    return compensated(weight, scale, zero, low, high, gram)
-
-
 def _correct_bias(prepared: Prepared, weight: np.ndarray, x: np.ndarray | None) -> Prepared:
     if x is None:
         return prepared
@@ -216,36 +218,14 @@ def _correct_bias(prepared: Prepared, weight: np.ndarray, x: np.ndarray | None) 
     return replace(prepared, tensors={**prepared.tensors, "bias": (prepared.tensors["bias"] + shift).astype(np.float32)})
 
 
-def _symmetric(grouped: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scales and zero points [blocks, N] with the zero point in the middle. The value of largest magnitude takes the code 0, which is one
-    step farther from the middle than the largest code: a negative scale where that value is positive."""
-    middle = 1 << (bits - 1)
-    extreme = np.take_along_axis(grouped, np.abs(grouped).argmax(axis=1)[:, None], axis=1)[:, 0]
-    scale = -extreme / middle
-    return _nonzero(scale), np.full(scale.shape, middle, np.float32)
-
-
-def _asymmetric(grouped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """4-bit scales and zero points [blocks, N] that cover min to max of each block, zero included."""
-    low, high = np.minimum(grouped.min(axis=1), 0), np.maximum(grouped.max(axis=1), 0)
-    scale = _nonzero((high - low) / 15)
-    return scale, np.clip(np.rint(-low / scale), 0, 15).astype(np.float32)
-
-
 def _nibbles(codes: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(codes[..., 0::2] | codes[..., 1::2] << 4)
 
 
-def _nonzero(scale: np.ndarray) -> np.ndarray:
-    """A column of zeros (or of denormals, whose quotient would overflow) gets the scale 1: its codes are all zero."""
-    return np.where(np.abs(scale) < np.finfo(np.float32).tiny, 1, scale).astype(np.float32)
-
-
 def _columns(prepared: Prepared, start: int, stop: int) -> Prepared:
-    by_row = {"weight", "weight_scale", "weight_zero"} if prepared.base not in PER_COLUMN else set()
-    tensors = {}
+    last, tensors = prepared.base in COLUMNS_LAST, {}
     for name, tensor in prepared.tensors.items():
-        part = tensor if name == "input_scale" else tensor[start:stop] if name in by_row else tensor[..., start:stop]
+        part = tensor if name == "input_scale" else tensor[..., start:stop] if last else tensor[start:stop]
         tensors[name] = np.ascontiguousarray(part)
     return replace(prepared, tensors=tensors, out_features=int(stop - start))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..linear_fp8.reference import rounded_rows
 from .formats import FINE_ZERO, PER_COLUMN, TRITON_FORMATS, Prepared, effective_weight, fine_scale, row_range_of
 from .row_scale import row_peaks
 
@@ -12,6 +13,9 @@ def simulate(prepared: Prepared, x: torch.Tensor) -> torch.Tensor:
     """y [M, N] = x [M, K] W + b, all float32, in the format of `prepared`; a merged one gives all its columns. The integer sums are taken
     in float32, whose matmul is the fastest there is; they round beyond 2^24, as the runtime's scaling does."""
     if prepared.base in TRITON_FORMATS:
+        if prepared.base == "fp8_token":
+            codes, scale = rounded_rows(x)
+            x = codes.float() * scale
         return x @ torch.from_numpy(effective_weight(prepared)) + torch.from_numpy(prepared.tensors["bias"])
     if prepared.base not in PER_COLUMN:
         return _weight_only(prepared, x)

@@ -14,6 +14,15 @@ def nearest(weight: np.ndarray, scale: np.ndarray, zero: np.ndarray, low: int, h
     return np.clip(np.rint(weight / scale) + zero, low, high).astype(np.int32)
 
 
+def rounded(
+    weight: np.ndarray, scale: np.ndarray, zero: np.ndarray, low: int, high: int, gram: np.ndarray | None
+) -> np.ndarray:
+    """Codes by `compensated`, or by `nearest` where no `gram` is known."""
+    if gram is None:
+        return nearest(weight, scale, zero, low, high)
+    return compensated(weight, scale, zero, low, high, gram)
+
+
 def compensated(
     weight: np.ndarray, scale: np.ndarray, zero: np.ndarray, low: int, high: int, gram: np.ndarray, damp: float = 0.05
 ) -> np.ndarray:

@@ -1,12 +1,15 @@
-"""int8 weights with one scale a column as a torch module for CUDA. Its source text is what an emitted model.py carries, beside a copy of
-triton_kernel.py as kernels/int8_linear.py."""
+"""Linears in the formats of Triton kernels as torch modules for CUDA. The source text of a class is what an emitted model.py carries,
+beside the kernels that it calls, in files such as kernels/linear_int8.py."""
 
 from __future__ import annotations
 
 import torch
 
-from . import triton_kernel as int8_linear
+from ..linear_fp8 import triton_kernel as linear_fp8
+from ..linear_int4 import triton_kernel as linear_int4
+from ..linear_int8 import triton_kernel as linear_int8
 from .formats import Prepared
+from .gpu_formats import INT4_GROUP
 
 
 class Int8ColumnLinear(torch.nn.Module):
@@ -24,8 +27,56 @@ class Int8ColumnLinear(torch.nn.Module):
         self.register_buffer("bias", torch.zeros(out_features))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        function = int8_linear.int8_linear if x.is_cuda else int8_linear.int8_linear_plain
-        return function(x, self.weight, self.weight_scale, self.bias)
+        return linear_int8.linear_int8(x, self.weight, self.weight_scale, self.bias)
+
+    def extra_repr(self) -> str:
+        return self.arguments
+
+
+class Int4GroupLinear(torch.nn.Module):
+    """y = x W + b with weights of 4 bits and one scale, and if `shifted` one shift, for each group of rows of a column: a Triton kernel on
+    CUDA, the same in plain torch elsewhere."""
+
+    weight: torch.Tensor
+    weight_scale: torch.Tensor
+    weight_shift: torch.Tensor | None
+    bias: torch.Tensor
+
+    def __init__(self, in_features: int, out_features: int, group: int, shifted: bool) -> None:
+        super().__init__()
+        self.arguments = f"{in_features}, {out_features}, group={group}, shifted={shifted}"
+        self.group = group
+        groups = -(-in_features // group)
+        self.register_buffer("weight", torch.zeros(-(-in_features // 64) * 32, out_features, dtype=torch.uint8))
+        self.register_buffer("weight_scale", torch.ones(groups, out_features, dtype=torch.float16))
+        self.register_buffer("weight_shift", torch.zeros(groups, out_features, dtype=torch.float16) if shifted else None)
+        self.register_buffer("bias", torch.zeros(out_features))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return linear_int4.linear_int4(x, self.weight, self.weight_scale, self.weight_shift, self.bias, group=self.group)
+
+    def extra_repr(self) -> str:
+        return self.arguments
+
+
+class Fp8ColumnLinear(torch.nn.Module):
+    """y = x W + b with fp8 weights and one scale for each column, x in float or with `rows_in_fp8` rounded row by row to fp8: a Triton
+    kernel on CUDA, the same in plain torch elsewhere."""
+
+    weight: torch.Tensor
+    weight_scale: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, in_features: int, out_features: int, rows_in_fp8: bool) -> None:
+        super().__init__()
+        self.arguments = f"{in_features}, {out_features}, rows_in_fp8={rows_in_fp8}"
+        self.rows_in_fp8 = rows_in_fp8
+        self.register_buffer("weight", torch.zeros(out_features, in_features, dtype=torch.float8_e4m3fn))
+        self.register_buffer("weight_scale", torch.ones(out_features))
+        self.register_buffer("bias", torch.zeros(out_features))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return linear_fp8.linear_fp8(x, self.weight, self.weight_scale, self.bias, rows_in_fp8=self.rows_in_fp8)
 
     def extra_repr(self) -> str:
         return self.arguments
@@ -33,6 +84,14 @@ class Int8ColumnLinear(torch.nn.Module):
 
 def build(prepared: Prepared) -> torch.nn.Module:
     """A module [..., K] -> [..., N] that runs `prepared`, whose format is one of `TRITON_FORMATS`. A merged one gives all its columns."""
-    module = Int8ColumnLinear(prepared.in_features, prepared.out_features)
-    module.load_state_dict({name: torch.from_numpy(array) for name, array in prepared.tensors.items() if name != "splits"})
+    sizes = prepared.in_features, prepared.out_features
+    tensors = {name: torch.from_numpy(array) for name, array in prepared.tensors.items() if name != "splits"}
+    if prepared.base == "int8_column_weight":
+        module: torch.nn.Module = Int8ColumnLinear(*sizes)
+    elif prepared.base == "int4_group_weight":
+        module = Int4GroupLinear(*sizes, INT4_GROUP, "weight_shift" in tensors)
+    else:
+        module = Fp8ColumnLinear(*sizes, prepared.base == "fp8_token")
+        tensors["weight"] = tensors["weight"].view(torch.float8_e4m3fn)
+    module.load_state_dict(tensors)
     return module.eval()

@@ -1,0 +1,68 @@
+"""The kernels of low-bit linear layers, compiled ahead of time for GPUs that are not here, in every configuration of the shipped tables."""
+
+import zlib
+from itertools import product
+
+import pytest
+
+pytest.importorskip("triton")
+
+from . import linear_compiled
+from .ahead_of_time import MOST_SHARED, inspector
+from .conftest import commit_of
+
+CONFIGURATIONS = linear_compiled.configurations()
+NAMES = ["{} {}, group {}, {}, ".format(*each[:2], *each[3:]) + "x".join(map(str, each[2].values())) for each in CONFIGURATIONS]
+needs_inspector = pytest.mark.skipif(not inspector(), reason="this build of triton brings no cuobjdump: spills cannot be read")
+
+
+def check(found, architecture):
+    assert found.stack == 0, f"registers spill: {found}"
+    assert found.shared <= MOST_SHARED[architecture] * 1024, found
+
+
+@pytest.fixture
+def sampled(request):
+    """All of what it is given where all long tests run, else one that the commit chooses."""
+    everything = request.config.getoption("all_long")
+    seed = zlib.crc32(f"{commit_of(request.config.rootpath)} {request.node.name}".encode())
+    return lambda items: items if everything else [items[seed % len(items)]]
+
+
+@needs_inspector
+@pytest.mark.long(share=0.05)
+@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=NAMES)
+def test_every_shipped_configuration_compiles_without_spills(configuration, sampled):
+    for architecture in sampled(list(MOST_SHARED)):
+        check(linear_compiled.spent(*configuration, architecture), architecture)
+
+
+@needs_inspector
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "changes", [{"split": True}, {"split": True, "atomic": True}, {"shift": False}, {"activation": "silu"}]
+)
+@pytest.mark.parametrize("name", linear_compiled.KERNELS)
+def test_other_epilogues_do_not_spill_either(name, changes, sampled):
+    own = [each for each in CONFIGURATIONS if each[0] == name and (each[2].get("BLOCK_M", 1) < 128 or "split" not in changes)]
+    for configuration, architecture in sampled(list(product(own, MOST_SHARED))):
+        check(linear_compiled.spent(*configuration, architecture, **changes), architecture)
+
+
+@needs_inspector
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", linear_compiled.NAMES)
+def test_the_sum_of_parts_compiles(dtype):
+    for architecture in MOST_SHARED:
+        check(linear_compiled.finish_spent(dtype, architecture), architecture)
+
+
+@needs_inspector
+def test_a_configuration_that_spills_is_seen():
+    tiles = {"BLOCK_N": 512, "BLOCK_K": 64, "STAGES": 2, "num_warps": 1, "num_stages": 2}
+    assert linear_compiled.spent("int4", "gemv", tiles, 64, "float32", 90).stack > 0
+
+
+def test_the_tables_have_all_ways_of_all_kernels():
+    found = {each[:2] for each in CONFIGURATIONS}
+    assert found == {(name, way) for name in linear_compiled.KERNELS for way in ("gemv", "tiled")}
