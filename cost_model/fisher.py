@@ -69,12 +69,17 @@ def of_loss(loss: Loss) -> Seed:
     return seed
 
 
+def row_changes(slope: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """gradient x change of each row of one value, both [..., N]: float64 [rows]. Of values that change together they add up."""
+    return (slope.double() * change.double()).reshape(-1, slope.shape[-1]).sum(-1)
+
+
 def squared_change(slope: torch.Tensor, change: torch.Tensor) -> float:
     """(gradient x change)^2 of one value on one sample, both [..., N]: what the change alone adds to the squared error of the outputs.
 
     Summed over N before it is squared, since a rounded weight moves the numbers of a row together; rows are told apart, which takes out
     the noise of the one draw that their gradients share."""
-    return float((slope.double() * change.double()).reshape(-1, slope.shape[-1]).sum(-1).square().sum())
+    return float(row_changes(slope, change).square().sum())
 
 
 def change_gradients(

@@ -1,0 +1,117 @@
+"""Errors of number formats by gradients: one backward over a few samples of a torch program, whatever the number of options.
+
+A run of the model for each option (score.py) is the truth, and too dear for a large model: here each site is looked at once, with all
+its formats, as (gradient x change of its output)^2. To second order and on average that is the same error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..cost_model.cpu_features import products_saturate
+from ..cost_model.fisher import OwnOutputs, change_gradients, row_changes
+from ..cost_model.net import Net
+from ..cost_model.sites import LinearSite
+from ..kernels.quantized_linear.formats import prepare_group
+from ..kernels.quantized_linear.reference import simulate
+from ..models.cache_names import is_cache
+from .backend import Arrays, Group
+from .runtime_torch import as_tensors
+from .score import Score
+
+COLUMNS_AT_ONCE = 1 << 21
+"""Numbers of a weight rounded at a time: rounding holds about ten copies of what it rounds, and columns are rounded by themselves."""
+
+
+def score_by_gradients(
+    wanted: Mapping[Group, Iterable[str]],
+    graph: torch.fx.GraphModule,
+    net: Net,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    samples: Sequence[Arrays],
+    *,
+    memory: float | None = None,
+    known: Mapping[tuple[str, str], Score] | None = None,
+    keep: Callable[[tuple[str, str], Score], None] = lambda _, __: None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[tuple[str, str], Score]:
+    """(group id, format) -> Score, all `remembered`, for the formats wanted of each group of linear sites of a torch program.
+
+    `memory` [bytes] is what a pass may hold beside the model: below what one needs, the model is gone through block by block. Sites in
+    `known` are not looked at again; each new error is given to `keep` as soon as it is found."""
+    found = dict(known or {})
+    left = {group: [name for name in sorted(names) if (group.id, name) not in found] for group, names in wanted.items()}
+    left = {group: names for group, names in left.items() if names}
+    if not left:
+        return found
+    watched = {value for group in left for site in _linears(group) for value in (site.x, site.output)}
+    seed = OwnOutputs(ignored=frozenset(number for number, name in enumerate(outputs) if is_cache(name)))
+    fed = [as_tensors(sample, inputs) for sample in samples]
+    values: dict[str, list[torch.Tensor]] = {}
+    slopes: dict[str, list[torch.Tensor]] = {}
+    for number, name in enumerate(inputs):
+        if name in watched:
+            values[name] = [sample[number] for sample in fed]
+    for _, block in change_gradients(graph, fed, seed, sorted(watched), memory=memory):
+        values.update(block.values)
+        slopes.update(block.slopes)
+        ready = [g for g in left if all(s.output in slopes for s in _linears(g)) and _linears(g)[0].x in values]
+        for group in ready:
+            for name in left.pop(group):
+                progress(f"error of {name} at {group.id}, by gradients")
+                error = _error(group, name, net, values, slopes) / seed.squares if seed.squares else 0.0
+                found[group.id, name] = Score(error, {}, remembered=True)
+                keep((group.id, name), found[group.id, name])
+        used = {value for group in left for site in _linears(group) for value in (site.x, site.output)}
+        for held in (values, slopes):
+            for value in set(held) - used:
+                del held[value]
+    return found
+
+
+def _error(
+    group: Group, name: str, net: Net, values: Mapping[str, list[torch.Tensor]], slopes: Mapping[str, list[torch.Tensor]]
+) -> float:
+    """What rounding all sites of a group to a format adds to the squared error of the outputs, over all samples."""
+    sites = _linears(group)
+    rows = [value.reshape(-1, value.shape[-1]).float() for value in values[sites[0].x]]
+    x = torch.cat(rows).numpy()
+    moved = [torch.zeros(len(row), dtype=torch.float64) for row in rows]
+    for parts in _columns(sites, net):
+        weights, biases = [weight for _, _, weight, _ in parts], [bias for _, _, _, bias in parts]
+        made = prepare_group(name, weights, biases, x, narrow=products_saturate())
+        for prepared, (site, start, weight, bias) in zip(made, parts, strict=True):
+            dense = torch.from_numpy(weight)
+            for sum_of_rows, sample, row in zip(moved, slopes[site.output], rows, strict=True):
+                change = simulate(prepared, row) - row @ dense
+                change = change if bias is None else change - torch.from_numpy(bias)
+                sum_of_rows += row_changes(sample.reshape(len(row), -1)[:, start : start + weight.shape[1]], change)
+    return sum(float(each.square().sum()) for each in moved)
+
+
+def _columns(sites: Sequence[LinearSite], net: Net) -> list[list[tuple[LinearSite, int, np.ndarray, np.ndarray | None]]]:
+    """The sites of a group together, or where one is too large for that, its columns some at a time: (site, first column, weight [K, n],
+    bias [n])."""
+    whole = [(site, 0, site.out_features) for site in sites]
+    if sum(site.in_features * site.out_features for site in sites) > COLUMNS_AT_ONCE:
+        step = max(1, COLUMNS_AT_ONCE // sites[0].in_features)
+        pieces = [[(s, at, min(at + step, s.out_features))] for s in sites for at in range(0, s.out_features, step)]
+    else:
+        pieces = [whole]
+    return [[_slice(*piece, net) for piece in part] for part in pieces]
+
+
+def _slice(site: LinearSite, start: int, stop: int, net: Net) -> Any:
+    array, bias = net.array(site.weight), net.array(site.bias) if site.bias else None
+    assert array is not None
+    weight = array[start:stop].T if site.transposed else array[:, start:stop]
+    kept = None if bias is None else np.array(bias, np.float32).reshape(-1)[start:stop]
+    return site, start, np.array(weight, np.float32, order="C"), kept
+
+
+def _linears(group: Group) -> list[LinearSite]:
+    return [site for site in group.sites if isinstance(site, LinearSite)]

@@ -1,0 +1,100 @@
+"""Scores by gradients against those by runs of the model, and the same however little memory there is."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+
+from szilard.passes.find import find
+from szilard.rewriter import score_fisher as module
+from szilard.rewriter.backend import groups_of
+from szilard.rewriter.backend_torch import TorchBackend
+from szilard.rewriter.score import score_linears
+from szilard.rewriter.score_fisher import score_by_gradients
+from szilard.rewriter.trace_torch import trace_module
+
+FORMATS = ("int4_weight", "int8_dynamic", "int8_static", "int8_weight")
+WIDTH = 24
+
+
+class Stack(nn.Module):
+    """Blocks x + down(relu(up(x))) behind a pair of linears that read one input."""
+
+    def __init__(self, layers: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.left, self.right = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.ups = nn.ModuleList(nn.Linear(WIDTH, 40) for _ in range(layers))
+        self.downs = nn.ModuleList(nn.Linear(40, WIDTH) for _ in range(layers))
+        self.norm = nn.LayerNorm(WIDTH)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.left(x) * torch.sigmoid(self.right(x))
+        for up, down in zip(self.ups, self.downs, strict=True):
+            x = x + down(torch.relu(up(x)))
+        return self.norm(x)
+
+
+class Case:
+    def __init__(self):
+        data = [np.random.default_rng(seed).standard_normal((40, 7, WIDTH)).astype(np.float32) for seed in range(2)]
+        program = trace_module(Stack().eval(), {"x": torch.from_numpy(data[0])})
+        self.backend, self.graph = TorchBackend(program), program.graph
+        self.backend.clean_up(self.graph)
+        self.inputs, self.outputs = program.inputs, program.outputs
+        self.samples = [{program.inputs[0]: each} for each in data]
+        self.net = self.backend.view(self.graph, {program.inputs[0]: data[0].shape})
+        self.groups = [g for g in groups_of(find(self.net).sites) if g.kind == "linear"]
+
+    def by_gradients(self, wanted=None, **options):
+        wanted = dict.fromkeys(self.groups, FORMATS) if wanted is None else wanted
+        return score_by_gradients(wanted, self.graph, self.net, self.inputs, self.outputs, self.samples, **options)
+
+    def by_runs(self):
+        with self.backend.probe(self.graph, [], []) as probe:
+            return score_linears(dict.fromkeys(self.groups, FORMATS), self.net, probe, self.samples)
+
+
+@pytest.fixture(scope="module")
+def case():
+    return Case()
+
+
+def test_are_the_errors_that_runs_of_the_model_show(case):
+    guessed, real = case.by_gradients(), case.by_runs()
+    assert guessed.keys() == real.keys()
+    assert len(case.groups) == 7
+    ratios = {key: guessed[key].error / real[key].error for key in real}
+    assert all(0.5 < ratio < 2 for ratio in ratios.values()), ratios
+    keys = list(real)
+    assert spearmanr([guessed[k].error for k in keys], [real[k].error for k in keys]).statistic > 0.97
+    assert all(score.remembered and not score.prepared for score in guessed.values())
+
+
+def test_are_the_same_in_any_memory(case):
+    whole = case.by_gradients()
+    for memory in (3e5, 1e5):
+        streamed = case.by_gradients(memory=memory)
+        assert {k: s.error for k, s in streamed.items()} == pytest.approx({k: s.error for k, s in whole.items()}, rel=1e-4)
+
+
+def test_a_large_weight_is_rounded_some_columns_at_a_time(case, monkeypatch):
+    column_formats = dict.fromkeys(case.groups, ("int8_dynamic",))
+    whole = case.by_gradients(column_formats)
+    monkeypatch.setattr(module, "COLUMNS_AT_ONCE", 100)
+    pieces = case.by_gradients(column_formats)
+    assert {k: s.error for k, s in pieces.items()} == pytest.approx({k: s.error for k, s in whole.items()}, rel=1e-4)
+
+
+def test_what_is_known_is_not_looked_at_again(case):
+    said, kept = [], {}
+    half = dict.fromkeys(case.groups[:3], FORMATS)
+    known = case.by_gradients(half, keep=kept.__setitem__)
+    assert kept == known
+    again = case.by_gradients(known=known, progress=said.append, keep=kept.__setitem__)
+    assert len(said) == len(FORMATS) * (len(case.groups) - 3)
+    fresh = case.by_gradients()
+    assert kept.keys() == again.keys() == fresh.keys()
+    assert {k: s.error for k, s in again.items()} == {k: s.error for k, s in fresh.items()}
+    assert case.by_gradients(half, known=known) == known
