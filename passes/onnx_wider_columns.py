@@ -24,18 +24,20 @@ class Wider:
     values: list[ir.Value] = field(default_factory=list)
     blocks: list[ir.Node] = field(default_factory=list)
 
-    def plan(self, value: ir.Value, slots: Sequence[int], fill: float) -> bool:
+    def plan(self, value: ir.Value | None, slots: Sequence[int], fill: float) -> bool:
         """Whether the columns can be had, with `fill` in them; works its way up to the matmuls."""
+        if value is None:
+            return False
         node = value.producer()
         if sum(not self._reads_a_length(user) for user, _ in value.uses()) != 1 or value.is_graph_output():
             return False
         self.values.append(value)
         if node is None:
             return value.is_graph_input()
-        inputs = [None if each is None else self._array(each) for each in node.inputs]
+        inputs = [self._array(each) for each in node.inputs]
         if node.op_type == "Add":
             return self._add(node, inputs, slots, fill)
-        if node.op_type == "Mul" and fill == 0 and node.inputs[1].shape is not None and node.inputs[1].shape[-1] == 1:
+        if node.op_type == "Mul" and fill == 0 and _last_size(node.inputs[1]) == 1:
             return self.plan(node.inputs[0], slots, 0.0)
         if node.op_type == "Split" and len(inputs) == 2 and inputs[1] is not None:
             index = list(node.outputs).index(value)
@@ -51,9 +53,9 @@ class Wider:
             self._wider(node, 3, inputs[3], slots, 1)
             return self._bias(node, 6, inputs, slots, fill)
         if node.op_type == "MatMulNBits" and inputs[1] is not None and inputs[2] is not None:
-            for place in (1, 2, 3):
-                if place < len(inputs) and inputs[place] is not None:
-                    self._wider(node, place, inputs[place], slots, 0, axis=0)
+            for place, array in enumerate(inputs[1:4], start=1):
+                if array is not None:
+                    self._wider(node, place, array, slots, 0, axis=0)
             self.blocks.append(node)
             return self._bias(node, 5, inputs, slots, fill)
         return False
@@ -102,6 +104,10 @@ class Wider:
         alone = node.op_type == "Shape" and len(indices) == len(node.outputs[0].uses())
         return alone and all(index is not None and (index >= 0).all() and (index < 2).all() for index in indices)
 
-    def _array(self, value: ir.Value) -> np.ndarray | None:
-        tensor = ir.convenience.get_const_tensor(value)
+    def _array(self, value: ir.Value | None) -> np.ndarray | None:
+        tensor = None if value is None else ir.convenience.get_const_tensor(value)
         return None if tensor is None else tensor.numpy()
+
+
+def _last_size(value: ir.Value | None) -> object:
+    return None if value is None or value.shape is None else value.shape[-1]

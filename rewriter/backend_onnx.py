@@ -130,8 +130,8 @@ class OnnxBackend:
             return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in INTEGER_INPUTS}}
         if isinstance(site, AttentionSite):
             sparse = _only_float32(site.dtype, "sparse attention") or sparse_refusal(site, longest_length(net), device)
-            fused = {"fused_attention": attention_refusal(site, net), "keyed_attention": keyed_refusal(site, net)}
-            return {**fused, "spectral_sparse": sparse}
+            operator = {"fused_attention": attention_refusal(site, net), "keyed_attention": keyed_refusal(site, net)}
+            return {**operator, "spectral_sparse": sparse}
         if isinstance(site, ConvSite):
             return {**({"fold_batch_norm": ""} if site.batch_norm else {}), INT8_CONV: _conv_refusal(site, net, device)}
         fused = "" if site.dtype == "float16" else _only_float32(site.dtype, "SkipLayerNormalization")
