@@ -50,11 +50,12 @@ def sloped(found, share, query, index, q_row, slope, inside, width, depth, e, li
 
 
 @triton.jit
-def put(output, logsum, far, target, inside, found, log_of_sum, away, depth, e):
-    """Rows of `Attended` at `target`: the outputs `found`, the log of the sum of weights, and the share of it that is `away`."""
+def put(output, logsum, far, target, inside, found, top, whole, away, depth, e):
+    """Rows of `Attended` at `target`: the outputs `found`, the log of a sum of weights (`whole`, times 2 to the `top`), and the share of it
+    that is `away`."""
     there = inside[:, None] & (e[None, :] < depth)
     tl.store(output + target[:, None] * depth + e[None, :], found.to(output.dtype.element_ty), there)
-    tl.store(logsum + target, log_of_sum, inside)
+    tl.store(logsum + target, top + tl.log2(whole), inside)
     tl.store(far + target, away, inside)
 
 
@@ -130,7 +131,7 @@ def attend_kernel(
     first_order += row * width * depth
     found = sloped(found, away * scale, query, index, q_row, first_order, inside, width, depth, e, rows, PART)
     target = head.to(tl.int64) * length + index
-    put(output, logsum, far, target, inside, found, top + tl.log2(whole), away, depth, e)
+    put(output, logsum, far, target, inside, found, top, whole, away, depth, e)
 
 
 def attend(

@@ -94,7 +94,7 @@ def attend_causal_kernel(
         first_order += (shared * blocks + i) * width * depth
         found = sloped(found, away * scale, query, index, q_row, first_order, inside, width, depth, e, rows, PART)
     target = head.to(tl.int64) * length + place
-    put(output, logsum, far, target, inside, found, top + tl.log2(whole), away, depth, e)
+    put(output, logsum, far, target, inside, found, top, whole, away, depth, e)
 
 
 def attend_causal(
