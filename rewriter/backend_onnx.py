@@ -124,7 +124,7 @@ class OnnxBackend:
         site = group.sites[0]
         if isinstance(site, LinearSite):
             formats = {name: _format_refusal(name, site, device) for name in FORMATS}
-            formats.update(structure_actions(group))
+            formats.update(structure_actions(group, self.runtime, device))
             if len(group.sites) == 1:
                 return formats
             return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in INTEGER_INPUTS}}

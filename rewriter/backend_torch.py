@@ -127,7 +127,7 @@ class TorchBackend:
                 formats.update(dict.fromkeys(TRITON_FORMATS, triton))
                 if "rate.float8.tensor" not in device.values:
                     formats["fp8_token"] = triton or f"{device.name} does not multiply fp8"
-            formats.update(structure_actions(group))
+            formats.update(structure_actions(group, self.runtime, device))
             if len(group.sites) == 1:
                 return formats
             return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in mergeable}}

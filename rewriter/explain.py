@@ -15,6 +15,7 @@ from .json_text import plain
 from .quantity import change, number, quantity
 from .report_choices import NOT_AVAILABLE, error_text
 from .report_view import few, headline
+from .structure_report import structure_sentence
 
 PLACE = ("site", "runtime", "program")
 """What tells one choice, or one row of a report, from the others."""
@@ -89,13 +90,19 @@ def _summary(choice: Choice, report: Mapping[str, Any]) -> dict[str, Any]:
         "error_predicted": choice.after.error,
         "reason": choice.reason,
         "heads": _heads(choice, report),
+        "structure": [row for row in report.get("structure", ()) if _is_of(row, choice)],
     }
 
 
 def _heads(choice: Choice, report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What was found of each head, where the choice is an attention that was scored."""
-    rows = [row for row in report.get("attention", ()) if all(row.get(key, "") == getattr(choice, key, "") for key in PLACE)]
+    rows = [row for row in report.get("attention", ()) if _is_of(row, choice)]
     return [{**head, "tile": row["tile"]} for row in rows for head in row["heads"]]
+
+
+def _is_of(row: Mapping[str, Any], choice: Choice) -> bool:
+    """Whether a row of the report is about the site of a choice."""
+    return all(row.get(key, "") == getattr(choice, key, "") for key in PLACE)
 
 
 def _option(option: Option, choice: Choice) -> dict[str, Any]:
@@ -122,6 +129,7 @@ def _choice_text(choice: Mapping[str, Any]) -> str:
         lines.append(wrapped(f"exact tiles of {choice['heads'][0]['tile']} keys, head by head: {budgets}", "  "))
         lines += [wrapped(f"relative errors of their outputs (measured): {errors}", "  ")] if errors else []
     if "options" in choice:
+        lines += [wrapped(structure_sentence(row), "  ") for row in choice["structure"]]
         rows: list[tuple[str, ...]] = [("  option", "joules", "seconds", "seconds were", "error", "saving")]
         rows += [_option_row(option) for option in choice["options"]]
         header, *table = columns(rows, right=(1, 2, 4)).splitlines()

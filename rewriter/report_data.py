@@ -17,6 +17,7 @@ from ..kernels.quantized_linear.formats import INTEGER_INPUTS
 from ..models.tasks import TASKS
 from .attention_report import attention_report
 from .optimise import Optimised, Request
+from .structure_report import structure_report
 from .workload import described
 
 FORMAT = 1
@@ -86,6 +87,7 @@ def build_report(
         "unchanged": unchanged,
         "gap": max(each.gap for each in done),
         **attention_report(done, progress),
+        **structure_report(done, request.device),
     }  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from ..cost_model.cpu_features import products_saturate
 from ..cost_model.errors import InputError
 from ..cost_model.net import Net
 from ..cost_model.sites import LinearSite
-from ..kernels.low_rank.factors import SHARES, prepare_low_rank
+from ..cost_model.weight_structure import Estimate, estimates
+from ..kernels.low_rank.factors import SHARES, damped_gram, more_accurate, prepare_low_rank
 from ..kernels.low_rank.factors import simulate as simulate_low_rank
 from ..kernels.quantized_linear.formats import Prepared, prepare_group
 from ..kernels.quantized_linear.reference import simulate
@@ -38,11 +39,13 @@ CAPTURE_BYTES = 512 << 20
 class Score:
     """`error`: relative squared error of the model's outputs with this option alone. `prepared`: site id -> what
     the rewrite needs (`Prepared` of a linear, `SparsePrepared` of an attention). `heads`: what was found of those of an attention.
-    `refused`: why none of that could be had, "" if it was. `remembered`: the error is of an earlier run, and nothing is prepared."""
+    `structure`: what other structures of the weights take. `refused`: why none of that could be had, "" if it was. `remembered`: the
+    error is of an earlier run, and nothing is prepared."""
 
     error: float
     prepared: Mapping[str, Any]
     heads: HeadScores | None = None
+    structure: tuple[Estimate, ...] = ()
     refused: str = ""
     remembered: bool = False
 
@@ -85,8 +88,8 @@ def score_linears(
     progress: Callable[[str], None] = lambda _: None,
     keep: Callable[[tuple[str, str], Score], None] = lambda _, __: None,
 ) -> dict[tuple[str, str], Score]:
-    """(group id, format) -> Score for the formats wanted of each group of linear sites, all sites of a group changed together; each is given
-    to `keep` as soon as it is known."""
+    """(group id, format) -> Score for the formats wanted of each group of linear sites, all sites of a group changed together; each is
+    given to `keep` as soon as it is known."""
     probed = representative(samples)
     reference = [probe.run(sample, {}) for sample in probed]
     scores: dict[tuple[str, str], Score] = {}
@@ -118,7 +121,9 @@ def score_linears(
                     for sample, found in zip(probed, captured, strict=True)
                 ]
                 error = relative_error(outputs, reference)
-                scores[group.id, action] = Score(error, {s.id: p for s, p in zip(sites, prepared, strict=True)})
+                structure = _structure(action, weights, rows[x])
+                found = {s.id: p for s, p in zip(sites, prepared, strict=True)}
+                scores[group.id, action] = Score(error, found, structure=structure)
                 keep((group.id, action), scores[group.id, action])
     return scores
 
@@ -142,6 +147,16 @@ def prepare_linears(
                 prepared = _prepared(action, weights, biases, rows[sites[0].x])
                 made[group.id, action] = {s.id: p for s, p in zip(sites, prepared, strict=True)}
     return made
+
+
+def _structure(action: str, weights: Sequence[np.ndarray], rows: np.ndarray) -> tuple[Estimate, ...]:
+    """What each structure of the weights takes, once for all ranks."""
+    if action not in SHARES or more_accurate(action):
+        return ()
+    try:
+        return estimates(np.concatenate(weights, axis=1), damped_gram(rows))
+    except InputError:
+        return ()
 
 
 def _prepared(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import cache
 from math import inf, isfinite
 from pathlib import Path
@@ -17,6 +18,7 @@ import platformdirs
 from ..cost_model.cpu_features import products_saturate
 from ..cost_model.errors import InputError
 from ..cost_model.net import Net
+from ..cost_model.weight_structure import Estimate, Structure
 from .backend import Arrays
 from .calibration_data import CalibrationData
 from .candidates import code_digest
@@ -24,6 +26,7 @@ from .part_file import PartFile
 from .score import Score
 
 LINEAR = "linear"
+STRUCTURE = "structure"
 MOST_FILES = 64
 """Files kept, some 10 kB each; the one not used for longest goes first."""
 
@@ -47,8 +50,11 @@ class ScoreFile:
     def scores(self) -> dict[tuple[str, str], Score]:
         """What is known of linear sites, all `remembered`: (group, format) -> Score."""
         rows = {tuple(name.split("\n")): error for name, error in self._file.rows.items()}
+        structures = {key[1:]: _estimates(row) for key, row in rows.items() if key[0] == STRUCTURE}
         return {
-            (group, action): Score(inf if error is None else float(error), {}, remembered=True)
+            (group, action): Score(
+                inf if error is None else float(error), {}, structure=structures.get((group, action), ()), remembered=True
+            )
             for (kind, group, action), error in rows.items()
             if kind == LINEAR
         }
@@ -57,11 +63,17 @@ class ScoreFile:
         """Keep an error of sites of a kind; it reaches the disk within seconds."""
         with suppress(InputError):
             self._file.put("\n".join((kind, *key)), score.error if isfinite(score.error) else None)
+            if score.structure:
+                self._file.put("\n".join((STRUCTURE, *key)), [asdict(each) for each in score.structure])
 
     def write(self) -> None:
         """Put all on the disk."""
         with suppress(InputError):
             self._file.write()
+
+
+def _estimates(rows: Sequence[Mapping[str, Any]]) -> tuple[Estimate, ...]:
+    return tuple(Estimate(**{**row, "structure": Structure(**row["structure"])}) for row in rows)
 
 
 class NoScoreFile:

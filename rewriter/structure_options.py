@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+from ..cost_model.device import Device
 from ..cost_model.sites import LinearSite
+from ..cost_model.weight_structure import BLOCK, Structure, relative_joules
 from ..kernels.low_rank.factors import RANK_STEP, SHARES, rank_of
 from .backend import Group
 
+NO_KERNEL = {
+    ("block_sparse", "onnxruntime", "cpu"): "onnxruntime's CPU provider has no matrix product with block-sparse weights",
+    ("block_sparse", "onnxruntime", "cuda"): "onnxruntime's CUDA provider has no matrix product with block-sparse weights",
+    ("two_of_four", "onnxruntime", "cpu"): "onnxruntime's CPU provider has no matrix product with 2:4 weights",
+    ("two_of_four", "onnxruntime", "cuda"): "onnxruntime's CUDA provider has no matrix product with 2:4 weights",
+    (
+        "block_sparse",
+        "torch",
+        "cpu",
+    ): "torch's block-sparse product took 1.9 to 2.7 times the dense one at half the blocks on a CPU",
+    ("block_sparse", "torch", "cuda"): "there is no CUDA kernel for block-sparse weights here",
+    ("two_of_four", "torch", "cpu"): "torch multiplies 2:4 weights on CUDA alone",
+    ("two_of_four", "torch", "cuda"): "torch's product with 2:4 weights is not among the kernels that a rewrite writes yet",
+}
+"""(structure, runtime, kind of device) -> why it cannot be taken there."""
 
-def structure_actions(group: Group) -> dict[str, str]:
-    """Action -> the sentence that refuses it for a group of linear sites ("" if it may be taken)."""
+
+def structure_actions(group: Group, runtime: str, device: Device) -> dict[str, str]:
+    """Action -> the sentence that refuses it for a group of linear sites ("" if it may be taken), with what Theorem 3.24 says that half of
+    the weights would cost."""
     linears = [site for site in group.sites if isinstance(site, LinearSite)]
     shape = linears[0].in_features, sum(site.out_features for site in linears)
-    return {action: _too_small(action, *shape) for action in SHARES}
+    blocks = -(-shape[0] // BLOCK) * -(-shape[1] // BLOCK) // 2
+    found = {action: _too_small(action, *shape) for action in SHARES}
+    for structure in (Structure("block_sparse", *shape, blocks), Structure("two_of_four", *shape)):
+        share = relative_joules(structure, linears[0].rows, device, linears[0].dtype)
+        reason = NO_KERNEL[structure.name, runtime, device.kind]
+        found[structure.name] = f"{reason}; half of the weights would take {share:.2f} of the dense joules by Theorem 3.24"
+    return found
 
 
 def _too_small(action: str, features: int, columns: int) -> str:

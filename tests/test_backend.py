@@ -130,7 +130,8 @@ def test_every_action_offered_has_a_pass_and_the_passes_share_none(opened, targe
     assert set(taken) <= EXACT_ACTIONS | FORMAT_ACTIONS | {"spectral_sparse", *SHARES}
     for group in (group for found in groups.values() for group in found):
         offered = backend.actions(group, net, load_device(target))
-        assert set(offered) <= set(taken)
+        assert {action for action, reason in offered.items() if not reason} <= set(taken)
+        assert set(offered) <= {*taken, "block_sparse", "two_of_four"}
         assert all(reason == "" or len(reason.split()) > 4 for reason in offered.values())
 
 
@@ -140,7 +141,7 @@ def test_what_each_kind_of_site_may_become(opened):
     (attention,) = groups["attention"]
     shared, single = (backend.actions(group, net, cpu) for group in groups["linear"])
     assert set(shared) - set(single) == {"merged", *(f"{name}_merged" for name in INTEGER_INPUTS)}
-    assert {action for action, reason in single.items() if reason} == set(SHARES)
+    assert {action for action, reason in single.items() if reason} == {*SHARES, "block_sparse", "two_of_four"}
     offered = backend.actions(attention, net, cpu)
     assert offered["fused_attention"] == ""
     assert "7 tokens" in offered["spectral_sparse"]

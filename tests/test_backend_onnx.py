@@ -71,7 +71,13 @@ def test_int8_activations_are_refused_on_cuda_with_a_sentence():
     assert offered["int8_dynamic"] == offered["int8_static"]
     assert "CUDA provider has no int8 matmul" in offered["int8_static"]
     on_cpu = backend.actions(linear, net, load_device("cpu"))
-    assert {action for action, reason in on_cpu.items() if reason} == {"low_rank_quarter", "low_rank_eighth"}
+    assert {action for action, reason in on_cpu.items() if reason} == {
+        "low_rank_quarter",
+        "low_rank_eighth",
+        "block_sparse",
+        "two_of_four",
+    }
+    assert "CPU provider has no matrix product with 2:4 weights; half of the weights would take 0.5" in on_cpu["two_of_four"]
 
 
 def test_sparse_attention_is_offered_to_long_sequences():

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 import szilard
+from szilard.cost_model.weight_structure import STRUCTURES
 from szilard.rewriter.calibration_data import relative_error
+from szilard.rewriter.explain import explain, explain_text
+from szilard.rewriter.structure_report import structure_sentence
 
 from .tiny_models import HIDDEN, WIDTH, Block, block_model, samples, set_clock
 
@@ -79,3 +82,20 @@ def test_a_full_rank_is_left_and_the_report_says_why(monkeypatch):
         assert choice.option("low_rank_half").error > 0.02
         assert "low_rank_half would save" in choice.reason
         assert "does not fit" in choice.reason
+    rows = {row["site"]: row for row in result.report["structure"]}
+    assert set(rows) == {choice.site for choice in choices}
+    for row in rows.values():
+        by_name = {each["structure"]: each for each in row["structures"]}
+        assert tuple(by_name) == STRUCTURES
+        assert row["recommended"] in by_name
+        assert by_name["low_rank"]["joules"] > 1
+        assert f"rank {by_name['low_rank']['size']} at" in structure_sentence(row)
+
+
+def test_explain_says_what_the_theorem_says(monkeypatch, tmp_path):
+    set_clock(monkeypatch, RANK_PAYS, default=5e-3)
+    szilard.rewrite(thin_model(), calibration=samples(60), only=["linear"], out=tmp_path / "out")
+    (choice, *_) = explain(tmp_path / "out")["choices"]
+    text = explain_text(explain(tmp_path / "out", choice["site"]))
+    assert "Recommended: low rank." in " ".join(text.split())
+    assert "has no matrix product with block-sparse weights" in " ".join(text.split())

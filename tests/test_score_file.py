@@ -11,6 +11,7 @@ import pytest
 
 import szilard
 from szilard.cost_model.plan import Budget
+from szilard.cost_model.weight_structure import estimates
 from szilard.rewriter import decide
 from szilard.rewriter import rewrite as front
 from szilard.rewriter.backend_onnx import OnnxBackend
@@ -29,12 +30,16 @@ def test_what_was_kept_is_there_again(tmp_path):
     file.keep("linear", ("layer.0", "int8_static"), Score(0.25, {"layer.0": "codes"}))
     file.keep("linear", ("layer.1", "int4_weight"), Score(inf, {}))
     file.keep("conv", ("layer.1", "int8"), Score(0.5, {}))
+    structure = estimates(np.random.default_rng(0).standard_normal((20, 20)), None)
+    file.keep("linear", ("layer.2", "low_rank_half"), Score(0.5, {}, structure=structure))
     file.write()
     found = ScoreFile(tmp_path, {"model": "a"}).scores()
     assert {key: score.error for key, score in found.items()} == {
         ("layer.0", "int8_static"): 0.25,
         ("layer.1", "int4_weight"): inf,
+        ("layer.2", "low_rank_half"): 0.5,
     }
+    assert found["layer.2", "low_rank_half"].structure == structure
     assert all(score.remembered and not score.prepared for score in found.values())
     assert ScoreFile(tmp_path, {"model": "b"}).scores() == {}
 
