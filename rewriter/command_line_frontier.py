@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from . import command_line_options as options
-from .command_line_output import columns, deliver, wrapped
+from .command_line_output import columns, deliver, only_results_on_stdout, wrapped
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", show_default=False, help="A folder that `szilard rewrite` wrote.")]
 Error = Annotated[
@@ -35,7 +36,7 @@ def frontier(
     """Print joules against error of the plans that a rewritten FOLDER could have, or plan again for another budget, without the model."""
     from ..cost_model.errors import InputError
     from ..cost_model.whole_file import write_whole
-    from .frontier import read_tables, resolved
+    from .frontier import read_tables, resolved, unmeasured
     from .json_text import json_text
 
     limit = options.budget_of(budget, joules, "", exact=False)
@@ -48,17 +49,22 @@ def frontier(
     found: dict[str, Any] = {
         "folder": str(folder),
         "runtime": table.runtime,
-        "taken": _row(taken) | {"measured_error": report["runtimes"][table.runtime]["error"]["measured"]},
-        "unmeasured_options": _unmeasured(table),
+        "taken": {**_row(taken), "measured_error": report["runtimes"][table.runtime]["error"]["measured"]},
+        "unmeasured_options": unmeasured(table),
     }
+    started = time.perf_counter()
+    with only_results_on_stdout():
+        # The solver prints.
+        points = [table.solve(limit)] if asked else list(table.frontier())
+        others = [each.solve(limit) for each in tables[1:]] if asked and joules is None else []
+    found["solve_seconds"] = time.perf_counter() - started
     if asked:
-        points = [each.solve(limit) for each in tables] if not runtime and joules is None else [table.solve(limit)]
-        found |= {"budget": {"error": budget, "joules": joules}, "plan": _row(points[0]) | {"sites": _sites(points[0])}}
-        if out is not None:
-            write_whole(out, json_text(resolved(plan, points, limit).to_json()))
-            found["written"] = str(out)
+        found |= {"budget": {"error": budget, "joules": joules}, "plan": {**_row(points[0]), "sites": _sites(points[0])}}
     else:
-        found["points"] = [_row(point) for point in table.frontier()]
+        found["points"] = [_row(point) for point in points]
+    if out is not None:
+        write_whole(out, json_text(resolved(plan, [*points, *others], limit).to_json()))
+        found["written"] = str(out)
     deliver(found, frontier_text(found), as_json)
 
 
@@ -80,7 +86,9 @@ def frontier_text(found: dict[str, Any]) -> str:
         "",
     ]
     if "plan" in found:
-        lines.append(f"gap to the solver's bound: {found['plan']['gap']:.2g}")
+        lines.append(
+            f"gap to the solver's bound: {found['plan']['gap']:.2g}; planned in {quantity(found['solve_seconds'], 's')}"
+        )
         lines += [f"  {site}: {action}" for site, action in found["plan"]["sites"].items() if action != "leave"]
     lines.append(wrapped(f"This folder's plan was predicted {number(taken['error'], 3)} and measured "
                          f"{number(taken['measured_error'], 3)} on held-out data."))  # fmt: skip
@@ -102,9 +110,3 @@ def _row(point: Any) -> dict[str, Any]:
 
 def _sites(point: Any) -> dict[str, str]:
     return {f"{c.program}: {c.site}" if c.program else c.site: c.action for c in point.choices}
-
-
-def _unmeasured(table: Any) -> int:
-    from .frontier import unmeasured
-
-    return unmeasured(table)

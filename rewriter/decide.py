@@ -16,10 +16,11 @@ from ..kernels.low_rank.factors import more_accurate
 from .backend import Backend, Group, Probe
 from .calibration_data import CalibrationData
 from .candidates import scored_as
-from .edges import Edge, with_errors
+from .edges import IN_CODES, Edge, with_errors
+from .frontier import NOT_MEASURED
 from .score import Score, prepare_linears, score_linears
 from .score_attention import captured_values, score_attentions
-from .score_conv import IN_CODES, score_convs
+from .score_conv import score_convs
 from .solve import Solution, eligible, solve
 
 Scores = dict[tuple[str, str], Score]
@@ -187,6 +188,6 @@ def _said(choice: Choice, scores: Mapping[tuple[str, str], Score]) -> Choice:
             why = f"that of {larger}, which keeps more of the weight, is {option.error:.2g} already"
         if choice.locked:
             why = "the plan locks another action"
-        return replace(unknown, reason=f"its error was not measured, since {why}")
+        return replace(unknown, reason=f"{NOT_MEASURED}, since {why}")
 
     return replace(choice, options=tuple(said(option) for option in choice.options))

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import LinearConstraint
 from scipy.sparse import csr_array
 
-from ..cost_model.net import Net
 from ..cost_model.plan import Choice, Option
 from ..cost_model.sites import ConvSite
-from .backend import Group
-from .score import Score
-from .score_conv import IN_CODES
+
+if TYPE_CHECKING:
+    # A plan is solved again without a model, and without the second that torch takes to be imported.
+    from ..cost_model.net import Net
+    from .backend import Group
+    from .score import Score
+
+IN_CODES = "codes"
+"""The name under which the error of holding a value in codes is kept, beside those of actions."""
 
 
 @dataclass(frozen=True)

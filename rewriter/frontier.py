@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import isfinite
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 from ..cost_model.errors import InputError
-from ..cost_model.net import Net
 from ..cost_model.plan import Budget, Choice, Plan
-from .candidates import scored_as
+from .edges import Edge, paid
 from .explain import read_plan, read_report
 from .folder import is_emitted
-from .score import PROBE_ROWS
-from .solve import Solution, eligible, solve
+from .solve import solve
 
-STEPS = tuple(10 ** (power / 2) for power in range(-4, 3))
-"""Shares of the budget at which plans are made so that what they take is in the table: a hundredth of it to ten times as much."""
-MOST_WORK = 2e13
-"""flop of the runs that the error of every option would take, above which only what the budget asks for is measured."""
 POINTS = 16
 """Plans of a frontier between the exact one and the one of fewest joules, at most."""
-
-
-def complete_table(solved: Callable[[Budget, float], Solution], choices: Sequence[Choice], budget: Budget, net: Net) -> None:
-    """Measure what plans of other budgets take, so that the frontier needs no model: the options that plans between a hundredth of the
-    budget and ten times it, and that of fewest joules, come to. `solved` measures what a plan under a limit takes; a plan that cannot be
-    had is none of the frontier. Nothing where runs of the model would take too long."""
-    options = [(c, o) for c in choices for o in c.options if scored_as(o.action) and eligible(o, c.before)]
-    weights = sum(value.elements for value in net.values.values() if value.constant)
-    if (
-        budget.error <= 0
-        or not options
-        or any(c.locked for c in choices)
-        or 2 * weights * PROBE_ROWS * len(options) > MOST_WORK
-    ):
-        return
-    for step in STEPS:
-        solved(replace(budget, joules=None), step * budget.error)
+NOT_MEASURED = "its error was not measured"
+"""How the reason of an option begins that could be taken but for that."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +41,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Table:
-    """What a folder knows of one runtime: `programs` name -> its choices with every option, and `elsewhere` (joules, seconds) of what no
-    choice covers, of all of them."""
+    """What a folder knows of one runtime: `programs` name -> its choices with every option, `elsewhere` (joules, seconds) of what no
+    choice covers, of all of them, and name -> `edges` that conversions are paid on."""
 
     runtime: str
     programs: Mapping[str, tuple[Choice, ...]]
     elsewhere: tuple[float, float]
+    edges: Mapping[str, tuple[Edge, ...]] = field(default_factory=dict)
 
     def solve(self, budget: Budget) -> Point:
         """The plan of fewest joules within an error budget (each program by itself), or of least error within joules. Raises BudgetError
@@ -76,16 +56,21 @@ class Table:
             raise InputError(
                 f"A joule budget limits one program, and this folder holds {' and '.join(self.programs)}; give --budget."
             )
-        found = [solve(choices, budget, joules_elsewhere=self.elsewhere[0]) for choices in self.programs.values()]
+        found = [
+            solve(choices, budget, joules_elsewhere=self.elsewhere[0], edges=self.edges.get(name, ()))
+            for name, choices in self.programs.items()
+        ]
         return self.point([choice for each in found for choice in each.choices], max(each.gap for each in found))
 
     def point(self, choices: Sequence[Choice], gap: float = 0.0) -> Point:
         """Choices with their totals."""
-        errors = [sum(c.after.error for c in choices if c.program == name) for name in self.programs]
+        parts = {name: [c for c in choices if c.program == name] for name in self.programs}
+        spent = {name: paid(mine, self.edges.get(name, ())) for name, mine in parts.items()}
+        between = [each for found in spent.values() for each in found]
         return Point(
-            self.elsewhere[0] + sum(c.after.joules for c in choices),
-            self.elsewhere[1] + sum(c.after.seconds for c in choices),
-            max(errors),
+            self.elsewhere[0] + sum(c.after.joules for c in choices) + sum(each.joules for each in between),
+            self.elsewhere[1] + sum(c.after.seconds for c in choices) + sum(each.seconds for each in between),
+            max(sum(c.after.error for c in mine) + sum(e.error for e in spent[name]) for name, mine in parts.items()),
             gap,
             tuple(choices),
         )
@@ -121,8 +106,32 @@ def tables_of(plan: Plan, report: Mapping[str, Any]) -> tuple[Table, ...]:
             max(0.0, seconds["before"] - sum(c.before.seconds for c in mine)),
         )
         programs = dict.fromkeys(choice.program for choice in mine)
-        tables.append(Table(runtime, {name: tuple(c for c in mine if c.program == name) for name in programs}, elsewhere))
+        edges = [row for row in report.get("edges", ()) if row["runtime"] == runtime]
+        between = {name: tuple(_edge(row) for row in edges if row.get("program", "") == name) for name in programs}
+        tables.append(
+            Table(
+                runtime,
+                {name: tuple(_known(c, between[name]) for c in mine if c.program == name) for name in programs},
+                elsewhere,
+                {name: tuple(edge for edge in found if isfinite(edge.error)) for name, found in between.items()},
+            )
+        )
     return tuple(tables)
+
+
+def _known(choice: Choice, edges: Sequence[Edge]) -> Choice:
+    """The choice without the options on codes that read a value of which it was not measured what codes of it do."""
+    if all(isfinite(edge.error) or choice.site not in edge.consumers for edge in edges):
+        return choice
+    known = (replace(o, error=inf) if o.quantized and o.action != choice.action else o for o in choice.options)
+    return replace(choice, options=tuple(known))
+
+
+def _edge(row: Mapping[str, Any]) -> Edge:
+    """An edge from JSON; an error that is null was not measured, and stands for an edge that no plan may pay."""
+    known = {name: row[name] for name in ("value", "producer", "quantize", "dequantize")}
+    error = float("inf") if row["error"] is None else float(row["error"])
+    return Edge(**known, consumers=tuple(row["consumers"]), error=error, seconds=tuple(row["seconds"]))
 
 
 def read_tables(folder: Path, runtime: str = "") -> tuple[Plan, dict[str, Any], tuple[Table, ...]]:
@@ -150,7 +159,4 @@ def resolved(plan: Plan, points: Sequence[Point], budget: Budget) -> Plan:
 
 def unmeasured(table: Table) -> int:
     """Options that could be taken and whose error was never measured: plans with them are not on the frontier."""
-    return sum(
-        bool(scored_as(o.action)) and not isfinite(o.error) and isfinite(o.joules) and o.joules < c.before.joules
-        for choices in table.programs.values() for c in choices for o in c.options
-    )  # fmt: skip
+    return sum(o.reason.startswith(NOT_MEASURED) for choices in table.programs.values() for c in choices for o in c.options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..cost_model.errors import BudgetError
@@ -18,7 +18,8 @@ TIGHTER = 1.25
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """A rewrite that passed the final gate, after the changes that the sentences in `rolled_back` name."""
+    """A rewrite that passed the final gate, after the changes that the sentences in `rolled_back` name. `undone`: (kind, group) -> the
+    action that no pass could make there, and why."""
 
     graph: Any
     choices: tuple[Choice, ...]
@@ -27,6 +28,12 @@ class Held:
     rolled_back: tuple[str, ...]
     error: float
     metric: tuple[float, float] | None
+    undone: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+
+    def without_undone(self, choice: Choice) -> Choice:
+        """The choice with the option refused that was undone there, for plans of other budgets too."""
+        action, reason = self.undone.get(_place(choice), ("", ""))
+        return replace(choice, options=tuple(replace(o, reason=reason) if o.action == action else o for o in choice.options))
 
 
 def hold_to_budget(
@@ -42,9 +49,15 @@ def hold_to_budget(
     """
     rolled_back: list[str] = []
     undone: dict[tuple[str, str], str] = {}
+    failed: dict[tuple[str, str], tuple[str, str]] = {}
     while True:
         applied = rewrite(solution)
         rolled_back += applied.rolled_back
+        failed |= {
+            _place(was): (was.action, now.reason.removeprefix("Left: "))
+            for now, was in zip(applied.choices, solution.choices, strict=True)
+            if now.action != was.action
+        }
         undone |= {
             _place(now): now.reason
             for now, was in zip(applied.choices, solution.choices, strict=True)
@@ -57,7 +70,8 @@ def hold_to_budget(
             error, metric = gate.held_out(applied.graph)
         excess = gate.excess(error, metric)
         if excess <= 1:
-            return Held(applied.graph, solution.choices, applied.steps, applied.printed, tuple(rolled_back), error, metric)
+            rolled = tuple(rolled_back)
+            return Held(applied.graph, solution.choices, applied.steps, applied.printed, rolled, error, metric, failed)
         before = solution
         limit = sum(choice.after.error for choice in before.choices) / max(excess, TIGHTER)
         solution = _without(decide(limit), undone) if limit > 0 else before

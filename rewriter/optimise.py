@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,14 @@ from .causal import with_known_masks
 from .check import Gate
 from .decide import decide, lock, prepare_taken, with_scores
 from .edge_prices import priced
-from .edges import edges_of, paid
-from .frontier import complete_table
+from .edges import IN_CODES, Edge, edges_of, paid, with_errors
 from .hold import hold_to_budget
 from .options import Nets, Pricing
 from .prediction import Prediction
 from .refusals import check_patterns, left_out, refusals
 from .score import Score
 from .score_file import kept_scores
+from .score_table import complete_table
 from .solve import Solution, with_reasons
 
 Progress = Callable[[str], None]
@@ -45,9 +45,9 @@ NO_CACHE = "in the decode phase {} it would read a cache, for which it has no pr
 @dataclass(frozen=True, eq=False)
 class Optimised:
     """A rewritten program and everything that led to it. `before` and `floors` are those of the original by phase name, `elsewhere` the
-    (joules, seconds) per call of ops that no choice covers, `conversions` those of what the rewrite puts between floating point and codes;
-    `error` is the relative squared error on held-out data; `changed` is False
-    where nothing paid and the program is the original."""
+    (joules, seconds) per call of ops that no choice covers, `conversions` those of what the rewrite puts between floating point and codes
+    on `edges`, whose errors are infinite where they were not measured. `error` is the relative squared error on held-out data; `changed`
+    is False where nothing paid and the program is the original."""
 
     backend: Backend
     original: Program
@@ -67,6 +67,7 @@ class Optimised:
     gap: float
     scores: Mapping[tuple[str, str], Score]
     conversions: tuple[float, float] = (0.0, 0.0)
+    edges: tuple[Edge, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,9 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
     held = hold_to_budget(solution, rewrite, decided, gate, progress)
     complete_table(solved, choices, request.budget, net)
     kept.write()
-    final = [replace(c, action=h.action, reason=h.reason) for c, h in zip(choices, held.choices, strict=True)]
+    final = [
+        replace(held.without_undone(c), action=h.action, reason=h.reason) for c, h in zip(choices, held.choices, strict=True)
+    ]
     chosen = with_reasons(with_scores(final, scores), request.budget)
     changed = any(choice.action != "leave" for choice in chosen)
     spent = paid(chosen, edges)
@@ -184,6 +187,7 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
         gap=solution.gap,
         scores=scores,
         conversions=(sum(each.joules for each in spent), sum(each.seconds for each in spent)),
+        edges=tuple(e if (e.value, IN_CODES) in scores else replace(e, error=inf) for e in with_errors(edges, scores)),
     )
 
 

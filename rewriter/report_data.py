@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from math import exp, prod
 from typing import Any
 
@@ -85,6 +86,7 @@ def build_report(
         "rolled_back": [sentence for each in done for sentence in each.rolled_back],
         "runtimes": {each.backend.runtime: {**totals[each.backend.runtime], "error": _error(each, request)} for each in done},
         "unchanged": unchanged,
+        "edges": [{"runtime": each.backend.runtime, **asdict(edge)} for each in done for edge in each.edges],
         "gap": max(each.gap for each in done),
         **attention_report(done, progress),
         **structure_report(done, request.device),

@@ -26,15 +26,13 @@ from ..kernels.quantized_conv.formats import (
 from .backend import Arrays, Group, Probe
 from .calibration_data import relative_error
 from .conv_weights import conv_geometry, conv_weight
+from .edges import IN_CODES
 from .score import Score, chunks
 
 SAMPLES = 12
 """Samples that ranges and roundings are made from, and (`PROBED` of them) that errors are measured on."""
 
 PROBED = 6
-IN_CODES = "codes"
-"""The name under which the error of holding a value in codes is kept, beside those of actions."""
-
 Scores = dict[tuple[str, str], Score]
 
 
