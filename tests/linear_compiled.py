@@ -65,3 +65,10 @@ def finish_spent(dtype, architecture):
     constants = {"HAS_BIAS": True, "HAS_RESIDUAL": True, "ACTIVATION": "gelu", "BLOCK": triton_parts.FINISH_BLOCK}
     options = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": True}
     return taken(triton_parts.finish_kernel, pointers, constants | options, architecture)
+
+
+def rows_spent(dtype, architecture):
+    """The same of the kernel that rounds rows to fp8."""
+    pointers = {"x": NAMES[dtype], "codes": "fp8e4nv", "scales": "fp32"}
+    constants = {"LARGEST": fp8.LARGEST, "BLOCK": fp8.ROW_BLOCK, "num_warps": 4, "num_stages": 3, "enable_fp_fusion": True}
+    return taken(fp8.fp8_rows_kernel, pointers, constants, architecture)

@@ -3,6 +3,7 @@
 import torch
 
 from ..linear_parts.triton_parts import need_triton, place_of, put, run
+from ..linear_parts.tuning import Dispatch
 from .reference import LARGEST, check_fp8, linear_fp8_plain, rounded_rows
 
 try:
@@ -136,10 +137,11 @@ def linear_fp8_triton(
     rows_in_fp8: bool = False,
     activation: str = "none",
     deterministic: bool = True,
+    chosen: Dispatch | None = None,
 ) -> torch.Tensor:
     """`linear_fp8_plain` by Triton, on a CUDA device (sm_80 or newer; products of fp8 with fp8 from sm_89 on, before that in fp16). Unless
-    `deterministic`, parts of sums are added in the order in which they come. Raises ValueError for operands that do not fit, RuntimeError
-    where triton is missing."""
+    `deterministic`, parts of sums are added in the order in which they come. `chosen` takes the place of the tuning table. Raises
+    ValueError for operands that do not fit, RuntimeError where triton is missing."""
     check_fp8(x, weight, scale, bias, residual, activation)
     need_triton("linear_fp8")
     native = x.is_cuda and torch.cuda.get_device_capability(x.device) >= NATIVE_FROM
@@ -151,7 +153,7 @@ def linear_fp8_triton(
     bits = weight.contiguous() if native else weight.contiguous().view(torch.uint8)
     y = run(
         {"gemv": fp8_gemv_kernel, "tiled": fp8_tiled_kernel}, "fp8 rows" if rows_in_fp8 else "fp8", flat, (bits, scale, factor), columns, 0,
-        {"ROWS_IN_FP8": rows_in_fp8, "NATIVE": native}, bias, residual, activation, deterministic, x.dtype,
+        {"ROWS_IN_FP8": rows_in_fp8, "NATIVE": native}, bias, residual, activation, deterministic, x.dtype, chosen,
     )  # fmt: skip
     return y.reshape(*x.shape[:-1], columns)
 

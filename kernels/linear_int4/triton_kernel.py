@@ -3,6 +3,7 @@
 import torch
 
 from ..linear_parts.triton_parts import need_triton, place_of, put, run
+from ..linear_parts.tuning import Dispatch
 from .reference import check_int4, linear_int4_plain
 
 try:
@@ -112,9 +113,11 @@ def linear_int4_triton(
     group: int,
     activation: str = "none",
     deterministic: bool = True,
+    chosen: Dispatch | None = None,
 ) -> torch.Tensor:
     """`linear_int4_plain` by Triton, on a CUDA device (sm_80 or newer). Unless `deterministic`, parts of sums are added in the order in
-    which they come. Raises ValueError for operands that do not fit, RuntimeError where triton is missing."""
+    which they come. `chosen` takes the place of the tuning table. Raises ValueError for operands that do not fit, RuntimeError where
+    triton is missing."""
     check_int4(x, weight, scale, shift, bias, residual, group, activation)
     need_triton("linear_int4")
     columns = weight.shape[1]
@@ -122,6 +125,6 @@ def linear_int4_triton(
     operands = (weight.contiguous(), scale.contiguous(), scale if shift is None else shift.contiguous())
     y = run(
         kernels, "int4", x.flatten(0, -2), operands, columns, group, {"GROUP": group, "HAS_SHIFT": shift is not None},
-        bias, residual, activation, deterministic, x.dtype,
+        bias, residual, activation, deterministic, x.dtype, chosen,
     )  # fmt: skip
     return y.reshape(*x.shape[:-1], columns)

@@ -3,6 +3,7 @@
 import torch
 
 from ..linear_parts.triton_parts import need_triton, place_of, put, run
+from ..linear_parts.tuning import Dispatch
 from .reference import check_int8, linear_int8_plain
 
 try:
@@ -102,9 +103,11 @@ def linear_int8_triton(
     group: int = 0,
     activation: str = "none",
     deterministic: bool = True,
+    chosen: Dispatch | None = None,
 ) -> torch.Tensor:
     """`linear_int8_plain` by Triton, on a CUDA device (sm_80 or newer). Unless `deterministic`, parts of sums are added in the order in
-    which they come. Raises ValueError for operands that do not fit, RuntimeError where triton is missing."""
+    which they come. `chosen` takes the place of the tuning table. Raises ValueError for operands that do not fit, RuntimeError where
+    triton is missing."""
     check_int8(x, weight, scale, bias, residual, group, activation)
     need_triton("linear_int8")
     columns = weight.shape[1]
@@ -112,6 +115,6 @@ def linear_int8_triton(
     operands = (weight.contiguous(), scale.contiguous())
     y = run(
         kernels, "int8", x.flatten(0, -2), operands, columns, group, {"GROUP": group},
-        bias, residual, activation, deterministic, x.dtype,
+        bias, residual, activation, deterministic, x.dtype, chosen,
     )  # fmt: skip
     return y.reshape(*x.shape[:-1], columns)

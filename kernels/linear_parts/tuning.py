@@ -46,6 +46,12 @@ def dispatch(
     many multiprocessors; `group` is 0 for one scale a column, `dtype` that of the inputs."""
     asked = {"kernel": kernel, "rows": rows, "K": features, "N": columns, "group": group, "dtype": dtype}
     table, line = next((name, line) for name in (file_name(gpu), DEFAULT) for line in lines(name) if fits(line, asked))
+    return launched(line, asked, processors, table)
+
+
+def launched(line: Mapping, asked: Mapping, processors: int, table: str) -> Dispatch:
+    """The launch that a line of `table` gives for what is asked: a value for each of `KEYS`."""
+    kernel, rows, features, columns, group = (asked[key] for key in KEYS[:5])
     tiles = {name: value for name, value in line.items() if name not in (*KEYS, "way", "SPLIT_K", "FILL")}
     # A tile of weights lies in one group, so that one row of scales serves it; 4-bit kernels see to that themselves.
     if group and kernel != "int4":
