@@ -13,7 +13,10 @@ from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, Site
 from ..kernels.spectral_attention import causal_torch_module, torch_module
 from ..kernels.spectral_attention.causal_prepare import CausalPrepared
+from ..kernels.spectral_attention.causal_torch_module import CausalSpectralAttention
 from ..kernels.spectral_attention.prepare import SparsePrepared
+from ..kernels.spectral_attention.torch_cuda import TritonCausalSpectralAttention, TritonSpectralAttention
+from ..kernels.spectral_attention.torch_module import SpectralAttention
 from .attention_up import MASKED
 from .fx_graph import aten, copy_origin, fake_mode_of, insert_call, node_of_value, nodes_by_name, take_over
 from .fx_pass import FxPass
@@ -60,10 +63,7 @@ def _replace(graph: GraphModule, site: AttentionSite, prepared: SparsePrepared |
     target = "".join(c if c.isalnum() else "_" for c in f"{site.id}_{ACTION}")
     while hasattr(graph, target):
         target += "_"
-    if isinstance(prepared, CausalPrepared):
-        graph.add_submodule(target, causal_torch_module.build(prepared))
-    else:
-        graph.add_submodule(target, torch_module.build(prepared))
+    graph.add_submodule(target, _module(prepared))
     with graph.graph.inserting_before(output):
         if site.key_transposed:
             operands[1] = insert_call(graph, aten.transpose.int, (operands[1], -1, -2), like=output)
@@ -74,6 +74,14 @@ def _replace(graph: GraphModule, site: AttentionSite, prepared: SparsePrepared |
     with fake_mode_of(graph):
         node.meta["val"] = query.new_empty((*query.shape[:-1], value.shape[-1]))
     take_over(node, output)
+
+
+def _module(prepared: SparsePrepared | CausalPrepared) -> SpectralAttention | CausalSpectralAttention:
+    if isinstance(prepared, CausalPrepared):
+        return causal_torch_module.build(
+            prepared, TritonCausalSpectralAttention if prepared.on_cuda else CausalSpectralAttention
+        )
+    return torch_module.build(prepared, TritonSpectralAttention if prepared.on_cuda else SpectralAttention)
 
 
 def _key_mask(graph: GraphModule, site: AttentionSite, like: Node) -> Node:

@@ -19,6 +19,8 @@ from ..kernels.linear_int8 import reference as int8_reference
 from ..kernels.linear_int8 import triton_kernel as int8_kernel
 from ..kernels.linear_parts import epilogue, triton_parts, tuning
 from ..kernels.quantized_linear.torch_cuda import Fp8ColumnLinear, Int4GroupLinear, Int8ColumnLinear
+from .kernel_packages import IMPORTS as PACKAGE_IMPORTS
+from .kernel_packages import package_files, package_lines
 
 PARTS = (epilogue, tuning, triton_parts)
 KERNELS: Mapping[type[nn.Module], tuple[str, tuple[ModuleType, ...]]] = {
@@ -47,16 +49,24 @@ def kernel(name):
 def kernel_files(graph: GraphModule) -> dict[str, str]:
     """Path below kernels/ -> text of each file that the modules called by `graph` need: Python that imports torch, and triton for its CUDA
     side; and the tuning tables."""
-    found = {f"{name}.py": bundled(modules) for name, modules in _needed(graph).items()}
-    if found:
+    found = package_files(_called(graph)) | {f"{name}.py": bundled(modules) for name, modules in _needed(graph).items()}
+    if _needed(graph):
         found |= {f"tuning/{path.name}": path.read_text(encoding="utf-8") for path in sorted(tuning.FOLDER.glob("*.json"))}
     return found
 
 
 def kernel_lines(graph: GraphModule, folder: str) -> str:
     """The text that loads the kernel files of `graph` from kernels/ in `folder`, a Python expression; "" if it needs none."""
-    names = _needed(graph)
-    return LOADER.format(folder=folder) + "".join(f'{name} = kernel("{name}")\n' for name in names) if names else ""
+    names, packages = _needed(graph), package_lines(_called(graph), folder)
+    files = LOADER.format(folder=folder) + "".join(f'{name} = kernel("{name}")\n' for name in names) if names else ""
+    return files + packages
+
+
+def kernel_imports(graph: GraphModule) -> tuple[str, ...]:
+    """The imports that `kernel_lines` need."""
+    if package_lines(_called(graph), ""):
+        return PACKAGE_IMPORTS
+    return IMPORTS if _needed(graph) else ()
 
 
 def bundled(modules: Sequence[ModuleType]) -> str:

@@ -16,7 +16,7 @@ from ..cost_model.plan import Budget, Choice, Plan, Step, Workload
 from ..cost_model.program import Program
 from ..cost_model.sites import Miss
 from ..cost_model.timing import TimeTable
-from ..kernels.spectral_attention.crossover import with_dense_below
+from ..kernels.spectral_attention.crossover import meant_for
 from ..passes.find import Found, find
 from .apply import Applied, apply_choices, clean_up
 from .as_run import as_run, became
@@ -154,7 +154,7 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
             if (score := scores.get((choice.site, scored_as(choice.action))))
             for site, made in score.prepared.items()
         }
-        prepared = with_dense_below(prepared, sites, request.device)
+        prepared = meant_for(prepared, sites, request.device)
         return apply_choices(graph, solved.choices, sites, backend, prepared, gate, progress)
 
     # A metric says nothing about single sites: until it is checked, their errors are held to the default budget.

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from torch import nn
 from torch.fx import GraphModule
 
 from ..cost_model.errors import InputError
 from ..passes.fx_graph import attribute
-from .kernel_files import IMPORTS as KERNEL_IMPORTS
-from .kernel_files import kernel_lines
+from .kernel_files import kernel_imports, kernel_lines
 from .print_body import Body
 from .print_names import identifier, weight_names
 
@@ -54,9 +54,8 @@ def print_fx(
     lines += ["", f"    def forward({', '.join(['self', *(node.name for node in body.inputs)])}):"]
     lines += [f"        {line}".rstrip() for line in body.lines()]
     text = "\n".join(lines)
-    loader = kernel_lines(graph, folder)
-    head = _head(text, tuple(dict.fromkeys((*imports, *(KERNEL_IMPORTS if loader else ())))))
-    parts = [head, ATEN if "aten." in text else "", WEIGHT if "weight(" in text else "", loader]
+    head = _head(text, tuple(dict.fromkeys((*imports, *kernel_imports(graph)))))
+    parts = [head, ATEN if "aten." in text else "", WEIGHT if "weight(" in text else "", kernel_lines(graph, folder)]
     return "".join([*parts, *kernels, text, "\n"])
 
 
@@ -72,9 +71,11 @@ def _head(text: str, imports: Sequence[str]) -> str:
 
 
 def kernel_sources(graph: GraphModule) -> list[str]:
-    """The source text of each class of module that the graph calls; such a class needs torch alone, and its `repr` makes it again."""
+    """The source text of each class of module that the graph calls, behind those that it extends; such a class needs torch alone, and its
+    `repr` makes it again."""
     called = [type(graph.get_submodule(str(node.target))) for node in graph.graph.nodes if node.op == "call_module"]
-    return [inspect.getsource(kind) for kind in dict.fromkeys(called)]
+    kinds = [kind for each in called for kind in reversed(each.__mro__) if nn.Module in kind.__mro__[1:]]
+    return [inspect.getsource(kind) for kind in dict.fromkeys(kinds)]
 
 
 def weights_of(graph: GraphModule) -> dict[str, torch.Tensor]:

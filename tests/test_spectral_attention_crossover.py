@@ -13,10 +13,10 @@ from szilard.kernels.spectral_attention.crossover import (
     costs,
     crossover,
     longest_length,
+    meant_for,
     refusal,
     sparse_net,
     stand_in,
-    with_dense_below,
 )
 from szilard.kernels.spectral_attention.tiling import budget_for, leaves_for
 
@@ -176,7 +176,7 @@ def test_tables_that_differ_are_not_believed():
 def test_modules_are_dense_below_the_length_from_which_sparse_pays(causal):
     at_4096 = site(4096, causal=causal)
     made = stand_in(at_4096, 4096)
-    found = with_dense_below({"a": made, "other": 3}, {"a": at_4096}, CPU)
+    found = meant_for({"a": made, "other": 3}, {"a": at_4096}, CPU)
     at = found["a"].dense_below
     assert found["other"] == 3
     assert 1 < at < 4096

@@ -33,13 +33,14 @@ Operands = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 class CausalPrepared:
     """The `budgets` of exact tiles, one a query head and None where it stays dense, the logit's `scale`, the `layout`, and the relative
     `errors` of each head that the budgets were chosen by, zero where dense. It serves every length; fewer than `dense_below` tokens are
-    dense attention where a runtime can choose."""
+    dense attention where a runtime can choose. `on_cuda`: torch runs it by Triton kernels."""
 
     budgets: tuple[int | None, ...]
     scale: float
     layout: Layout = LAYOUT
     errors: tuple[float, ...] = ()
     dense_below: int = 0
+    on_cuda: bool = False
 
     @property
     def groups(self) -> dict[int | None, tuple[int, ...]]:

@@ -19,7 +19,7 @@ class CausalSpectralAttention(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.arguments = f"{budgets}, scale={scale!r}, sizes={sizes}, dense_below={dense_below}"
-        self.scale, self.sizes, self.dense_below = scale, sizes, dense_below
+        self.budgets, self.scale, self.sizes, self.dense_below = budgets, scale, sizes, dense_below
         # Heads run in the order of their budgets: those that are sparse at a length are the first ones.
         limits = [1 << 40 if budget is None else budget for budget in budgets]
         self.order = sorted(range(len(limits)), key=limits.__getitem__)
@@ -40,6 +40,9 @@ class CausalSpectralAttention(torch.nn.Module):
             return torch.nn.functional.scaled_dot_product_attention(
                 query, key, value, is_causal=True, scale=self.scale, enable_gqa=True
             )
+        return self.attention(query, key, value)
+
+    def attention(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         size, count, _, _ = self.sizes
         length, repeats = query.shape[2], query.shape[1] // key.shape[1]
         shared = [head // repeats for head in self.order]
@@ -200,11 +203,11 @@ class CausalSpectralAttention(torch.nn.Module):
         return self.arguments
 
 
-def build(prepared: CausalPrepared) -> CausalSpectralAttention:
-    """A module that runs `prepared`; `repr` of it is the expression that makes it again, and it has no weights."""
+def build(prepared: CausalPrepared, kind: type[CausalSpectralAttention] = CausalSpectralAttention) -> CausalSpectralAttention:
+    """A module of a `kind` that runs `prepared`; `repr` of it is the expression that makes it again, and it has no weights."""
     layout = prepared.layout
     sizes = (layout.query_tile, layout.key_tile, layout.segment, layout.sink)
-    return CausalSpectralAttention(prepared.budgets, prepared.scale, sizes, prepared.dense_below).eval()
+    return kind(prepared.budgets, prepared.scale, sizes, prepared.dense_below).eval()
 
 
 def run(prepared: CausalPrepared, text: Operands, mask: torch.Tensor | None = None) -> torch.Tensor:

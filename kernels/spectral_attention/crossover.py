@@ -110,9 +110,9 @@ def crossover(site: AttentionSite, device: Device, tile: int = TILE, density: fl
     return high
 
 
-def with_dense_below(prepared: Mapping[str, Any], sites: Mapping[str, Site], device: Device) -> dict[str, Any]:
-    """`prepared` by site, attentions with the length from which each pays, at most that of its site: a module for free lengths is dense
-    below it."""
+def meant_for(prepared: Mapping[str, Any], sites: Mapping[str, Site], device: Device) -> dict[str, Any]:
+    """`prepared` by site, attentions with what depends on the device: the length from which each pays, at most that of its site (a module
+    for free lengths is dense below it), and whether Triton runs it."""
     known: dict[tuple[int | bool, ...], int] = {}
     found = dict(prepared)
     for name, made in prepared.items():
@@ -121,7 +121,7 @@ def with_dense_below(prepared: Mapping[str, Any], sites: Mapping[str, Site], dev
             same = (site.batch, site.heads, site.kv_heads, site.head_dim, site.key_length, site.sees_no_later)
             if same not in known:
                 known[same] = _pays_from(site, device)
-            found[name] = replace(made, dense_below=known[same])
+            found[name] = replace(made, dense_below=known[same], on_cuda=device.kind == "cuda")
     return found
 
 

@@ -23,7 +23,7 @@ class SparsePrepared:
     """Codebooks [H, leaves, D] of queries and [Hkv, leaves, D] of keys, float32, the `tile` of queries, the `budget` of exact tiles of
     keys for each of them (one number, or one a head), the logit's `scale`, and the tile of keys (None: the same as that of queries).
     It serves every length: `budget` tiles or fewer of keys come out exactly, and fewer than `dense_below` keys are dense attention where a
-    runtime can choose. `errors`: of each head, relative, by which its budget was fitted."""
+    runtime can choose. `errors`: of each head, relative, by which its budget was fitted. `on_cuda`: torch runs it by Triton kernels."""
 
     query_codebook: np.ndarray
     key_codebook: np.ndarray
@@ -33,6 +33,7 @@ class SparsePrepared:
     key_tile: int | None = None
     errors: tuple[float, ...] = ()
     dense_below: int = 0
+    on_cuda: bool = False
 
     @property
     def heads(self) -> int:

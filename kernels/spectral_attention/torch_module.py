@@ -162,11 +162,12 @@ class SpectralAttention(torch.nn.Module):
         return self.arguments
 
 
-def build(prepared: SparsePrepared) -> SpectralAttention:
-    """A module that runs `prepared`; `repr` of it is the expression that makes it again, empty, and its state dict holds the codebooks."""
+def build(prepared: SparsePrepared, kind: type[SpectralAttention] = SpectralAttention) -> SpectralAttention:
+    """A module of a `kind` that runs `prepared`; `repr` of it is the expression that makes it again, empty, and its state dict holds the
+    codebooks."""
     heads, leaves, width = prepared.query_codebook.shape
     kv_heads, key_leaves, _ = prepared.key_codebook.shape
-    module = SpectralAttention(
+    module = kind(
         heads,
         (leaves, key_leaves),
         width,
