@@ -1,6 +1,9 @@
-"""MiniLM as szilard rewrites it against fp32 and onnxruntime's own quantisers: time, fidelity and retrieval, in one interleaved run.
+"""MiniLM as szilard rewrites it at several error budgets against fp32 and other tools' int8 files: time, fidelity and retrieval, in one
+interleaved run.
 
-python -P -m szilard.benchmarks.minilm [--output out/model.onnx] [--exporter torchscript] [--rounds 9] [--threads 2]
+python -P -m szilard.benchmarks.minilm [--budgets 0.02 0.01] [--peer NAME=FILE] [--exporter torchscript] [--rounds 9] [--threads 2]
+
+`--peer` adds the file of another tool; benchmarks/peer_neural_compressor.py makes one, in an environment of its own.
 """
 
 import argparse
@@ -24,11 +27,13 @@ from ..models import minilm, texts
 from ..models.embedding import embedder, mean_cosine
 from ..models.retrieval import pairs, recall_at_one
 from .interleaved import measure, open_session
+from .minilm_lines import FP32, NBITS, judge, rows
 from .peers import make_peers
 
 RESULTS = Path(__file__).parent / "results"
 CASES = ((1, 16), (1, 128), (8, 128), (1, 512))
-FP32, OURS = "fp32", "szilard"
+BUDGETS = (0.02, 0.012, 0.008, 0.003)
+"""The default, and one for each line of `minilm_lines`."""
 
 
 def inputs_of(batch: int, length: int) -> dict[str, np.ndarray]:
@@ -67,20 +72,25 @@ def quality(files: Mapping[str, Path], threads: int) -> dict[str, dict[str, floa
     return found
 
 
-def rewritten(source: Path, folder: Path) -> Path:
-    """The ONNX file that szilard makes of `source` with its default budget, calibrated on the standard library's texts."""
+def rewritten(source: Path, folder: Path, budgets: Sequence[float]) -> dict[str, Path]:
+    """The ONNX files that szilard makes of `source` with each budget, all else equal, calibrated on the standard library's texts."""
     from ..rewriter.rewrite import rewrite
 
-    calibration = texts.calibration(minilm.tokenizer(), minilm.INPUTS)
-    rewrite(source, target="cpu", calibration=calibration, workload=["1x128", "8x128"], out=folder / "out")
-    return folder / "out" / "model.onnx"
+    calibration, found = texts.calibration(minilm.tokenizer(), minilm.INPUTS), {}
+    for budget in budgets:
+        out = folder / f"{budget:g}"
+        rewrite(source, target="cpu", budget=budget, calibration=calibration, workload=["1x128", "8x128"], out=out)
+        found[f"szilard, budget {budget:g}"] = out / "model.onnx"
+    return found
 
 
-def compare(files: Mapping[str, Path], threads: int, rounds: int) -> dict[str, Any]:
-    """Everything measured, as it is written to JSON: seconds, their ratios to fp32, ours to each peer, and the quality."""
+def compare(files: Mapping[str, Path], ours: Sequence[str], threads: int, rounds: int) -> dict[str, Any]:
+    """Everything measured, as it is written to JSON: seconds, their ratios to fp32, those of `ours` to each peer, the quality, and what
+    the lines say. The other files are peers."""
     cases = {f"{batch}x{length}": inputs_of(batch, length) for batch, length in CASES}
     seconds = measure(files, cases, threads, rounds)
-    fields = ("median", "low", "high")
+    fields, good = ("median", "low", "high"), quality(files, threads)
+    peers = [name for name in files if name not in (FP32, *ours)]
     return {
         "benchmark": "minilm",
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -102,13 +112,13 @@ def compare(files: Mapping[str, Path], threads: int, rounds: int) -> dict[str, A
         },
         "szilard_to_peer": {
             case: {
-                name: dict(zip(fields, ratio_interval(by_file[OURS], times), strict=True))
-                for name, times in by_file.items()
-                if OURS in by_file and name not in (OURS, FP32)
+                name: {peer: dict(zip(fields, ratio_interval(by_file[name], by_file[peer]), strict=True)) for peer in peers}
+                for name in ours
             }
             for case, by_file in seconds.items()
         },
-        "quality": quality(files, threads),
+        "quality": good,
+        "lines": rows(judge(seconds, good, ours, [name for name in peers if name != NBITS])),
     }
 
 
@@ -121,7 +131,7 @@ def processor() -> str:
 
 
 def show(result: Mapping[str, Any], console: Console) -> None:
-    """Two tables: each file against fp32, and ours against each peer; intervals in brackets."""
+    """Two tables: each file against fp32, and the lines; intervals in brackets."""
     cases = list(result["seconds"])
     table = Table(title="measured: time as a share of fp32 (interval), fp32 in ms, and quality")
     for heading in ("file", *cases, "cosine", "long", "recall@1", "MB"):
@@ -136,12 +146,16 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         figures = (f"{good['cosine']:.5f}", f"{good['cosine_long']:.5f}", f"{good['recall']:.3f}", f"{good['megabytes']:.0f}")
         table.add_row(name, *cells, *figures)
     console.print(table)
-    peers = list(result["szilard_to_peer"][cases[0]])
-    if peers:
-        table = Table("szilard / peer", *cases, title="measured: time of szilard's file as a share of each peer's (interval)")
-        for name in peers:
-            table.add_row(name, *(_cell(result["szilard_to_peer"][case][name]) for case in cases))
-        console.print(table)
+    table = Table(title="measured: time of szilard's fastest file of that fidelity as a share of another's (interval)")
+    for heading in ("cosine at least", "case", "szilard's", "against", "ratio", "must", "goal", ""):
+        table.add_column(heading)
+    for row in result["lines"]:
+        cosine = f"{row['cosine']:g}" + (", long too" if row["long"] else "")
+        ratio = _cell(row["ratio"]) if row["ratio"] else "no file is that near"
+        table.add_row(
+            cosine, row["case"], row["file"], row["against"], ratio, f"{row['must']:.2f}", f"{row['goal']:.2f}", row["verdict"]
+        )
+    console.print(table)
 
 
 def _cell(value: Mapping[str, float]) -> str:
@@ -151,7 +165,8 @@ def _cell(value: Mapping[str, float]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Makes the files, runs the comparison, prints the tables and writes benchmarks/results/minilm-<exporter>-<threads>.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="a file szilard wrote (default: rewrite the fp32 file now)")
+    parser.add_argument("--budgets", type=float, nargs="+", default=list(BUDGETS))
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=FILE", help="another tool's file, may be repeated")
     parser.add_argument("--exporter", choices=("dynamo", "torchscript"), default="dynamo")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
@@ -159,9 +174,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cache = user_cache_path("szilard", appauthor=False) / "benchmarks"
     source = minilm.export(cache, chosen.exporter)
     with tempfile.TemporaryDirectory() as folder:
-        ours = chosen.output or rewritten(source, Path(folder))
-        files = {FP32: source, **make_peers(source, cache), OURS: ours}
-        result = compare(files, chosen.threads, chosen.rounds)
+        ours = rewritten(source, Path(folder), chosen.budgets)
+        others = {name: Path(file) for name, _, file in (each.partition("=") for each in chosen.peer)}
+        files = {FP32: source, **make_peers(source, cache), **others, **ours}
+        result = compare(files, list(ours), chosen.threads, chosen.rounds)
     show(result, Console(width=160))
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"minilm-{chosen.exporter}-{chosen.threads}-threads.json"
