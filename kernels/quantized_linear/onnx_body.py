@@ -112,8 +112,8 @@ class Maker:
         return Codes(_typed(self.nodes[-1].outputs[0], ir.DataType.UINT8, x.shape), scale, zero)
 
     def by_row(self, prepared: Prepared, x: ir.Value, opset: int) -> QuantizedInput:
-        """x over the peak of its row, then one scale for all: a scale for each row inside QuantizeLinear ran on one thread, and with
-        the rows along its last axis 90 times slower."""
+        """x over the peak of its row, then one scale for all: with one for each row along its last axis QuantizeLinear is 90 times slower.
+        For [1024, 1536] the Mul took 0.15 ms on two threads, and a Div 0.27 ms."""
         rows = row_range_of(prepared)
         one = _output_shape(x, 1)
         # The axes are an attribute before opset 18, then an input.
@@ -127,7 +127,8 @@ class Maker:
         peak = self.float("Max", bounds, "peak")
         scale = self.constant("q_scale", np.array(rows.step))
         zero = self.constant("q_zero", np.array(rows.zero, np.uint8))
-        return QuantizedInput((self.codes(self.float("Div", [x, peak], "shares"), scale, zero, "q"),), peak)
+        shares = self.float("Mul", [x, self.float("Reciprocal", [peak], "over_peak")], "shares")
+        return QuantizedInput((self.codes(shares, scale, zero, "q"),), peak)
 
 
 def linear_nodes(prepared: Prepared, x: ir.Value, name: str, shared: QuantizedInputs | None = None) -> Body:

@@ -26,7 +26,7 @@ def simulate(prepared: Prepared, x: torch.Tensor) -> torch.Tensor:
     if prepared.base == "int8_token":
         rows = row_range_of(prepared)
         peak = torch.from_numpy(row_peaks(x.numpy(), rows))
-        codes = _codes(x / peak, torch.tensor(rows.step), torch.tensor(float(rows.zero)))
+        codes = _codes(x * (1 / peak), torch.tensor(rows.step), torch.tensor(float(rows.zero)))
         return ((codes @ weight) * (torch.tensor(rows.step) * column_scale)) * peak + bias
     if prepared.base == "int8_dynamic":
         scale, zero = dynamic_range(x)

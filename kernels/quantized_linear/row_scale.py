@@ -14,7 +14,7 @@ ZEROS = np.arange(1, 255)
 
 
 class RowRange(NamedTuple):
-    """A row x has the peak max(x, floor) and, if `two_sided`, no less than -x * below; its codes are round(x / peak / step) + zero."""
+    """A row x has the peak max(x, floor) and, if `two_sided`, no less than -x * below; its codes are round(x (1 / peak) / step) + zero."""
 
     zero: int
     floor: float

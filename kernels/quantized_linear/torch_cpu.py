@@ -45,7 +45,7 @@ class Int8Linear(torch.nn.Module):
             peak = values.amax(-1, keepdim=True).clamp(min=self.floor)
             if self.two_sided:
                 peak = torch.maximum(peak, values.amin(-1, keepdim=True) * ((self.zero - 255) / self.zero))
-            return (self.product(values / peak, self.scale, self.zero, None) * peak + self.bias).to(x.dtype)
+            return (self.product(values * (1 / peak), self.scale, self.zero, None) * peak + self.bias).to(x.dtype)
         scale, zero = self.range_of(values) if self.mode == "dynamic" else (self.scale, self.zero)
         y = self.product(values, scale, zero, self.bias)
         if self.mode == "hilo":
