@@ -85,7 +85,15 @@ def count(op: Op, net: Net) -> Counts:
             loops = nests(op, net)
         except Unknown:
             known = False
-    return replace(_counts(work, moved, net, known, _elements(op, net), loops), link=link_bytes(op, net))
+    return replace(_counts(work, moved, net, known, _elements(op, net), loops, _kernels(op, net)), link=link_bytes(op, net))
+
+
+def _kernels(op: Op, net: Net) -> int:
+    """Kernels that run for one op. A module of ours may have one before its own, which rounds the inputs ("computed_in"), and with few rows
+    ("split_rows" at most) one behind it, which adds up parts of its sums."""
+    few = op.attributes.get("split_rows")
+    rows = prod((net.shape(op.inputs[0]) or (1,))[:-1]) if few else 0
+    return 1 + ("computed_in" in op.attributes) + (0 < rows <= int(few or 0))
 
 
 def count_group(ops: Iterable[Op], net: Net) -> Counts:

@@ -13,7 +13,7 @@ from ..cost_model.errors import InputError
 from ..cost_model.module_op import MODULE_OP, ModuleOp
 from ..cost_model.plan import Choice
 from ..cost_model.sites import Site
-from ..kernels.linear_parts.tuning import most_rows
+from ..kernels.linear_parts.tuning import most_rows, split_rows
 from ..kernels.quantized_linear import torch_cpu, torch_cuda
 from ..kernels.quantized_linear.formats import EVERY_FORMAT, PER_COLUMN, TRITON_FORMATS, Prepared, merge
 from .fx_graph import copy_origin, fake_mode_of
@@ -31,10 +31,10 @@ def build(prepared: Prepared) -> nn.Module:
 def module_op(prepared: Prepared) -> ModuleOp:
     """What a call of that module computes: float products with weights that are expanded for each tile of rows (Triton) or once a call
     (blocks), or int8 or fp8 products with inputs that are quantised on the way."""
-    if prepared.base == "fp8_token":
-        return ModuleOp("matmul_nbits", {"bits": 8, "computed_in": "float8"})
     if prepared.base in TRITON_FORMATS:
-        return ModuleOp("matmul_nbits", {"bits": 4 if prepared.base == "int4_group_weight" else 8, "row_tile": most_rows()})
+        how = {"computed_in": "float8"} if prepared.base == "fp8_token" else {"row_tile": most_rows()}
+        bits = 4 if prepared.base == "int4_group_weight" else 8
+        return ModuleOp("matmul_nbits", {"bits": bits, "split_rows": split_rows(prepared.in_features), **how})
     if prepared.base not in PER_COLUMN:
         return ModuleOp("matmul_nbits", {"bits": prepared.scalars["bits"], "block": prepared.scalars["block"]})
     return ModuleOp("matmul_nbits", {"bits": 8, "accuracy_level": 4})

@@ -60,7 +60,7 @@ def test_a_gpus_own_line_comes_first_and_the_default_serves_the_rest(own_table):
 def test_the_choice_says_itself():
     said = str(dispatch("int4", 1, 4096, 4096, 128, "float16", processors=100))
     assert said == (
-        "gemv kernel, K in 11 parts of 6 steps, BLOCK_N=128, BLOCK_K=64, STAGES=4, num_warps=4, num_stages=4 (table default)"
+        "gemv kernel, K in 8 parts of 8 steps, BLOCK_N=128, BLOCK_K=64, STAGES=4, num_warps=4, num_stages=4 (table default)"
     )
 
 

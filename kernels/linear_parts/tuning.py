@@ -18,8 +18,10 @@ DEFAULT = "default"
 KEYS = ("kernel", "rows", "K", "N", "group", "dtype")
 BUCKETS = (1, 4, 16, 64, 256, 1024, 4096)
 """Numbers of rows that tables have lines for; what has more rows is served as the last."""
-LEAST_STEPS = 4
-"""Steps along K that a program takes at least: fewer do not pay for the sum of its part with the others."""
+LEAST_PART = 512
+"""Rows of the weight that a program takes at least where tables say FILL: fewer do not pay for the kernel that adds up the parts."""
+SPLIT_ROWS = 64
+"""Up to so many rows a product over two parts of K or more is taken to be split, and so to be two kernels, in prices."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def launched(line: Mapping, asked: Mapping, processors: int, table: str) -> Disp
         tiles["BLOCK_K"] = min(tiles["BLOCK_K"], group)
     steps = -(-features // tiles["BLOCK_K"])
     programs = -(-columns // tiles["BLOCK_N"]) * -(-rows // tiles.get("BLOCK_M", 1))
-    wanted = line["SPLIT_K"] if "SPLIT_K" in line else min(line["FILL"] * processors // programs, steps // LEAST_STEPS)
+    wanted = line["SPLIT_K"] if "SPLIT_K" in line else min(line["FILL"] * processors // programs, features // LEAST_PART)
     each = -(-steps // max(1, min(wanted, steps)))
     return Dispatch(line["way"], tiles, -(-steps // each), each, table)
 
@@ -84,6 +86,11 @@ def lines(name: str) -> tuple[Mapping, ...]:
 def file_name(gpu: str) -> str:
     """The name of a GPU's table: "NVIDIA H100 80GB HBM3" is in nvidia-h100-80gb-hbm3.json."""
     return "-".join("".join(c if c.isalnum() else " " for c in gpu.lower()).split())
+
+
+def split_rows(features: int) -> int:
+    """Rows up to which a product over so many rows of the weight is priced as two kernels; 0 for none."""
+    return SPLIT_ROWS if features >= 2 * LEAST_PART else 0
 
 
 def most_rows(table: str = DEFAULT) -> int:
