@@ -37,7 +37,7 @@ class Wider:
         inputs = [self._array(each) for each in node.inputs]
         if node.op_type == "Add":
             return self._add(node, inputs, slots, fill)
-        if node.op_type == "Mul" and fill == 0 and _last_size(node.inputs[1]) == 1:
+        if node.op_type == "Mul" and fill == 0 and _one_a_row(node.inputs[1]):
             return self.plan(node.inputs[0], slots, 0.0)
         if node.op_type == "Split" and len(inputs) == 2 and inputs[1] is not None:
             index = list(node.outputs).index(value)
@@ -109,5 +109,13 @@ class Wider:
         return None if tensor is None else tensor.numpy()
 
 
-def _last_size(value: ir.Value | None) -> object:
-    return None if value is None or value.shape is None else value.shape[-1]
+def _one_a_row(value: ir.Value | None) -> bool:
+    """Whether a value has one number for each row: by its shape, or, where that is not known, since it is a largest value of rows."""
+    if value is None:
+        return False
+    if value.shape is not None:
+        return value.shape[-1] == 1
+    node = value.producer()
+    if node is not None and node.op_type == "Max":
+        return any(_one_a_row(each) for each in node.inputs)
+    return node is not None and node.op_type == "ReduceMax" and bool(node.attributes.get_int("keepdims", 1))
