@@ -18,6 +18,7 @@ from ..cost_model.sites import Miss
 from ..cost_model.timing import TimeTable
 from ..kernels.spectral_attention.crossover import meant_for
 from ..passes.find import Found, find
+from .additivity import Additivity, additivity
 from .apply import Applied, apply_choices, clean_up
 from .as_run import as_run, became
 from .backend import Backend, Group, groups_of
@@ -68,6 +69,7 @@ class Optimised:
     scores: Mapping[tuple[str, str], Score]
     conversions: tuple[float, float] = (0.0, 0.0)
     edges: tuple[Edge, ...] = ()
+    additivity: Additivity | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,11 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
     held = hold_to_budget(solution, rewrite, decided, gate, progress)
     complete_table(solved, choices, request.budget, net)
     kept.write()
+    added = (
+        additivity(graph, net, groups, scores, backend, request.calibration.scoring, progress) if request.calibration else None
+    )
+    if added is not None:
+        progress(f"{backend.runtime}: {added}")
     final = [
         replace(held.without_undone(c), action=h.action, reason=h.reason) for c, h in zip(choices, held.choices, strict=True)
     ]
@@ -187,6 +194,7 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
         gap=solution.gap,
         scores=scores,
         conversions=(sum(each.joules for each in spent), sum(each.seconds for each in spent)),
+        additivity=added,
         edges=tuple(e if (e.value, IN_CODES) in scores else replace(e, error=inf) for e in with_errors(edges, scores)),
     )
 

@@ -84,7 +84,14 @@ def build_report(
             for each in done for s in each.steps
         ],
         "rolled_back": [sentence for each in done for sentence in each.rolled_back],
-        "runtimes": {each.backend.runtime: {**totals[each.backend.runtime], "error": _error(each, request)} for each in done},
+        "runtimes": {
+            each.backend.runtime: {
+                **totals[each.backend.runtime],
+                "error": _error(each, request),
+                "additivity": each.additivity.to_json() if each.additivity else None,
+            }
+            for each in done
+        },
         "unchanged": unchanged,
         "edges": [{"runtime": each.backend.runtime, **asdict(edge)} for each in done for edge in each.edges],
         "gap": max(each.gap for each in done),

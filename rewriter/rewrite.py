@@ -27,6 +27,7 @@ from .refusals import check_kinds, patterns_of
 from .report_programs import whole_report
 from .rewritten import Rewritten, check_joules, joules_after, of_program, part_of_plan, untouched
 from .runtime_onnx import OnnxModule
+from .score import Score
 from .score_file import default_folder
 from .solve import require_joules
 from .whole import measured_seconds, take_back_if_dearer
@@ -154,9 +155,14 @@ def _rewritten(part: Part, request: Request, progress: Callable[[str], None]) ->
     if part.workload is None:
         return Rewritten(part, request, tuple(untouched(each, backend) for each, backend in runtimes), {}, tuple(refused))
     done: tuple[Optimised, ...] = ()
+    estimates: Mapping[tuple[str, str], Score] = {}
+    if not request.exact and request.budget.error > 0 and part.loaded.program.runtime == "torch":
+        from .score_estimates import estimated_scores
+
+        estimates = estimated_scores(part.loaded.program, request.workload, request.calibration, request.scores, said)
     # onnxruntime first: what an option does to the outputs belongs to the model, so that the other runtime need not measure it again.
     for each, backend in reversed(runtimes):
-        known = {key: score for earlier in done for key, score in earlier.scores.items()}
+        known = {**estimates, **{key: score for earlier in done for key, score in earlier.scores.items()}}
         done = (optimise(each, backend, replace(request, known_scores=known), said), *done)
     measured: dict[str, Any] = {}
     if request.table is not None and not any(phase.context for phase in request.workload.phases):

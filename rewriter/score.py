@@ -114,7 +114,7 @@ def score_linears(
                     probe.run(
                         sample,
                         {
-                            s.output: _change(p, w, b, found[x])
+                            s.output: site_change(p, w, b, found[x])
                             for s, p, w, b in zip(sites, prepared, weights, biases, strict=True)
                         },
                     )
@@ -200,7 +200,7 @@ def _rows(probe: Probe, samples: Sequence[Arrays], read: Sequence[str]) -> dict[
     return {value: np.concatenate(found) for value, found in parts.items()}
 
 
-def _change(prepared: Prepared, weight: np.ndarray, bias: np.ndarray | None, x: np.ndarray) -> np.ndarray:
+def site_change(prepared: Prepared, weight: np.ndarray, bias: np.ndarray | None, x: np.ndarray) -> np.ndarray:
     """What the option adds to the output of a site that reads `x` [..., K]: [..., N]."""
     rows = torch.from_numpy(np.ascontiguousarray(x.reshape(-1, weight.shape[0]), dtype=np.float32))
     dense = rows @ torch.from_numpy(weight)
