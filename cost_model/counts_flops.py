@@ -210,9 +210,16 @@ def _exchange(op: Op, net: Net) -> Flops:
     return {kind: passed_on(op) * sum(size for each, size in sizes if each == kind) for kind, _ in sizes}
 
 
+def _embedding(op: Op, net: Net) -> Flops:
+    """Nothing, or a subtraction and a product for each number of a table in codes, whose scales are a third operand."""
+    tables = [name for name in op.inputs if (found := net.values.get(name)) and found.constant and len(found.shape or ()) == 2]
+    return {_class(net, op.output): 2.0 * prod(shape_of(net, op.output))} if len(tables) > 1 else {}
+
+
 COUNTERS: dict[str, Callable[[Op, Net], Flops]] = {
     **dict.fromkeys(("matmul", "matmul_integer", "matmul_integer_to_float"), _matmul),
     "matmul_nbits": _matmul_nbits,
+    "embedding": _embedding,
     **dict.fromkeys(kinds.CONVOLUTION, _conv),
     **dict.fromkeys(kinds.ATTENTION, _attention),
     **dict.fromkeys(kinds.RECURRENT, _recurrent),

@@ -136,6 +136,10 @@ def _traffic(op: Op, net: Net) -> Traffic:
 
 def _touched(op: Op, net: Net, position: int, size: float, written: float) -> float:
     """The part of an operand of `size` bytes that must be read when `written` bytes come out."""
+    table = net.values.get(op.inputs[position])
+    if op.kind == "embedding" and table is not None and table.constant and len(table.shape or ()) == 2:
+        shape, found = table.shape, net.shape(op.output)
+        return size if not shape or found is None else min(size, size / max(shape[0], 1) * prod(found[:-1]))
     if position == 0 and (op.kind in kinds.GATHER or op.kind in PART):
         return min(size, written)
     if position == 0 and op.kind == "conv" and not op.attributes.get("transposed"):

@@ -84,6 +84,7 @@ MICROSOFT = {
     "MatMulIntegerToFloat": "matmul_integer_to_float",
     "DynamicQuantizeMatMul": "matmul_integer_to_float",
     "MatMulNBits": "matmul_nbits",
+    "GatherBlockQuantized": "embedding",
     "QuantizeLinear": "quantize_linear",
     "DequantizeLinear": "dequantize_linear",
     "AllReduce": "all_reduce",

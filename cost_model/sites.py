@@ -14,6 +14,7 @@ class Kind(StrEnum):
     linear = "linear"
     conv = "conv"
     region = "region"
+    embedding = "embedding"
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,21 @@ class Region:
 
 
 @dataclass(frozen=True)
+class EmbeddingSite:
+    """A lookup of rows of a constant table [`rows`, `width`]: `output` is [..., width] for `indices` [...], of which there are `count`."""
+
+    id: str
+    ops: tuple[str, ...]
+    indices: str
+    table: str
+    output: str
+    rows: int
+    width: int
+    count: int
+    dtype: str
+
+
+@dataclass(frozen=True)
 class Miss:
     """A refusal. `op` is the op id that blocked it, `kind` what was looked for, `reason` one full sentence."""
 
@@ -161,9 +177,10 @@ class Miss:
     reason: str
 
 
-Site = LinearSite | ConvSite | AttentionSite | Region
+Site = LinearSite | ConvSite | AttentionSite | Region | EmbeddingSite
 
 
 def kind_of(site: Site) -> str:
-    """The word that reports and plans use for a site: "linear", "conv", "attention" or "region"."""
-    return {LinearSite: "linear", ConvSite: "conv", AttentionSite: "attention", Region: "region"}[type(site)]
+    """The word that reports and plans use for a site: "linear", "conv", "attention", "region" or "embedding"."""
+    words = {LinearSite: "linear", ConvSite: "conv", AttentionSite: "attention", Region: "region", EmbeddingSite: "embedding"}
+    return words[type(site)]

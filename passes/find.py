@@ -10,6 +10,7 @@ from ..cost_model.net import Net, Value
 from ..cost_model.sites import LinearSite, Miss, Site, kind_of
 from .find_attention import find_attention
 from .find_conv import find_conv
+from .find_embedding import find_embedding
 from .find_linear import find_linear
 from .find_region import find_region
 
@@ -32,7 +33,7 @@ def find(net: Net) -> Found:
 
 
 def _main(net: Net) -> tuple[tuple[Site, ...], tuple[Miss, ...]]:
-    found = [finder(net) for finder in (find_linear, find_conv, find_attention, find_region)]
+    found = [finder(net) for finder in (find_linear, find_conv, find_attention, find_region, find_embedding)]
     sites = _distinct([site for part, _ in found for site in part])
     return sites, tuple(miss for _, part in found for miss in part)
 

@@ -50,8 +50,6 @@ def _refused(net: Net, op: Op) -> str:
         return f"{_RECURRENT[op.kind]} {op.id} holds its weights inside one operator; no number format for recurrent operators yet."
     if op.kind in _QUANTISED:
         return f"{op.target} {op.id} is quantised already."
-    if op.kind == "embedding":
-        return f"Embedding {op.id} looks rows up in a table and multiplies nothing; there is no number format for tables yet."
     return ""
 
 

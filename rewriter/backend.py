@@ -12,7 +12,7 @@ import numpy as np
 from ..cost_model.device import Device
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
-from ..cost_model.sites import AttentionSite, ConvSite, LinearSite, Site, kind_of
+from ..cost_model.sites import AttentionSite, ConvSite, EmbeddingSite, LinearSite, Site, kind_of
 from ..kernels.quantized_linear.formats import EVERY_FORMAT
 
 Arrays = Mapping[str, np.ndarray]
@@ -43,7 +43,7 @@ class Group:
         return tuple(
             site.result if isinstance(site, ConvSite) else site.output
             for site in self.sites
-            if isinstance(site, LinearSite | AttentionSite | ConvSite)
+            if isinstance(site, LinearSite | AttentionSite | ConvSite | EmbeddingSite)
         )
 
 

@@ -15,10 +15,12 @@ import onnx_ir as ir
 from ..cost_model.device import Device
 from ..cost_model.errors import SzilardError
 from ..cost_model.net import Net
-from ..cost_model.sites import AttentionSite, ConvSite, LinearSite
+from ..cost_model.sites import AttentionSite, ConvSite, EmbeddingSite, LinearSite
 from ..cost_model.view_onnx import view_onnx
 from ..kernels.low_rank.factors import SHARES
 from ..kernels.quantized_conv.formats import ACTION as INT8_CONV
+from ..kernels.quantized_embedding.formats import BITS
+from ..kernels.quantized_embedding.formats import refusal as table_refusal
 from ..kernels.quantized_linear.formats import FORMATS, INTEGER_INPUTS
 from ..kernels.spectral_attention.crossover import longest_length
 from ..kernels.spectral_attention.crossover import refusal as sparse_refusal
@@ -32,6 +34,7 @@ from ..passes.onnx_keyed_attention import refusal as keyed_refusal
 from ..passes.onnx_low_rank import LowRankLinears
 from ..passes.onnx_merge_linear import MergeLinear
 from ..passes.onnx_quantize_conv import QuantizeConvs
+from ..passes.onnx_quantize_embedding import QuantizeEmbeddings
 from ..passes.onnx_quantize_linear import QuantizeLinears
 from ..passes.onnx_residual_norm import RewriteResidualNorm
 from ..passes.onnx_sparse_attention import SparsifyAttention
@@ -116,6 +119,7 @@ class OnnxBackend:
             (FORMAT_ACTIONS, QuantizeLinears(prepared=prepared)),
             # Behind the formats: it widens the weights that they made.
             (frozenset({"keyed_attention"}), MaskInKeys()),
+            (frozenset(BITS), QuantizeEmbeddings(prepared=prepared)),
             (frozenset({INT8_CONV}), QuantizeConvs(prepared=prepared)),
         )
 
@@ -134,6 +138,9 @@ class OnnxBackend:
             return {**operator, "spectral_sparse": sparse}
         if isinstance(site, ConvSite):
             return {**({"fold_batch_norm": ""} if site.batch_norm else {}), INT8_CONV: _conv_refusal(site, net, device)}
+        if isinstance(site, EmbeddingSite):
+            halves = "" if site.dtype == "float16" else _only_float32(site.dtype, "GatherBlockQuantized")
+            return {action: halves or table_refusal(action, site.width) for action in BITS}
         fused = "" if site.dtype == "float16" else _only_float32(site.dtype, "SkipLayerNormalization")
         return {"skip_layer_norm": fused, "sum_layer_norm": ""}
 

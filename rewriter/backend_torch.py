@@ -13,9 +13,11 @@ from ..cost_model.device import Device
 from ..cost_model.errors import SzilardError
 from ..cost_model.net import Net
 from ..cost_model.program import Program
-from ..cost_model.sites import AttentionSite, ConvSite, LinearSite
+from ..cost_model.sites import AttentionSite, ConvSite, EmbeddingSite, LinearSite
 from ..cost_model.view_fx import view_fx
 from ..kernels.low_rank.factors import SHARES
+from ..kernels.quantized_embedding.formats import BITS
+from ..kernels.quantized_embedding.formats import refusal as table_refusal
 from ..kernels.quantized_linear.formats import FORMATS, INTEGER_INPUTS, TRITON_FORMATS
 from ..kernels.spectral_attention.crossover import longest_length
 from ..kernels.spectral_attention.crossover import refusal as sparse_refusal
@@ -26,6 +28,7 @@ from ..passes.fx_clean_up import FxCleanUp
 from ..passes.fx_extract import extract
 from ..passes.fx_low_rank import FxLowRank
 from ..passes.fx_merge_linear import FxMergeLinear
+from ..passes.fx_quantize_embedding import FxQuantizeEmbedding
 from ..passes.fx_quantize_linear import FxQuantizeLinear
 from ..passes.fx_sparse_attention import FxSparseAttention
 from ..passes.fx_unfold_heads import unfold_heads
@@ -112,6 +115,7 @@ class TorchBackend:
             (frozenset({"spectral_sparse"}), FxSparseAttention(prepared=prepared)),
             (frozenset(SHARES), FxLowRank(prepared=prepared)),
             (FORMAT_ACTIONS, FxQuantizeLinear(prepared=prepared)),
+            (frozenset(BITS), FxQuantizeEmbedding(prepared=prepared)),
         )
 
     def actions(self, group: Group, net: Net, device: Device) -> dict[str, str]:
@@ -134,6 +138,8 @@ class TorchBackend:
         if isinstance(site, AttentionSite):
             sparse = {"spectral_sparse": sparse_refusal(site, longest_length(net), device)}
             return sparse if site.form == "operator" else {"fused_attention": attention_refusal(site, net), **sparse}
+        if isinstance(site, EmbeddingSite):
+            return {action: table_refusal(action, site.width) for action in BITS}
         if isinstance(site, ConvSite):
             return {"fold_batch_norm": ""} if site.batch_norm else {}
         return {}

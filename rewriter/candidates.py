@@ -17,10 +17,12 @@ import numpy as np
 
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
-from ..cost_model.sites import AttentionSite, LinearSite
+from ..cost_model.sites import AttentionSite, EmbeddingSite, LinearSite
 from ..kernels.low_rank.factors import SHARES
 from ..kernels.low_rank.factors import stand_in as stand_in_factors
 from ..kernels.quantized_conv.formats import ACTION as INT8_CONV
+from ..kernels.quantized_embedding.formats import BITS
+from ..kernels.quantized_embedding.formats import stand_in as stand_in_table
 from ..kernels.quantized_linear.formats import CALIBRATED, EVERY_FORMAT, prepare_group
 from ..kernels.spectral_attention.crossover import stand_in as stand_in_site
 from ..passes.onnx_quantize_conv import on_codes_alone
@@ -57,6 +59,9 @@ def stand_in(group: Group, net: Net, action: str) -> dict[str, Any]:
         return {site.id: stand_in_site(site, site.key_length) for site in group.sites if isinstance(site, AttentionSite)}
     if action == INT8_CONV:
         return conv_stand_in(group, net)
+    if action in BITS:
+        tables = [site for site in group.sites if isinstance(site, EmbeddingSite)]
+        return {site.id: stand_in_table(action, site.rows, site.width) for site in tables}
     name = format_of(action)
     if not name and action not in SHARES:
         return {}
@@ -108,13 +113,19 @@ def code_digest() -> str:
 
 
 def random_feeds(net: Net) -> Arrays:
-    """Random inputs for a cut-out graph: normal floats, ones for everything else (booleans attend, integers index row 1)."""
+    """Random inputs for a cut-out graph: normal floats, rows drawn from the table for lookups, ones for everything else (booleans attend,
+    integers index row 1)."""
     generator = np.random.default_rng(0)
     feeds = {}
     for name in net.inputs:
         value = net.values[name]
         shape, dtype = value.shape or (), np.dtype(value.dtype or "float32")
-        feeds[name] = generator.standard_normal(shape).astype(dtype) if dtype.kind == "f" else np.ones(shape, dtype)
+        tables = [net.shape(each) for op in net.consumers(name) if op.kind == "embedding" for each in op.inputs if each != name]
+        rows = min((table[0] for table in tables if table), default=1)
+        if dtype.kind == "f":
+            feeds[name] = generator.standard_normal(shape).astype(dtype)
+        else:
+            feeds[name] = np.ones(shape, dtype) if rows == 1 else generator.integers(0, rows, shape).astype(dtype)
     return feeds
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..cost_model.errors import BudgetError, InputError
 from ..cost_model.net import Net
 from ..cost_model.plan import Budget, Choice, Option, Plan
-from ..cost_model.sites import AttentionSite, ConvSite, LinearSite
+from ..cost_model.sites import AttentionSite, ConvSite, EmbeddingSite, LinearSite
 from ..kernels.low_rank.factors import more_accurate
 from .backend import Backend, Group, Probe
 from .calibration_data import CalibrationData
@@ -21,6 +21,7 @@ from .frontier import NOT_MEASURED
 from .score import Score, prepare_linears, score_linears
 from .score_attention import captured_values, score_attentions
 from .score_conv import score_convs
+from .score_embedding import score_embeddings
 from .solve import Solution, eligible, solve
 
 Scores = dict[tuple[str, str], Score]
@@ -71,10 +72,12 @@ def decide(
             linears = {group: {name} for group, name in wanted.items() if group.kind == "linear"}
             attentions = [group for group in wanted if group.kind == "attention"]
             convs = [group for group in wanted if group.kind == "conv"]
+            tables = {group: name for group, name in wanted.items() if group.kind == "embedding"}
             scores.update(
                 score_linears(linears, net, probe, calibration.scoring, progress, partial(keep, "linear")) if linears else {}
             )
             scores.update(score_attentions(attentions, probe, calibration.scoring, progress) if attentions else {})
+            scores.update(score_embeddings(tables, net, probe, calibration.scoring, progress) if tables else {})
             scores.update(score_convs(convs, values, net, probe, calibration.scoring, progress) if convs or values else {})
     return replace(solution, choices=with_scores(solution.choices, scores)), scores
 
@@ -128,7 +131,8 @@ def _probe(graph: Any, net: Net, groups: Sequence[Group], backend: Backend) -> A
     # What a convolution reads is disturbed too, as codes of it would; an input of the model has no op that writes it.
     written = [value for group in groups for value in group.outputs]
     written = list(dict.fromkeys([*written, *(value for value in convs if net.producer(value) is not None)]))
-    read = [*linear, *operands, *convs]
+    tables = [site.indices for group in groups for site in group.sites if isinstance(site, EmbeddingSite)]
+    read = [*linear, *operands, *convs, *(value for value in tables if not net.values[value].constant)]
     return backend.probe(graph, list(dict.fromkeys([*read, *written])), written)
 
 

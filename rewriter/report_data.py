@@ -65,7 +65,7 @@ def build_report(
         "target": plan.target,
         "workload": [described(phase) for phase in plan.workload.phases],
         "budget": {"error": plan.budget.error, "joules": plan.budget.joules, "metric": plan.budget.metric},
-        "sites": {kind: kinds.count(kind) for kind in ("attention", "linear", "conv", "region")},
+        "sites": {kind: kinds.count(kind) for kind in ("attention", "linear", "conv", "region", "embedding")},
         "choices": [_choice(choice) for choice in plan.choices],
         "misses": [{"op": m.op, "kind": m.kind, "reason": m.reason} for m in plan.misses],
         "joules": joules,

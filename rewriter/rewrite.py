@@ -78,7 +78,7 @@ def rewrite(
     squared error of the outputs (0.02), or with a `metric` its largest absolute drop (the predicted error then stays within 0.02 too), or
     a `Budget`. `calibration`: see `read_calibration`; without it only exact rewrites are made. `plan`: a plan whose choices are
     replayed; it also gives the target, the budget and the workload where these are not given. `only`: kinds of sites that alone may
-    change ("attention", "linear", "conv", "region"), none for all; `include` and `exclude`: shell patterns of the names of sites that alone
+    change (`sites.Kind`), none for all; `include` and `exclude`: shell patterns of the names of sites that alone
     may change, and that may not. Raises InputError for what cannot be used and BudgetError for what cannot be met.
     """
     kinds, included, excluded = check_kinds(only), patterns_of(include), patterns_of(exclude)

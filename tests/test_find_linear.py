@@ -101,7 +101,6 @@ def test_tied_weights_form_a_group():
         (lambda n: n.matmul(n.input("x", 4, 6), n.weight("w", 6, 3), n.input("b", 4, 3)), "no constant bias of 3 numbers"),
         (lambda n: n.matmul(n.input("x", 4, 6), n.weight("w", 6, 3), n.weight("b", 3), beta=0.5), "no constant bias"),
         (lambda n: n.op("lstm", n.input("x", 4, 1, 6), n.weight("w", 1, 24, 6), shape=(4, 1, 1, 6)), "LSTM lstm_0 holds its weights"),
-        (lambda n: n.op("embedding", n.weight("w", 9, 6), n.input("i", 4, dtype="int64"), shape=(4, 6)), "looks rows up"),
         (lambda n: n.op("matmul_integer", n.input("x", 4, 6), n.weight("w", 6, 3), shape=(4, 3)), "quantised already"),
     ],
 )  # fmt: skip

@@ -174,7 +174,7 @@ def test_a_report_has_every_field_of_the_contract(monkeypatch, tmp_path):
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["format"] == 1
     assert set(report) >= {"model", "target", "workload", "budget", "sites", "choices", "misses", "joules", "seconds", "floors"}
-    assert set(report["sites"]) == {"attention", "linear", "conv", "region"}
+    assert set(report["sites"]) == {"attention", "linear", "conv", "region", "embedding"}
     assert report["sites"]["linear"] == 2
     assert set(report["joules"]) >= {"before", "after", "label"}
     assert report["joules"]["label"] == "modelled"
