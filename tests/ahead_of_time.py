@@ -23,9 +23,10 @@ class Taken(NamedTuple):
     stack: int
 
 
-def taken(kernel, pointers: dict[str, str], constants: dict[str, object], architecture: int) -> Taken:
-    """What `kernel` takes on an architecture. `pointers` gives the element types of its pointers, `constants` its constexpr arguments,
-    warps and stages; all else is an int32 but `scale`. Pointers, and sizes that a kernel is compiled anew for, divide by 16."""
+def compiled(kernel, pointers: dict[str, str], constants: dict[str, object], architecture: int):
+    """`kernel` compiled for an architecture, as Triton holds it. `pointers` gives the element types of its pointers, `constants` its constexpr
+    arguments, warps and stages; all else is an int32 but `scale`. Pointers, and sizes that a kernel is compiled anew for, divide by
+    16."""
     options = {name: constants[name] for name in ("num_warps", "num_stages", "enable_fp_fusion")}
     values = {name: value for name, value in constants.items() if name not in options}
     kinds = {"scale": "fp32"} | dict.fromkeys(values, "constexpr") | {name: f"*{kind}" for name, kind in pointers.items()}
@@ -36,7 +37,12 @@ def taken(kernel, pointers: dict[str, str], constants: dict[str, object], archit
     ]
     whole = {(at,): [["tt.divisibility", 16]] for at in divisible}
     source = ASTSource(kernel, signature, constexprs=values, attrs=whole)
-    made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+
+
+def taken(kernel, pointers: dict[str, str], constants: dict[str, object], architecture: int) -> Taken:
+    """What `compiled` takes."""
+    made = compiled(kernel, pointers, constants, architecture)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(made.asm["cubin"])

@@ -7,7 +7,7 @@ from szilard.kernels.linear_int4 import triton_kernel as int4
 from szilard.kernels.linear_int8 import triton_kernel as int8
 from szilard.kernels.linear_parts import triton_parts, tuning
 
-from .ahead_of_time import taken
+from .ahead_of_time import compiled, taken
 
 NAMES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 KERNELS = {
@@ -36,8 +36,18 @@ def configurations(*tables):
     return list(found.values())
 
 
-def spent(name, way, tiles, group, dtype, architecture, *, split=False, atomic=False, shift=True, activation="gelu"):
+def spent(*configuration, **changes):
     """What a kernel takes on an architecture, its bias and residual included."""
+    return taken(*compilation(*configuration, **changes))
+
+
+def assembly(*configuration, **changes):
+    """The PTX of a kernel."""
+    return compiled(*compilation(*configuration, **changes)).asm["ptx"]
+
+
+def compilation(name, way, tiles, group, dtype, architecture, *, split=False, atomic=False, shift=True, activation="gelu"):
+    """The kernel of a configuration, its pointers, its constants and the architecture."""
     kernel = KERNELS[name][way == "tiled"]
     native = architecture >= FIRST_WITH_FP8
     own = NAMES[dtype]
@@ -55,7 +65,7 @@ def spent(name, way, tiles, group, dtype, architecture, *, split=False, atomic=F
         in_rows = name == "fp8 rows"
         constants |= {"ROWS_IN_FP8": in_rows, "NATIVE": native}
         pointers |= {"x_scale": "fp32", "x": ("fp8e4nv" if native else "fp16") if in_rows else own}
-    return taken(kernel, pointers, {**constants, **tiles, "enable_fp_fusion": True}, architecture)
+    return kernel, pointers, {**constants, **tiles, "enable_fp_fusion": True}, architecture
 
 
 def finish_spent(dtype, architecture):

@@ -1,5 +1,6 @@
 """The kernels of low-bit linear layers, compiled ahead of time for GPUs that are not here, in every configuration of the shipped tables."""
 
+import re
 import zlib
 from itertools import product
 
@@ -68,3 +69,27 @@ def test_a_configuration_that_spills_is_seen():
 def test_the_tables_have_all_ways_of_all_kernels():
     found = {each[:2] for each in CONFIGURATIONS}
     assert found == {(name, way) for name in linear_compiled.KERNELS for way in ("gemv", "tiled")}
+
+
+FEW = {"BLOCK_N": 64, "BLOCK_K": 64, "STAGES": 2, "num_warps": 4, "num_stages": 2}
+
+
+def test_the_deterministic_kernel_adds_nothing_to_memory_and_the_other_does():
+    for atomic in (False, True):
+        text = linear_compiled.assembly("int8", "gemv", FEW, 0, "float16", 90, split=True, atomic=atomic)
+        assert bool(re.search(r"\b(atom|red)\.", text)) == atomic
+
+
+def test_a_weight_of_four_bits_is_one_multiply_add_and_another_with_its_input():
+    text = linear_compiled.assembly("int4", "gemv", FEW, 64, "float16", 90, activation="none")
+    weights = len(re.findall(r"cvt\.rn\.f32\.[us]\d+", text))
+    assert weights == 64 * 64 // (4 * 32)
+    assert 2 * weights <= len(re.findall(r"fma\.rn\.f32", text)) <= 2 * weights + 4
+    assert len(re.findall(r"mul\.(rn\.)?f32", text)) < weights
+
+
+@pytest.mark.long
+def test_hopper_multiplies_rows_and_weights_in_fp8():
+    tiles = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64, "GROUP_M": 4, "num_warps": 4, "num_stages": 3}
+    assert re.search(r"wgmma\S*e4m3\.e4m3", linear_compiled.assembly("fp8 rows", "tiled", tiles, 0, "bfloat16", 90))
+    assert "e4m3" not in linear_compiled.assembly("fp8 rows", "tiled", tiles, 0, "bfloat16", 80)
