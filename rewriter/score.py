@@ -104,7 +104,7 @@ def score_linears(
             for action in sorted(wanted[group]):
                 progress(f"error of {action} at {group.id}")
                 try:
-                    prepared = _prepared(action, weights, biases, rows[x])
+                    prepared = prepare_linear(action, weights, biases, rows[x])
                 except InputError as fault:
                     if action not in SHARES:
                         raise
@@ -144,7 +144,7 @@ def prepare_linears(
             weights, biases = [linear_weight(net, s) for s in sites], [linear_bias(net, s) for s in sites]
             for action in sorted(wanted[group]):
                 progress(f"rounding to {action} at {group.id}")
-                prepared = _prepared(action, weights, biases, rows[sites[0].x])
+                prepared = prepare_linear(action, weights, biases, rows[sites[0].x])
                 made[group.id, action] = {s.id: p for s, p in zip(sites, prepared, strict=True)}
     return made
 
@@ -159,9 +159,10 @@ def _structure(action: str, weights: Sequence[np.ndarray], rows: np.ndarray) -> 
         return ()
 
 
-def _prepared(
+def prepare_linear(
     action: str, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None], rows: np.ndarray
 ) -> list[Prepared]:
+    """What the sites of a group become in a format or at a rank, for inputs `rows` [M, K]."""
     if action in SHARES:
         return prepare_low_rank(action, weights, biases, rows)
     return prepare_group(action, weights, biases, rows, narrow=products_saturate())
@@ -200,11 +201,15 @@ def _rows(probe: Probe, samples: Sequence[Arrays], read: Sequence[str]) -> dict[
     return {value: np.concatenate(found) for value, found in parts.items()}
 
 
+def simulate_linear(prepared: Prepared, rows: torch.Tensor) -> torch.Tensor:
+    """What a linear in a format or at a rank gives for `rows` [M, K]: [M, N], float32."""
+    return simulate_low_rank(prepared, rows) if prepared.action in SHARES else simulate(prepared, rows)
+
+
 def site_change(prepared: Prepared, weight: np.ndarray, bias: np.ndarray | None, x: np.ndarray) -> np.ndarray:
     """What the option adds to the output of a site that reads `x` [..., K]: [..., N]."""
     rows = torch.from_numpy(np.ascontiguousarray(x.reshape(-1, weight.shape[0]), dtype=np.float32))
     dense = rows @ torch.from_numpy(weight)
     if bias is not None:
         dense = dense + torch.from_numpy(bias)
-    changed = simulate_low_rank(prepared, rows) if prepared.action in SHARES else simulate(prepared, rows)
-    return (changed - dense).numpy().reshape(*x.shape[:-1], weight.shape[1])
+    return (simulate_linear(prepared, rows) - dense).numpy().reshape(*x.shape[:-1], weight.shape[1])

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ..cost_model.plan import Workload
 from ..cost_model.program import Program
+from ..cost_model.sites import LinearSite
+from ..kernels.low_rank.factors import SHARES, rank_of
 from ..kernels.quantized_linear.formats import FORMATS
 from ..passes.find import find
 from .backend import Group, groups_of
@@ -47,7 +49,7 @@ def estimated_scores(
     chosen = {id(sample) for sample in samples}
     others = [sample for sample in calibration.scoring if id(sample) not in chosen]
     file = ScoreFile(folder, stamp_of("torch", net, calibration.scoring, "gradients")) if folder is not None else None
-    wanted: dict[Group, tuple[str, ...]] = dict.fromkeys(groups, FORMATS)
+    wanted = {group: _wanted(group) for group in groups}
 
     def keep(key: tuple[str, str], score: Score) -> None:
         if file is not None:
@@ -69,3 +71,10 @@ def estimated_scores(
     if file is not None:
         file.write()
     return found
+
+
+def _wanted(group: Group) -> tuple[str, ...]:
+    """The formats, and the largest rank if there is one: its error says whether a smaller one needs to be looked at."""
+    sites, largest = [site for site in group.sites if isinstance(site, LinearSite)], next(iter(SHARES))
+    ranked = rank_of(largest, sites[0].in_features, sum(site.out_features for site in sites))
+    return (*FORMATS, largest) if ranked else FORMATS

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..cost_model.cpu_features import products_saturate
+from ..cost_model.errors import InputError
 from ..cost_model.fisher import OwnOutputs, change_gradients, row_changes
 from ..cost_model.net import Net
 from ..cost_model.sites import LinearSite
-from ..kernels.quantized_linear.formats import prepare_group
-from ..kernels.quantized_linear.reference import simulate
+from ..kernels.low_rank.factors import SHARES
 from ..models.cache_names import is_cache
 from .backend import Arrays, Group
 from .runtime_torch import as_tensors
-from .score import Score
+from .score import Score, prepare_linear, simulate_linear
 
 COLUMNS_AT_ONCE = 1 << 20
 """Numbers of a weight rounded at a time: rounding holds about ten copies of what it rounds, and columns are rounded by themselves."""
@@ -40,7 +39,7 @@ def score_by_gradients(
     keep: Callable[[tuple[str, str], Score], None] = lambda _, __: None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[tuple[str, str], Score]:
-    """(group id, format) -> Score, all `remembered`, for the formats wanted of each group of linear sites of a torch program.
+    """(group id, format) -> Score, all `remembered`, for the formats and ranks wanted of each group of linear sites of a torch program.
 
     `rounding` are samples that weights are rounded on, beside those that errors are found on: on the same ones errors come out too small,
     of four bits to a third on MiniLM. Without them they are the same.
@@ -72,7 +71,13 @@ def score_by_gradients(
         for group in ready:
             for name in left.pop(group):
                 progress(f"error of {name} at {group.id}, by gradients")
-                error = _error(group, name, net, values, slopes, count) / seed.squares if seed.squares else 0.0
+                try:
+                    error = _error(group, name, net, values, slopes, count) / seed.squares if seed.squares else 0.0
+                except InputError as fault:
+                    if name not in SHARES:
+                        raise
+                    found[group.id, name] = Score(float("inf"), {}, refused=str(fault))
+                    continue
                 found[group.id, name] = Score(error, {}, remembered=True)
                 keep((group.id, name), found[group.id, name])
         used = {value for group in left for site in _linears(group) for value in (site.x, site.output)}
@@ -95,13 +100,15 @@ def _error(
     every = [value.reshape(-1, value.shape[-1]).float() for value in values[sites[0].x]]
     rows, x = every[:count], torch.cat(every[count:] or every).numpy()
     moved = [torch.zeros(len(row), dtype=torch.float64) for row in rows]
-    for parts in _columns(sites, net):
+    # A low rank is one of the whole weight; columns of other formats are rounded by themselves.
+    pieces = [[_slice(site, 0, site.out_features, net) for site in sites]] if name in SHARES else _columns(sites, net)
+    for parts in pieces:
         weights, biases = [weight for _, _, weight, _ in parts], [bias for _, _, _, bias in parts]
-        made = prepare_group(name, weights, biases, x, narrow=products_saturate())
+        made = prepare_linear(name, weights, biases, x)
         for prepared, (site, start, weight, bias) in zip(made, parts, strict=True):
             dense = torch.from_numpy(weight)
             for sum_of_rows, sample, row in zip(moved, slopes[site.output], rows, strict=False):
-                change = simulate(prepared, row) - row @ dense
+                change = simulate_linear(prepared, row) - row @ dense
                 change = change if bias is None else change - torch.from_numpy(bias)
                 sum_of_rows += row_changes(sample.reshape(len(row), -1)[:, start : start + weight.shape[1]], change)
     return sum(float(each.square().sum()) for each in moved)

@@ -6,6 +6,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
+from szilard.kernels.low_rank import factors
 from szilard.passes.find import find
 from szilard.rewriter import score_fisher as module
 from szilard.rewriter.backend import groups_of
@@ -98,3 +99,19 @@ def test_what_is_known_is_not_looked_at_again(case):
     assert kept.keys() == again.keys() == fresh.keys()
     assert {k: s.error for k, s in again.items()} == {k: s.error for k, s in fresh.items()}
     assert case.by_gradients(half, known=known) == known
+
+
+def test_ranks_are_looked_at_as_well_and_too_few_inputs_refuse_them(case, monkeypatch):
+    monkeypatch.setattr(factors, "RANK_STEP", 4)
+    wanted = dict.fromkeys(case.groups, ("low_rank_half",))
+    guessed = case.by_gradients(wanted)
+    with case.backend.probe(case.graph, [], []) as probe:
+        real = score_linears(wanted, case.net, probe, case.samples)
+    assert len(guessed) == len(real) == 7
+    assert all(0.2 < guessed[key].error / real[key].error < 5 for key in real)
+    assert all(score.structure and score.prepared for score in real.values())
+    monkeypatch.setattr(factors, "ROWS_PER_RANK", 1000)
+    kept = []
+    refused = case.by_gradients(wanted, keep=lambda key, score: kept.append(key))
+    assert all("too few to tell a rank" in score.refusal for score in refused.values())
+    assert kept == []

@@ -23,6 +23,10 @@ DAMP = 0.01
 """Share of the mean diagonal of x^T x that is added to it: directions that the calibration data never takes still count a little."""
 
 
+NEGLIGIBLE = 1e-7
+"""Singular values below this share of the largest are lost in the rounding of their squares."""
+
+
 def rank_of(action: str, features: int, columns: int) -> int:
     """The rank of `action` for a weight [K, N]: K N / (K + N), at which two thin products multiply as often as the dense one, over
     its share, cut to a multiple of `RANK_STEP`; 0 where nothing is left of it."""
@@ -85,8 +89,8 @@ def damped_gram(x: np.ndarray, mean: np.ndarray | None = None) -> np.ndarray:
 
 
 def output_directions(weight: np.ndarray, gram: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """(B float64 [N, n], s [n]) with n = min(K, N): the right singular vectors of R W, where R^T R = `gram` (the identity for None) and W
-    is [K, N], and its singular values, falling.
+    """(B float64 [N, n], s [n]) with n = min(K, N): the right singular vectors of R W (zeros where the value is negligible), where
+    R^T R = `gram` (the identity for None) and W is [K, N], and its singular values, falling.
 
     With the first r columns B_r, W B_r B_r^T is the matrix of rank r with the least tr((W - W')^T gram (W - W')), which is the sum of the
     squares of the values left out (Eckart and Young, Psychometrika 1936, in the norm of the gram): no inverse of R is needed."""
@@ -94,11 +98,14 @@ def output_directions(weight: np.ndarray, gram: np.ndarray | None) -> tuple[np.n
     if gram is not None:
         values, vectors = torch.linalg.eigh(torch.from_numpy(gram))
         matrix = values.clamp(min=0).sqrt()[:, None] * (vectors.T @ matrix)
-    if matrix.shape[1] <= matrix.shape[0]:
-        squares, directions = torch.linalg.eigh(matrix.T @ matrix)
-        return directions.flip(1).numpy(), squares.flip(0).clamp(min=0).sqrt().numpy()
-    _, sizes, rows = torch.linalg.svd(matrix, full_matrices=False)
-    return rows.T.numpy(), sizes.numpy()
+    wide = matrix.shape[1] > matrix.shape[0]
+    squares, directions = torch.linalg.eigh(matrix @ matrix.T if wide else matrix.T @ matrix)
+    sizes, directions = squares.flip(0).clamp(min=0).sqrt(), directions.flip(1)
+    if wide:
+        # From the left vectors to the right ones. Values that are zero to rounding have none, and nothing of W lies there.
+        known = sizes > NEGLIGIBLE * sizes[0]
+        directions = matrix.T @ torch.where(known, directions / torch.where(known, sizes, torch.ones_like(sizes)), 0.0)
+    return directions.numpy(), sizes.numpy()
 
 
 def stand_in(action: str, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None]) -> list[Prepared]:
