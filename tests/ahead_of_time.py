@@ -24,9 +24,9 @@ class Taken(NamedTuple):
 
 
 def compiled(kernel, pointers: dict[str, str], constants: dict[str, object], architecture: int):
-    """`kernel` compiled for an architecture, as Triton holds it. `pointers` gives the element types of its pointers, `constants` its constexpr
-    arguments, warps and stages; all else is an int32 but `scale`. Pointers, and sizes that a kernel is compiled anew for, divide by
-    16."""
+    """`kernel` compiled for an architecture, as Triton holds it. `pointers` gives the element types of its pointers, `constants` its
+    constexpr arguments, warps and stages; all else is an int32 but `scale`. Pointers, and sizes that a kernel is compiled anew for,
+    divide by 16."""
     options = {name: constants[name] for name in ("num_warps", "num_stages", "enable_fp_fusion")}
     values = {name: value for name, value in constants.items() if name not in options}
     kinds = {"scale": "fp32"} | dict.fromkeys(values, "constexpr") | {name: f"*{kind}" for name, kind in pointers.items()}
