@@ -22,6 +22,8 @@ FORMAT_ACTIONS = frozenset(f"{name}{suffix}" for name in EVERY_FORMAT for suffix
 EXACT_ACTIONS = frozenset(
     {"leave", "merged", "fused_attention", "keyed_attention", "skip_layer_norm", "sum_layer_norm", "fold_batch_norm"}
 )
+FIRST_PART = {"keyed_attention": "fused_attention"}
+"""Actions of two passes, and the action that the first of them is."""
 
 
 @dataclass(frozen=True)
