@@ -12,6 +12,7 @@ from ..cost_model.plan import Plan
 from .attention_view import attention_view
 from .json_text import json_text, plain
 from .report_view import report_view
+from .structure_report import structure_view
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MARKDOWN = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "`": "\\`", "\n": " ", "\r": " "})
@@ -26,7 +27,7 @@ def write_report(folder: Path, report: Mapping[str, Any], plan: Plan) -> None:
     report["seconds"]["predicted"] = {"before": s, "after": s}.
     """
     data = plain(report)
-    view = {**report_view(data, plan), "attention": attention_view(data)}
+    view = {**report_view(data, plan), "attention": attention_view(data), "structure": structure_view(data)}
     (folder / "report.json").write_text(json_text(report), encoding="utf-8")
     (folder / "report.md").write_text(_markdown().get_template("report.md.j2").render(view), encoding="utf-8")
     (folder / "report.html").write_text(_html().get_template("report.html.j2").render(view), encoding="utf-8")

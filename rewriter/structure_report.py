@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..cost_model.device import Device
@@ -20,6 +20,9 @@ WORDS = {
     "two_of_four": "2:4",
     "unstructured": "single entries",
 }
+
+
+WITHOUT_KERNEL = frozenset({"block_sparse", "two_of_four", "unstructured"})
 
 
 def structure_report(done: Sequence[Optimised], device: Device) -> dict[str, list[dict[str, Any]]]:
@@ -62,7 +65,34 @@ def _row(found: Sequence[Estimate], rows: int, device: Device, dtype: str) -> di
     }
 
 
-def structure_sentence(row: dict[str, Any]) -> str:
+def structure_view(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What the templates show of the rows of a report: a sentence about all, and one row of texts for each site."""
+    rows = data.get("structure", ())
+    note = (
+        f"The smallest size of each structure that keeps the error of a layer's own output within {LAYER_ERROR:.0%}, and its joules over "
+        "those of the dense weight, without time; 2:4 has one size, and the error that it leaves. An option that is taken has a kernel and "
+        "was timed."
+    )
+    return {"note": note, "rows": [_texts(row) for row in rows]}
+
+
+def _texts(row: Mapping[str, Any]) -> dict[str, str]:
+    by_name = {each["structure"]: each for each in row["structures"]}
+    found = {
+        name: f"{by_name[name]['density']:.0%}, {by_name[name]['joules']:.2f}" for name in ("block_sparse", "unstructured")
+    }
+    low, pairs = by_name["low_rank"], by_name["two_of_four"]
+    return {
+        "site": row["site"],
+        "place": f"{row['runtime']} ({row['program']})" if row["program"] else row["runtime"],
+        "low_rank": f"rank {low['size']}, {low['joules']:.2f}",
+        "two_of_four": f"error {number(100 * pairs['error'], 2)} %, {pairs['joules']:.2f}",
+        "recommended": WORDS[row["recommended"]] + (" (no kernel)" if row["recommended"] in WITHOUT_KERNEL else ""),
+        **found,
+    }
+
+
+def structure_sentence(row: Mapping[str, Any]) -> str:
     """One row for people."""
     by_name = {each["structure"]: each for each in row["structures"]}
     parts = [f"rank {by_name['low_rank']['size']} at {by_name['low_rank']['joules']:.2f} of the dense joules"]
@@ -75,5 +105,5 @@ def structure_sentence(row: dict[str, Any]) -> str:
     return (
         f"Theorem 3.24, for an error of {row['error']:.0%} of its own output at {row['rows']} rows: {', '.join(parts)}; "
         f"2:4 at {pairs['joules']:.2f} leaves {number(100 * pairs['error'], 2)} %. Recommended: {WORDS[best]}"
-        + (", for which there is no kernel here." if best in ("block_sparse", "two_of_four", "unstructured") else ".")
+        + (", for which there is no kernel here." if best in WITHOUT_KERNEL else ".")
     )

@@ -95,6 +95,11 @@ def test_a_full_rank_is_left_and_the_report_says_why(monkeypatch):
 def test_explain_says_what_the_theorem_says(monkeypatch, tmp_path):
     set_clock(monkeypatch, RANK_PAYS, default=5e-3)
     szilard.rewrite(thin_model(), calibration=samples(60), only=["linear"], out=tmp_path / "out")
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / "out" / name).read_text()
+        assert "Structure of weights" in text
+        assert "error of a layer" in text
+        assert text.count("rank 12, 0.") + text.count("rank 11, 0.") == 2
     (choice, *_) = explain(tmp_path / "out")["choices"]
     text = explain_text(explain(tmp_path / "out", choice["site"]))
     assert "Recommended: low rank." in " ".join(text.split())
