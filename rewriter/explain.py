@@ -9,6 +9,7 @@ from typing import Any
 
 from ..cost_model.errors import InputError
 from ..cost_model.plan import Choice, Option, Plan
+from .asked_bits import asked_bits, bits_of
 from .command_line_output import columns, read_json, wrapped
 from .folder import is_emitted
 from .json_text import plain
@@ -52,10 +53,11 @@ def explain(folder: Path, site: str = "") -> dict[str, Any]:
             f"{folder} is not a folder that szilard wrote; it needs plan.json and report.json. Write one with `szilard rewrite`."
         )
     plan, report = read_plan(folder / "plan.json"), read_report(folder)
+    asked = {place: asked_bits([c for c in plan.choices if c.runtime == place]) for place in {c.runtime for c in plan.choices}}
     if not site:
         return {
             "headline": headline(report, plan),
-            "choices": [_summary(choice, report) for choice in plan.choices],
+            "choices": [_summary(choice, report, asked[choice.runtime]) for choice in plan.choices],
             "misses": [plain(miss) for miss in plan.misses],
             "rolled_back": list(report.get("rolled_back", ())),
         }
@@ -63,7 +65,10 @@ def explain(folder: Path, site: str = "") -> dict[str, Any]:
     misses = [plain(miss) for miss in plan.misses if site == miss.op]
     if not choices and not misses:
         raise InputError(_unknown(site, plan))
-    detailed = [{**_summary(choice, report), "options": [_option(o, choice) for o in choice.options]} for choice in choices]
+    detailed = [
+        {**_summary(choice, report, asked[choice.runtime]), "options": [_option(o, choice) for o in choice.options]}
+        for choice in choices
+    ]
     return {"site": site, "choices": detailed, "misses": misses}
 
 
@@ -76,7 +81,7 @@ def explain_text(found: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _summary(choice: Choice, report: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(choice: Choice, report: Mapping[str, Any], asked: Mapping[tuple[str, str], float]) -> dict[str, Any]:
     return {
         "site": choice.site,
         "kind": choice.kind,
@@ -89,6 +94,8 @@ def _summary(choice: Choice, report: Mapping[str, Any]) -> dict[str, Any]:
         "joules_after": choice.after.joules,
         "error_predicted": choice.after.error,
         "reason": choice.reason,
+        "bits_asked": asked.get((choice.program, choice.site)),
+        "bits_taken": bits_of(choice.action),
         "heads": _heads(choice, report),
         "structure": [row for row in report.get("structure", ()) if _is_of(row, choice)],
     }
@@ -120,6 +127,8 @@ def _choice_text(choice: Mapping[str, Any]) -> str:
         f"{choice['site']}: {choice['action']}{locked}, {choice['kind']} on {place}, {energy} modelled",
         wrapped(choice["reason"], "  "),
     ]
+    if choice["bits_asked"] is not None:
+        lines.append(f"  the closed form asks {number(choice['bits_asked'], 2)} bits here; {choice['bits_taken']} were taken")
     others = [name for name in choice["sites"] if name != choice["site"]]
     if others:
         lines.append(wrapped(f"decided together: {', '.join(others)}", "  "))
