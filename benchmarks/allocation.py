@@ -4,9 +4,9 @@ python -P -m szilard.benchmarks.allocation [--models minilm recognition smollm2]
 
 A ladder of 2, 3, 4, 5, 6 and 8 bits for the weights of every group of linears, rounded to nearest with one scale for 32 weights of a
 column. Joules are modelled: those of reading the weights once from memory (a decode step), by the h200 profile; a bit of a large layer
-costs more. The loss of a layer at some bits is the relative squared error of the model's outputs with that layer alone so rounded: measured on
-MiniLM and the recognition of rapidocr, by gradients on SmolLM2 (its weights were stored in four bits, so that fewer say little). The
-proxy loss of an allocation is the sum. It is also measured whole, on samples that scored nothing, where the model runs in onnxruntime.
+costs more. The loss of a layer at some bits is the relative squared error of the model's outputs with that layer alone so rounded:
+measured on MiniLM and the recognition of rapidocr, by gradients on SmolLM2 (its weights were stored in four bits, so that fewer say
+little). The proxy loss of an allocation is the sum. It is also measured whole, on samples that scored nothing, where onnxruntime runs it.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from ..cost_model.allocation import plain, sensitivity
 from ..cost_model.device import load_device
 from ..cost_model.fisher import OwnOutputs, change_gradients, row_changes
 from ..cost_model.plan import Budget, Choice, Option
+from ..cost_model.sites import LinearSite
 from ..models import minilm, rapidocr, smollm, texts
 from ..passes.find import find
 from ..rewriter.backend import Group, groups_of
@@ -108,10 +109,15 @@ def _plain(ladder: Ladder, limit: float) -> dict[str, int]:
     return best
 
 
+def linears(group: Group) -> list[LinearSite]:
+    """Its sites, all of them linears."""
+    return [site for site in group.sites if isinstance(site, LinearSite)]
+
+
 def costs_of(groups: Sequence[Group], net: Any) -> dict[str, float]:
     """Joules per bit of each group's weights, from memory once."""
     per_byte = load_device("h200").value("byte.memory")
-    return {g.id: per_byte / 8 * sum(s.in_features * s.out_features for s in g.sites) for g in groups}  # type: ignore[union-attr]
+    return {g.id: per_byte / 8 * sum(s.in_features * s.out_features for s in linears(g)) for g in groups}
 
 
 def onnx_ladder(source: Path, calibration: Any, shapes: Mapping[str, tuple[int, ...]], every: bool = False) -> Ladder:
@@ -123,9 +129,9 @@ def onnx_ladder(source: Path, calibration: Any, shapes: Mapping[str, tuple[int, 
     backend.clean_up(graph)
     net = backend.view(graph, shapes)
     groups = [group for group in groups_of(find(net).sites) if group.kind == "linear"]
-    weights = {site.id: linear_weight(net, site) for group in groups for site in group.sites}  # type: ignore[arg-type]
+    weights = {site.id: linear_weight(net, site) for group in groups for site in linears(group)}
     written = [value for group in groups for value in group.outputs]
-    read = list(dict.fromkeys(site.x for group in groups for site in group.sites))  # type: ignore[union-attr]
+    read = list(dict.fromkeys(site.x for group in groups for site in linears(group)))
     probe = backend.probe(graph, list(dict.fromkeys([*read, *written])), written).__enter__()
 
     def seen(samples: Any) -> list[tuple[Any, Any, Any]]:
@@ -134,7 +140,7 @@ def onnx_ladder(source: Path, calibration: Any, shapes: Mapping[str, tuple[int, 
     def error(known: list[tuple[Any, Any, Any]], bits: Mapping[str, int]) -> float:
         changes = {
             site.output: (site.x, rounded(weights[site.id], bits[g.id]) - weights[site.id])
-            for g in groups if bits.get(g.id, FULL) != FULL for site in g.sites
+            for g in groups if bits.get(g.id, FULL) != FULL for site in linears(g)
         }  # fmt: skip
         outputs = [
             probe.run(sample, {output: found[x] @ change for output, (x, change) in changes.items()})
@@ -158,19 +164,21 @@ def smollm_ladder(tokens: int = 128, count: int = 4) -> Ladder:
     samples = [
         (torch.from_numpy(tokenizer(text, return_tensors="np")["input_ids"][:, :tokens]),) for text in texts.passages()[:count]
     ]
-    sites = [(group, site) for group in groups for site in group.sites]
-    watched = sorted({value for _, site in sites for value in (site.x, site.output)})  # type: ignore[union-attr]
-    seed, moved, values = OwnOutputs(), {}, {}
+    sites = [(group, site) for group in groups for site in linears(group)]
+    watched = sorted({value for _, site in sites for value in (site.x, site.output)})
+    seed = OwnOutputs()
+    moved: dict[tuple[str, int], Any] = {}
+    values: dict[str, list[torch.Tensor]] = {}
     for _, block in change_gradients(graph, samples, seed, watched, memory=6e7):
         values.update(block.values)
         for group, site in sites:
-            if site.output in block.slopes:  # type: ignore[union-attr]
-                weight = linear_weight(net, site)  # type: ignore[arg-type]
+            if site.output in block.slopes:
+                weight = linear_weight(net, site)
                 for bits in BITS:
                     change = torch.from_numpy(rounded(weight, bits) - weight)
                     rows = [
                         row_changes(slope, x.reshape(-1, len(weight)).float() @ change)
-                        for slope, x in zip(block.slopes[site.output], values[site.x], strict=True)  # type: ignore[union-attr]
+                        for slope, x in zip(block.slopes[site.output], values[site.x], strict=True)
                     ]
                     moved[group.id, bits] = moved.get((group.id, bits), 0) + torch.cat(rows)
     errors = {key: float(rows.square().sum()) / seed.squares for key, rows in moved.items()}

@@ -81,7 +81,8 @@ def run(plans: int, low: float) -> dict[str, Any]:
     samples = {"scoring": representative(data.scoring), "held_out": representative(data.held_out)}
     with backend.runner(graph) as runner:
         reference = {name: [runner(sample) for sample in found] for name, found in samples.items()}
-    random, rows = np.random.default_rng(0), []
+    random = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
     for number in range(plans):
         plan = random_plan(random, groups, scores, low, FACTOR * low)
         with backend.runner(made(backend, graph, groups, scores, plan)) as runner:
