@@ -124,7 +124,9 @@ def score_linears(
                 structure = _structure(action, weights, rows[x])
                 found = {s.id: p for s, p in zip(sites, prepared, strict=True)}
                 scores[group.id, action] = Score(error, found, structure=structure)
-                keep((group.id, action), scores[group.id, action])
+                if action not in SHARES:
+                    # Of a low rank more is found than its error, so that it is found again.
+                    keep((group.id, action), scores[group.id, action])
     return scores
 
 
