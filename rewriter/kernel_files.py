@@ -1,102 +1,104 @@
-"""Kernel files that stand beside an emitted model.py: which modules need them, their text, and the lines that load them by path."""
+"""Kernels that stand beside an emitted model.py as one package of files: which modules need them, their text, and the lines that load them
+by path."""
 
 from __future__ import annotations
 
 import ast
-import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from torch import nn
 from torch.fx import GraphModule
 
-from ..kernels.linear_fp8 import reference as fp8_reference
-from ..kernels.linear_fp8 import triton_kernel as fp8_kernel
-from ..kernels.linear_int4 import packing as int4_packing
-from ..kernels.linear_int4 import reference as int4_reference
-from ..kernels.linear_int4 import triton_kernel as int4_kernel
-from ..kernels.linear_int8 import reference as int8_reference
-from ..kernels.linear_int8 import triton_kernel as int8_kernel
-from ..kernels.linear_parts import epilogue, triton_parts, tuning
+from .. import kernels
+from ..kernels.linear_parts import tuning
 from ..kernels.quantized_linear.torch_cuda import Fp8ColumnLinear, Int4GroupLinear, Int8ColumnLinear
-from .kernel_packages import IMPORTS as PACKAGE_IMPORTS
-from .kernel_packages import package_files, package_lines
+from ..kernels.spectral_attention.torch_cuda import TritonCausalSpectralAttention, TritonSpectralAttention
 
-PARTS = (epilogue, tuning, triton_parts)
-KERNELS: Mapping[type[nn.Module], tuple[str, tuple[ModuleType, ...]]] = {
-    Int8ColumnLinear: ("linear_int8", (*PARTS, int8_reference, int8_kernel)),
-    Int4GroupLinear: ("linear_int4", (*PARTS, int4_packing, int4_reference, int4_kernel)),
-    Fp8ColumnLinear: ("linear_fp8", (*PARTS, fp8_reference, fp8_kernel)),
+FOLDER = Path(kernels.__path__[0])
+
+
+class Reads(NamedTuple):
+    """What the source text of a module class reads: names, and the file below kernels/ that each is. If it `needs_triton`, the name is None
+    where triton is missing; else the file has a form in plain torch."""
+
+    files: Mapping[str, str]
+    needs_triton: bool = False
+
+
+FULL = {"spectral_attention": "spectral_attention/triton.py"}
+KERNELS: Mapping[type[nn.Module], Reads] = {
+    Int8ColumnLinear: Reads({"linear_int8": "linear_int8/triton_kernel.py"}),
+    Int4GroupLinear: Reads({"linear_int4": "linear_int4/triton_kernel.py"}),
+    Fp8ColumnLinear: Reads({"linear_fp8": "linear_fp8/triton_kernel.py"}),
+    TritonSpectralAttention: Reads(FULL, True),
+    TritonCausalSpectralAttention: Reads(FULL | {"causal_spectral_attention": "spectral_attention/triton_causal.py"}, True),
 }
-"""Module class -> the name under which its source text reads a kernel file, and the modules that make that file, each after those it
-reads."""
+DATA = {"linear_parts/tuning.py": tuple(f"linear_parts/tuning/{path.name}" for path in sorted(tuning.FOLDER.glob("*.json")))}
+"""Files that a kernel file reads when it runs."""
 
-IMPORTS = ("from importlib.util import module_from_spec, spec_from_file_location", "from pathlib import Path")
+IMPORTS = (
+    "import sys",
+    "from importlib import import_module",
+    "from importlib.util import find_spec, module_from_spec, spec_from_file_location",
+    "from pathlib import Path",
+)
 
 LOADER = '''
 
-def kernel(name):
-    """kernels/<name>.py as a module that belongs to this file alone, so that two such folders load side by side."""
-    spec = spec_from_file_location(name, {folder} / "kernels" / f"{{name}}.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def kernel_package():
+    """The name of kernels/ as a package that belongs to this file alone, so that two such folders load side by side."""
+    folder, own = {folder} / "kernels", "kernels_of_a_model"
+    while own in sys.modules:
+        own += "_"
+    spec = spec_from_file_location(own, folder / "__init__.py", submodule_search_locations=[str(folder)])
+    sys.modules[own] = module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[own])
+    return own
 
 
+kernels = kernel_package()
 '''
 
 
 def kernel_files(graph: GraphModule) -> dict[str, str]:
-    """Path below kernels/ -> text of each file that the modules called by `graph` need: Python that imports torch, and triton for its CUDA
-    side; and the tuning tables."""
-    found = package_files(_called(graph)) | {f"{name}.py": bundled(modules) for name, modules in _needed(graph).items()}
-    if _needed(graph):
-        found |= {f"tuning/{path.name}": path.read_text(encoding="utf-8") for path in sorted(tuning.FOLDER.glob("*.json"))}
-    return found
+    """Path below kernels/ -> text of each file that the modules called by `graph` need: Python that imports torch and, for its CUDA side,
+    triton; and what these files read."""
+    waiting = [path for reads in _needed(graph) for path in reads.files.values()]
+    found: dict[str, str] = {}
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found[path] = (FOLDER / path).read_text(encoding="utf-8")
+            waiting += _neighbours(path, found[path])
+            found |= {data: (FOLDER / data).read_text(encoding="utf-8") for data in DATA.get(path, ())}
+    folders = {str(PurePosixPath(path).parent) for path in found if path.endswith(".py")}
+    packages = {f"{folder}/__init__.py": '"""Kernels of the model in this folder."""\n' for folder in sorted(folders)}
+    return found | packages | ({"__init__.py": '"""Kernels of the model in this folder."""\n'} if found else {})
 
 
 def kernel_lines(graph: GraphModule, folder: str) -> str:
     """The text that loads the kernel files of `graph` from kernels/ in `folder`, a Python expression; "" if it needs none."""
-    names, packages = _needed(graph), package_lines(_called(graph), folder)
-    files = LOADER.format(folder=folder) + "".join(f'{name} = kernel("{name}")\n' for name in names) if names else ""
-    return files + packages
+    lines: dict[str, None] = {}
+    for files, needs_triton in _needed(graph):
+        behind = ' if find_spec("triton") else None' if needs_triton else ""
+        for name, path in files.items():
+            module = path.removesuffix(".py").replace("/", ".")
+            lines[f'{name} = import_module(f"{{kernels}}.{module}"){behind}\n'] = None
+    return LOADER.format(folder=folder) + "".join(lines) if lines else ""
 
 
 def kernel_imports(graph: GraphModule) -> tuple[str, ...]:
     """The imports that `kernel_lines` need."""
-    if package_lines(_called(graph), ""):
-        return PACKAGE_IMPORTS
-    return IMPORTS if _needed(graph) else ()
+    needed = _needed(graph)
+    if any(reads.needs_triton for reads in needed):
+        return IMPORTS
+    return tuple(line.replace("find_spec, ", "") for line in IMPORTS) if needed else ()
 
 
-def bundled(modules: Sequence[ModuleType]) -> str:
-    """One Python file of modules that read each other: the docstring of the last, what they import from elsewhere, once, and then the text
-    of each, without its imports."""
-    trees = [(inspect.getsource(module).splitlines(), ast.parse(inspect.getsource(module))) for module in modules]
-    imports: dict[str, None] = {}
-    bodies = []
-    for lines, tree in trees:
-        kept = list(lines)
-        for node in tree.body:
-            if _is_import(node) or node is tree.body[0]:
-                if not (node is tree.body[0] or (isinstance(node, ast.ImportFrom) and node.level)):
-                    imports["\n".join(_text(lines, node))] = None
-                for at in range(node.lineno - 1, node.end_lineno or node.lineno):
-                    kept[at] = ""
-        bodies.append("\n".join(kept).strip("\n"))
-    head = "\n".join(_text(trees[-1][0], trees[-1][1].body[0]))
-    plain = sorted((line for line in imports if "\n" not in line), key=lambda line: (line.startswith("from"), line))
-    guarded = [block for block in imports if "\n" in block]
-    return "\n\n".join([head, "\n".join(plain), *guarded]) + "\n\n" + "\n\n\n".join(bodies) + "\n"
-
-
-def _is_import(node: ast.stmt) -> bool:
-    """An import, or the try that imports what may be missing."""
-    return isinstance(node, ast.Import | ast.ImportFrom) or (isinstance(node, ast.Try) and isinstance(node.body[0], ast.Import))
-
-
-def _text(lines: Sequence[str], node: ast.stmt) -> Sequence[str]:
-    return lines[node.lineno - 1 : node.end_lineno]
+def _needed(graph: GraphModule) -> list[Reads]:
+    return [KERNELS[kind] for kind in dict.fromkeys(_called(graph)) if kind in KERNELS]
 
 
 def _called(graph: GraphModule) -> Iterator[type[nn.Module]]:
@@ -105,5 +107,12 @@ def _called(graph: GraphModule) -> Iterator[type[nn.Module]]:
             yield type(graph.get_submodule(str(node.target)))
 
 
-def _needed(graph: GraphModule) -> dict[str, tuple[ModuleType, ...]]:
-    return dict(KERNELS[kind] for kind in _called(graph) if kind in KERNELS)
+def _neighbours(path: str, text: str) -> list[str]:
+    """The files below kernels/ that a file of it imports."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = PurePosixPath(path).parents[node.level - 1]
+            modules = [node.module] if node.module else [alias.name for alias in node.names]
+            found += [str(folder / f"{module.replace('.', '/')}.py") for module in modules]
+    return found

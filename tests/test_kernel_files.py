@@ -13,10 +13,13 @@ import torch
 from torch import nn
 
 import szilard
+from szilard import kernels
 from szilard.kernels.quantized_linear.formats import TRITON_FORMATS, prepare
-from szilard.kernels.quantized_linear.torch_cuda import build
+from szilard.passes.fx_quantize_linear import FxQuantizeLinear
 from szilard.rewriter.calibration_data import relative_error
-from szilard.rewriter.kernel_files import KERNELS, bundled
+from szilard.rewriter.emit_torch import emit_torch
+
+from .fx_graphs import choice, cleaned, run, sites_of, traced
 
 ALONE = """
 import runpy, sys
@@ -29,9 +32,10 @@ INTERPRETED = """
 import importlib.util, sys, torch
 sys.modules["szilard"] = None
 torch.manual_seed(0)
-spec = importlib.util.spec_from_file_location("linear_int8", sys.argv[1])
-kernel = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(kernel)
+spec = importlib.util.spec_from_file_location("model", sys.argv[1])
+model = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(model)
+kernel = model.linear_int8
 x, weight = torch.randn(3, 37), torch.randint(-127, 128, (37, 11), dtype=torch.int8)
 scale, bias = torch.rand(11) / 50, torch.randn(11)
 found, wanted = kernel.linear_int8_triton(x, weight, scale, bias), kernel.linear_int8_plain(x, weight, scale, bias)
@@ -42,10 +46,10 @@ print("equal")
 WITHOUT_TRITON = """
 import runpy, sys, torch
 sys.modules["triton"] = None
-kernel = runpy.run_path(sys.argv[1])
-kernel["linear_int8_plain"](torch.ones(2, 3), torch.ones(3, 4, dtype=torch.int8), torch.ones(4))
+kernel = runpy.run_path(sys.argv[1])["linear_int8"]
+kernel.linear_int8(torch.ones(2, 3), torch.ones(3, 4, dtype=torch.int8), torch.ones(4))
 try:
-    kernel["linear_int8_triton"](torch.ones(2, 3), torch.ones(3, 4, dtype=torch.int8), torch.ones(4))
+    kernel.linear_int8_triton(torch.ones(2, 3), torch.ones(3, 4, dtype=torch.int8), torch.ones(4))
 except RuntimeError as fault:
     print(fault)
 """
@@ -99,9 +103,15 @@ def test_the_plan_takes_the_kernel_and_the_folder_holds_it(folders):
     folder, result = folders["first"]
     taken = {choice.action.removesuffix("_merged") for choice in result.plan.choices if choice.runtime == "torch"}
     assert taken == {"int8_column_weight"}
-    assert {path.name for path in (folder / "kernels").iterdir()} == {"linear_int8.py", "tuning"}
-    assert (folder / "kernels" / "tuning" / "default.json").exists()
-    assert "szilard" not in (folder / "kernels" / "linear_int8.py").read_text()
+    files = {str(path.relative_to(folder / "kernels")) for path in (folder / "kernels").rglob("*.*")}
+    parts = {
+        f"linear_parts/{name}" for name in ("__init__.py", "epilogue.py", "triton_parts.py", "tuning.py", "tuning/default.json")
+    }
+    assert files == {"__init__.py"} | parts | {f"linear_int8/{name}.py" for name in ("__init__", "reference", "triton_kernel")}
+    for name in files:
+        text = (folder / "kernels" / name).read_text()
+        assert "szilard" not in text
+        assert name.endswith("__init__.py") or text == (Path(kernels.__path__[0]) / name).read_text()
 
 
 def test_it_runs_without_szilard_and_triton(folders):
@@ -116,7 +126,7 @@ def test_it_runs_without_szilard_and_triton(folders):
 def test_two_folders_load_side_by_side(folders):
     first, second = (load(folder / "model.py") for folder, _ in folders.values())
     assert first.linear_int8.linear_int8 is not second.linear_int8.linear_int8
-    assert {Path(module.linear_int8.__file__).parents[1] for module in (first, second)} == {f for f, _ in folders.values()}
+    assert {Path(module.linear_int8.__file__).parents[2] for module in (first, second)} == {f for f, _ in folders.values()}
     assert "linear_int8" not in sys.modules
     fresh = data(3, 9)
     for seed, module in enumerate((first, second)):
@@ -130,48 +140,42 @@ def test_two_folders_load_side_by_side(folders):
 
 def test_the_last_step_loads_the_kernel_of_its_folder(folders):
     folder, _ = folders["first"]
-    steps = [path for path in (folder / "steps").iterdir() if 'kernel("linear_int8")' in path.read_text()]
+    steps = [path for path in (folder / "steps").iterdir() if "linear_int8 = import_module" in path.read_text()]
     assert steps
-    assert Path(load(steps[0]).linear_int8.__file__) == folder / "kernels" / "linear_int8.py"
+    assert Path(load(steps[0]).linear_int8.__file__) == folder / "kernels" / "linear_int8" / "triton_kernel.py"
 
 
 def test_the_copied_kernel_runs_under_the_interpreter(folders):
     pytest.importorskip("triton")
-    path = folders["first"][0] / "kernels" / "linear_int8.py"
+    path = folders["first"][0] / "model.py"
     assert python(INTERPRETED, path, TRITON_INTERPRET="1").strip() == "equal"
 
 
 def test_without_triton_the_kernel_says_so_and_its_plain_twin_runs(folders):
-    said = python(WITHOUT_TRITON, folders["first"][0] / "kernels" / "linear_int8.py")
+    said = python(WITHOUT_TRITON, folders["first"][0] / "model.py")
     assert "needs triton on a CUDA device" in said
 
 
-@pytest.mark.parametrize("name", [name for name, _ in KERNELS.values()])
-def test_a_bundle_reads_torch_triton_and_the_standard_library_alone(name):
-    """Every name that it uses is its own, and none is there twice."""
-    (modules,) = (modules for found, modules in KERNELS.values() if found == name)
-    tree = ast.parse(bundled(modules))
-    imported = {(node.names[0].name if isinstance(node, ast.Import) else node.module).split(".")[0] for node in ast.walk(tree)
-                if isinstance(node, ast.Import | ast.ImportFrom)}  # fmt: skip
-    assert imported - {"torch", "triton"} <= sys.stdlib_module_names
-    assert not any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree))
-    functions = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    assert len(set(functions)) == len([node for node in functions if node != "__str__"]) + functions.count("__str__")
-    assert "__future__" not in imported
-    assert ast.get_docstring(tree) == ast.get_docstring(ast.parse(Path(modules[-1].__file__).read_text()))
-
-
 @pytest.mark.parametrize("action", TRITON_FORMATS)
-def test_the_bundled_file_computes_what_the_module_does(action, tmp_path, monkeypatch):
+def test_emitted_kernels_read_torch_triton_and_each_other_and_compute_what_the_module_does(action, tmp_path):
     draw = np.random.default_rng(0)
-    module = build(prepare(action, draw.standard_normal((70, 9)), None, draw.standard_normal((30, 70))))
-    name, modules = KERNELS[type(module)]
-    path = tmp_path / f"{name}.py"
-    path.write_text(bundled(modules))
-    x = torch.randn(4, 70)
-    wanted = module(x)
-    monkeypatch.setattr(f"szilard.kernels.quantized_linear.torch_cuda.{name}", load(path))
-    assert torch.equal(module(x), wanted)
+    program = traced(nn.Linear(70, 9), torch.randn(4, 70))
+    graph = cleaned(program)
+    sites = sites_of(graph, program, "linear")
+    made = prepare(action, draw.standard_normal((70, 9)), None, draw.standard_normal((30, 70)))
+    FxQuantizeLinear(prepared=dict.fromkeys(sites, made)).apply(graph, [choice(action, sites)], sites)
+    sample = {name: x.numpy() for name, x in zip(program.inputs, [torch.randn(4, 70)], strict=True)}
+    emit_torch(tmp_path, graph, sample, program.inputs, program.outputs)
+    files = {path.relative_to(tmp_path / "kernels") for path in (tmp_path / "kernels").rglob("*.py")}
+    for path in files:
+        for node in ast.walk(ast.parse((tmp_path / "kernels" / path).read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert path.parents[node.level - 1] / (node.module.replace(".", "/") + ".py") in files
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                name = node.names[0].name if isinstance(node, ast.Import) else node.module
+                assert name.split(".")[0] in {*sys.stdlib_module_names, "torch", "triton"}
+    found = load(tmp_path / "model.py").load()(torch.from_numpy(sample[program.inputs[0]]))
+    assert torch.equal(found, run(graph, program, **sample)[0])
 
 
 def test_onnx_on_cuda_is_labelled_unverified(folders):

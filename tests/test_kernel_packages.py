@@ -102,7 +102,7 @@ def test_two_load_side_by_side(folder):
     assert first.spectral_attention is not second.spectral_attention
     assert first.spectral_attention.__file__ == str(folder[0] / "kernels" / "spectral_attention" / "triton.py")
     for module in (first, second):
-        found = [name for name in sys.modules if name.startswith(module.spectral_attention_package)]
+        found = [name for name in sys.modules if name.startswith(module.kernels + ".spectral_attention")]
         assert len(found) > 6
 
 

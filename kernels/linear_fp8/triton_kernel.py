@@ -2,13 +2,15 @@
 
 import torch
 
-from ..linear_parts.triton_parts import need_triton, place_of, put, run
+from ..linear_parts.triton_parts import need_triton, run
 from ..linear_parts.tuning import Dispatch
 from .reference import LARGEST, check_fp8, linear_fp8_plain, rounded_rows
 
 try:
     import triton
     import triton.language as tl
+
+    from ..linear_parts.triton_parts import place_of, put
 except ImportError:
     triton = None
 
