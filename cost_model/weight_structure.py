@@ -25,10 +25,10 @@ INDEX_BYTES = 4
 LAYER_ERROR = 0.01
 """The relative squared error of a layer's own output at which structures are compared."""
 
-SAMPLED_COLUMNS = 512
+SAMPLED_COLUMNS = 256
 """Errors of masks are taken over this many columns, in blocks spread over the weight: with all of them wide layers would take minutes."""
 
-BISECTIONS = 14
+BISECTIONS = 10
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ class Estimate:
 
 
 def estimates(weight: np.ndarray, gram: np.ndarray | None, error: float = LAYER_ERROR) -> tuple[Estimate, ...]:
-    """Each structure of `weight` [K, N] at the relative squared error `error` of its output, in the norm of `gram` [K, K] = x^T x (that
-    of the weight itself for None), in the order of `STRUCTURES`.
+    """Each structure of `weight` [K, N] at the relative squared error `error` of its output, in the order of `STRUCTURES`. Errors are in
+    the norm of `gram` [K, K] = x^T x, positive definite (that of the weight itself for None).
 
     Ranks are the best there are; entries, blocks and 2:4 are kept by w_ij^2 gram_ii and their values left as they are. Raises InputError
     for a weight that is zero in that norm: no error can be relative to it."""
@@ -149,19 +149,19 @@ def _low_rank(weight: np.ndarray, gram: np.ndarray, error: float) -> Estimate:
 
 def _turned(weight: np.ndarray, gram: np.ndarray) -> np.ndarray:
     """A matrix [K, K] with the eigenvalues of W^T gram W that are not zero."""
-    values, vectors = np.linalg.eigh(gram)
-    root = np.sqrt(np.clip(values, 0, None))[:, None] * (vectors.T @ weight)
+    root = np.linalg.cholesky(gram).T @ weight
     return root @ root.T
 
 
 def _masked(name: str, weight: np.ndarray, gram: np.ndarray, importance: np.ndarray, error: float) -> Estimate:
     features, columns = weight.shape
     seen = _spread_columns(columns)
-    total = float(np.sum((gram @ weight[:, seen]) * weight[:, seen]))
+    narrow, part = gram.astype(np.float32), weight[:, seen].astype(np.float32)
+    total = float(np.sum((narrow @ part) * part, dtype=np.float64))
 
     def missed(keep: np.ndarray) -> float:
-        lost = np.where(keep[:, seen], 0.0, weight[:, seen])
-        return float(np.sum((gram @ lost) * lost)) / total if total > 0 else 0.0
+        lost = np.where(keep[:, seen], np.float32(0), part)
+        return max(0.0, float(np.sum((narrow @ lost) * lost, dtype=np.float64))) / total if total > 0 else 0.0
 
     if name == "two_of_four":
         return Estimate(Structure(name, features, columns), missed(_two_of_four(importance)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..cost_model.plan import Workload
 from ..cost_model.program import Program
 from ..cost_model.sites import LinearSite
-from ..kernels.low_rank.factors import SHARES, rank_of
+from ..kernels.low_rank.factors import LARGEST_SIDE, SHARES, rank_of
 from ..kernels.quantized_linear.formats import FORMATS
 from ..passes.find import find
 from .backend import Group, groups_of
@@ -76,5 +76,5 @@ def estimated_scores(
 def _wanted(group: Group) -> tuple[str, ...]:
     """The formats, and the largest rank if there is one: its error says whether a smaller one needs to be looked at."""
     sites, largest = [site for site in group.sites if isinstance(site, LinearSite)], next(iter(SHARES))
-    ranked = rank_of(largest, sites[0].in_features, sum(site.out_features for site in sites))
-    return (*FORMATS, largest) if ranked else FORMATS
+    shape = sites[0].in_features, sum(site.out_features for site in sites)
+    return (*FORMATS, largest) if rank_of(largest, *shape) and min(shape) <= LARGEST_SIDE else FORMATS

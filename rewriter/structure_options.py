@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..cost_model.device import Device
 from ..cost_model.sites import LinearSite
 from ..cost_model.weight_structure import BLOCK, Structure, relative_joules
-from ..kernels.low_rank.factors import RANK_STEP, SHARES, rank_of
+from ..kernels.low_rank.factors import LARGEST_SIDE, RANK_STEP, SHARES, rank_of
 from .backend import Group
 
 NO_KERNEL = {
@@ -31,7 +31,7 @@ def structure_actions(group: Group, runtime: str, device: Device) -> dict[str, s
     linears = [site for site in group.sites if isinstance(site, LinearSite)]
     shape = linears[0].in_features, sum(site.out_features for site in linears)
     blocks = -(-shape[0] // BLOCK) * -(-shape[1] // BLOCK) // 2
-    found = {action: _too_small(action, *shape) for action in SHARES}
+    found = {action: _size_refusal(action, *shape) for action in SHARES}
     for structure in (Structure("block_sparse", *shape, blocks), Structure("two_of_four", *shape)):
         share = relative_joules(structure, linears[0].rows, device, linears[0].dtype)
         reason = NO_KERNEL[structure.name, runtime, device.kind]
@@ -39,7 +39,9 @@ def structure_actions(group: Group, runtime: str, device: Device) -> dict[str, s
     return found
 
 
-def _too_small(action: str, features: int, columns: int) -> str:
+def _size_refusal(action: str, features: int, columns: int) -> str:
+    if min(features, columns) > LARGEST_SIDE:
+        return f"the singular values of a weight of {features} x {columns} take minutes; low ranks are for sides up to {LARGEST_SIDE}"
     if rank_of(action, features, columns):
         return ""
     return f"a weight of {features} x {columns} has that share of its multiplications at a rank below {RANK_STEP}"

@@ -62,13 +62,20 @@ def test_a_table_goes_into_codes_where_they_pay(monkeypatch, program):
         assert 0 < relative_error([{"y": found}], [{"y": wanted}]) < 1e-4
 
 
-def test_slow_codes_are_left(monkeypatch, program):
+def test_slow_codes_are_left_unless_a_plan_asks_for_them(monkeypatch, program):
     set_clock(monkeypatch, {"leave": 1e-3}, default=5e-3)
     exported = export_onnx(program)
     result = szilard.rewrite(exported.graph, exported.sample, calibration=texts(8), only=["embedding"])
     (choice,) = (choice for choice in result.plan.choices if choice.kind == "embedding")
     assert choice.action == "leave"
     assert "more joules" in choice.reason
+    plan = result.plan.to_json()
+    for each in plan["choices"]:
+        each["action"] = "int4_rows" if each["kind"] == "embedding" else each["action"]
+    asked = szilard.rewrite(exported.graph, exported.sample, calibration=texts(8), plan=plan)
+    (choice,) = (choice for choice in asked.plan.choices if choice.kind == "embedding")
+    assert (choice.action, choice.locked) == ("int4_rows", True)
+    assert "GatherBlockQuantized" in {node.op_type for node in asked.optimised[0].program.graph.graph}
 
 
 def test_a_table_tied_to_its_head_stays(monkeypatch):

@@ -3,6 +3,7 @@ structure_options.py."""
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -10,9 +11,14 @@ import pytest
 import torch
 
 import szilard
+from szilard.cost_model.device import load_device
+from szilard.cost_model.sites import LinearSite
 from szilard.cost_model.weight_structure import STRUCTURES
+from szilard.kernels.low_rank.factors import SHARES
+from szilard.rewriter.backend import groups_of
 from szilard.rewriter.calibration_data import relative_error
 from szilard.rewriter.explain import explain, explain_text
+from szilard.rewriter.structure_options import structure_actions
 from szilard.rewriter.structure_report import structure_sentence
 
 from .tiny_models import HIDDEN, WIDTH, Block, block_model, samples, set_clock
@@ -104,3 +110,21 @@ def test_explain_says_what_the_theorem_says(monkeypatch, tmp_path):
     text = explain_text(explain(tmp_path / "out", choice["site"]))
     assert "Recommended: low rank." in " ".join(text.split())
     assert "has no matrix product with block-sparse weights" in " ".join(text.split())
+
+
+def test_a_weight_that_takes_minutes_is_refused():
+    site = LinearSite("wide", ("wide",), "x", "w", "", "y", 3000, 4000, False, 8, "float32", "wide")
+    (group,) = groups_of([site])
+    offered = structure_actions(group, "torch", load_device("h200"))
+    assert all("a weight of 3000 x 4000 take minutes" in offered[action] for action in SHARES)
+    (small,) = groups_of([replace(site, out_features=500)])
+    assert not any(structure_actions(small, "torch", load_device("h200"))[action] for action in SHARES)
+
+
+def test_every_structure_without_a_kernel_says_so_on_every_runtime_and_device():
+    (group,) = groups_of([LinearSite("a", ("a",), "x", "w", "", "y", 300, 400, False, 8, "float32", "a")])
+    for runtime in ("torch", "onnxruntime"):
+        for target in ("cpu", "h200"):
+            offered = structure_actions(group, runtime, load_device(target))
+            for name in ("block_sparse", "two_of_four"):
+                assert "of the dense joules by Theorem 3.24" in offered[name]

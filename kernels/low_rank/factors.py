@@ -27,6 +27,10 @@ NEGLIGIBLE = 1e-7
 """Singular values below this share of the largest are lost in the rounding of their squares."""
 
 
+LARGEST_SIDE = 2048
+"""Weights whose smaller side is longer take minutes: finding singular values is cubic in it (seconds for 2,048)."""
+
+
 def rank_of(action: str, features: int, columns: int) -> int:
     """The rank of `action` for a weight [K, N]: K N / (K + N), at which two thin products multiply as often as the dense one, over
     its share, cut to a multiple of `RANK_STEP`; 0 where nothing is left of it."""
@@ -83,21 +87,21 @@ def prepare_low_rank(
 def damped_gram(x: np.ndarray, mean: np.ndarray | None = None) -> np.ndarray:
     """float64 [K, K]: (x - mean)^T (x - mean), `DAMP` times its mean diagonal added; the identity where x [M, K] says nothing."""
     centred = torch.from_numpy(np.asarray(x, np.float64) - (0.0 if mean is None else mean))
-    gram = (centred.T @ centred).numpy()
-    size = float(np.diagonal(gram).mean())
-    return gram + DAMP * size * np.eye(len(gram)) if size > 0 else np.eye(len(gram))
+    gram = centred.T @ centred
+    size = float(gram.diagonal().mean())
+    gram.diagonal().add_(DAMP * size if size > 0 else 1.0)
+    return gram.numpy()
 
 
 def output_directions(weight: np.ndarray, gram: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """(B float64 [N, n], s [n]) with n = min(K, N): the right singular vectors of R W (zeros where the value is negligible), where
-    R^T R = `gram` (the identity for None) and W is [K, N], and its singular values, falling.
+    R^T R = `gram` (positive definite; the identity for None) and W is [K, N], and its singular values, falling.
 
     With the first r columns B_r, W B_r B_r^T is the matrix of rank r with the least tr((W - W')^T gram (W - W')), which is the sum of the
     squares of the values left out (Eckart and Young, Psychometrika 1936, in the norm of the gram): no inverse of R is needed."""
     matrix = torch.from_numpy(np.asarray(weight, np.float64))
     if gram is not None:
-        values, vectors = torch.linalg.eigh(torch.from_numpy(gram))
-        matrix = values.clamp(min=0).sqrt()[:, None] * (vectors.T @ matrix)
+        matrix = torch.linalg.cholesky(torch.from_numpy(gram)).T @ matrix
     wide = matrix.shape[1] > matrix.shape[0]
     squares, directions = torch.linalg.eigh(matrix @ matrix.T if wide else matrix.T @ matrix)
     sizes, directions = squares.flip(0).clamp(min=0).sqrt(), directions.flip(1)
