@@ -11,7 +11,8 @@ import onnx_ir as ir
 from ..cost_model.errors import InputError
 from ..cost_model.plan import Choice
 from ..cost_model.sites import ConvSite, Site
-from ..kernels.quantized_conv.formats import ACTION, Codes, PreparedConv
+from ..kernels.quantized_conv.codes import Codes
+from ..kernels.quantized_conv.formats import ACTION, PreparedConv
 from ..kernels.quantized_conv.onnx_body import (
     RUNTIME_DOMAIN,
     CodedValue,
@@ -43,7 +44,7 @@ class QuantizeConvs(OnnxPass):
         pending = [site for site in found if isinstance(site, ConvSite) and surgeon.pending(site)]
         # Producers first: what a site reads in codes is there when its turn comes.
         pending.sort(key=lambda site: place[site.ops[0]])
-        coded: dict[str, tuple[CodedValue, Codes]] = {}
+        coded: dict[str, CodedValue] = {}
         ends: list[ir.Node] = []
         for site in pending:
             ends.append(self._replace(surgeon, site, coded))
@@ -56,7 +57,7 @@ class QuantizeConvs(OnnxPass):
         surgeon.close()
         return len(pending)
 
-    def _replace(self, surgeon: Surgeon, site: ConvSite, coded: dict[str, tuple[CodedValue, Codes]]) -> ir.Node:
+    def _replace(self, surgeon: Surgeon, site: ConvSite, coded: dict[str, CodedValue]) -> ir.Node:
         """Puts the site on codes, and gives the node that makes a float of its result."""
         made = self.prepared.get(site.id)
         if not isinstance(made, PreparedConv):
@@ -66,25 +67,25 @@ class QuantizeConvs(OnnxPass):
         body = conv_nodes(made, x, name)
         shape = surgeon.value(site.result).shape
         if shape is not None:
-            body.output.codes.shape = ir.Shape([shape[0], *shape[2:], shape[1]])
-        nodes, back = dequantize_nodes(body.output, rank, name)
-        surgeon.adopt(body.initializers)
+            body.output.value.shape = ir.Shape([shape[0], *shape[2:], shape[1]])
+        nodes, back, initializers = dequantize_nodes(body.output, rank, name)
+        surgeon.adopt([*body.initializers, *initializers])
         whole = replace(site, ops=(*site.ops, site.activation)) if site.activation else site
         surgeon.replace([whole], [*start, *body.nodes, *nodes], {site.result: back})
-        coded[site.result] = (body.output, made.y)
+        coded[site.result] = body.output
         return nodes[-1]
 
 
 def _coded(
-    surgeon: Surgeon, name: str, codes: Codes, rank: int, prefix: str, coded: dict[str, tuple[CodedValue, Codes]]
+    surgeon: Surgeon, name: str, codes: Codes, rank: int, prefix: str, coded: dict[str, CodedValue]
 ) -> tuple[list[ir.Node], CodedValue]:
     """A value in codes, and the nodes that make them where nothing has yet."""
     known = coded.get(name)
-    if known is not None and known[1] == codes:
-        return [], known[0]
+    if known is not None and known.codes == codes:
+        return [], known
     body = quantize_nodes(surgeon.value(name), codes, rank, f"{prefix}.x")
     surgeon.adopt(body.initializers)
-    coded.setdefault(name, (body.output, codes))
+    coded.setdefault(name, body.output)
     return body.nodes, body.output
 
 
@@ -109,7 +110,9 @@ def on_codes_alone(model: ir.Model) -> ir.Model:
         if back is None or back.op_type != "DequantizeLinear" or back.inputs[0] is None:
             continue
         first = back.inputs[0].producer()
-        assert first is not None and first.inputs[0] is not None
-        graph.outputs[position] = first.inputs[0]
+        held = first.inputs[0] if first is not None else None
+        assert first is not None
+        assert held is not None
+        graph.outputs[position] = held
         graph.remove([back, first], safe=True)
     return model

@@ -167,7 +167,7 @@ def _format_refusal(name: str, site: LinearSite, device: Device) -> str:
 
 def _conv_refusal(site: ConvSite, net: Net, device: Device) -> str:
     """Why a convolution cannot run on codes, "" if it can."""
-    found = net.ops[site.ops[0]].attributes
+    found = net.ops[site.ops[0]].attributes if site.ops[0] in net.ops else {}
     if found.get("transposed") or found.get("activation"):
         return "onnxruntime has no integer kernel for a transposed convolution, or for one with an activation inside"
     if device.kind == "cuda":

@@ -190,6 +190,8 @@ def _said(choice: Choice, scores: Mapping[tuple[str, str], Score]) -> Choice:
             why = "it costs more joules than what was taken"
         elif larger := _at_least(choice.site, option.action, scores)[1]:
             why = f"that of {larger}, which keeps more of the weight, is {option.error:.2g} already"
+        elif option.quantized:
+            why = "with its conversions it would cost more joules than what was taken"
         if choice.locked:
             why = "the plan locks another action"
         return replace(unknown, reason=f"{NOT_MEASURED}, since {why}")

@@ -8,11 +8,13 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from ..cost_model.price import with_seconds
-from ..kernels.quantized_conv.formats import Codes
+from ..kernels.quantized_conv.codes import Codes
 from ..kernels.quantized_conv.onnx_body import CodedValue, dequantize_nodes, quantize_nodes
 from .candidates import code_digest, random_feeds, time_in_turn
 from .edges import Edge
 from .options import Nets, Pricing
+
+CODES = Codes((1 / 32,), 128)
 
 
 def priced(edges: Sequence[Edge], nets: Nets, pricing: Pricing, progress: Callable[[str], None] = lambda _: None) -> list[Edge]:
@@ -58,16 +60,15 @@ def _conversions(
 
 def _quantize(shape: Sequence[int]) -> ir.Model:
     x = ir.Value(name="x", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
-    body = quantize_nodes(x, Codes(1 / 32, 128), len(shape), "q")
-    return _model([x], body.nodes, body.output.codes, body.initializers)
+    body = quantize_nodes(x, CODES, len(shape), "q")
+    return _model([x], body.nodes, body.output.value, body.initializers)
 
 
 def _dequantize(shape: Sequence[int]) -> ir.Model:
     last = ir.Shape([shape[0], *shape[2:], shape[1]])
     x = ir.Value(name="x", shape=last, type=ir.TensorType(ir.DataType.UINT8))
-    held = quantize_nodes(ir.Value(name="y"), Codes(1 / 32, 128), len(shape), "q")
-    nodes, y = dequantize_nodes(CodedValue(x, held.output.scale, held.output.zero), len(shape), "d")
-    return _model([x], nodes, y, held.initializers)
+    nodes, y, initializers = dequantize_nodes(CodedValue(x, CODES), len(shape), "d")
+    return _model([x], nodes, y, initializers)
 
 
 def _model(inputs: list[ir.Value], nodes: list[ir.Node], output: ir.Value, initializers: list[ir.Value]) -> ir.Model:

@@ -80,13 +80,11 @@ def solve(
             (budget.joules - joules_elsewhere) / joule_scale,
         )
     within = LinearConstraint(constrained[None, :], -np.inf, bound * (1 + 1e-12))
-    # Conversions are zero or one by themselves where the options are.
-    whole = np.concatenate([np.ones(len(rows)), np.zeros(len(between.joules))])
-    first = _milp(objective, [*structure, within], whole)
+    first = _milp(objective, [*structure, within])
     # Among equal optima the smaller value of the other quantity, so that ties never depend on the solver. A second solve: a
     # weight small enough to leave the objective alone (1e-9) lies below HiGHS's tolerance of 1e-7 and decided nothing.
     best = LinearConstraint(objective[None, :], -np.inf, float(objective @ np.round(first.x)) + 1e-9)
-    result = _milp(constrained, [*structure, within, best], whole)
+    result = _milp(constrained, [*structure, within, best])
     picked = np.flatnonzero(result.x[: len(rows)] > 0.5)
     flat = [o for options in table for o in options]
     chosen = tuple(replace(choice, action=flat[i].action) for choice, i in zip(choices, picked, strict=True))
@@ -96,12 +94,12 @@ def solve(
     return Solution(chosen, spent, error, float(first.mip_gap or 0.0), converted)
 
 
-def _milp(objective: np.ndarray, constraints: list[LinearConstraint], whole: np.ndarray) -> Any:
+def _milp(objective: np.ndarray, constraints: list[LinearConstraint]) -> Any:
     """HiGHS's answer in zeros and ones. BudgetError where there is none."""
     result = milp(
         objective,
         constraints=constraints,
-        integrality=whole,
+        integrality=np.ones(len(objective)),
         bounds=Bounds(0, 1),
         options={"mip_rel_gap": 1e-6},
     )

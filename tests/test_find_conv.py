@@ -91,3 +91,30 @@ def test_integer_convolutions_are_refused():
 def test_a_batch_norm_with_no_convolution_before_it_is_nobodys_business():
     net = NetBuilder()
     assert found(net, norm(net, net.input("x", 2, 8, 7, 5))) == ([], [])
+
+
+def test_a_constant_added_to_each_channel_is_the_bias_and_a_clip_behind_it_the_activation():
+    net = NetBuilder()
+    first = conv(net, net.input("x", 2, 3, 9, 7))
+    shift = net.weight("shift", 1, 8, 1, 1)
+    added = net.op("add", shift, first)
+    clip = net.op("clip", added, min=0.0, max=6.0)
+    (site,), _ = found(net, net.op("sigmoid", clip))
+    assert (site.ops, site.bias, site.output) == ((first, added), shift, added)
+    assert (site.activation, site.result, site.low, site.high) == (clip, clip, 0.0, 6.0)
+
+
+@pytest.mark.parametrize("limits", [{"min": 1.0}, {"max": -1.0}, {"min": 0.0, "max": 0.0}])
+def test_a_clip_that_zero_is_outside_of_is_no_activation(limits):
+    net = NetBuilder()
+    (site,), _ = found(net, net.op("clip", conv(net, net.input("x", 2, 3, 9, 7)), **limits))
+    assert (site.activation, site.result) == ("", site.output)
+
+
+def test_an_addition_of_anything_else_is_no_bias():
+    net = NetBuilder()
+    x = net.input("x", 2, 3, 9, 7)
+    first, second = conv(net, x), conv(net, x)
+    whole = net.op("add", first, net.weight("whole", 2, 8, 7, 5))
+    sites, _ = found(net, whole, net.op("add", second, whole))
+    assert [(site.ops, site.bias) for site in sites] == [((first,), ""), ((second,), "")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,11 +11,9 @@ from torch.nn import functional
 
 from ...cost_model.errors import InputError
 from ..quantized_linear.rounding import compensated, nearest
+from .codes import Codes
 
 ACTION = "int8_conv"
-CLIPS = (1.0, 0.98, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4)
-"""Shares of the range of a value that are tried as the range of its codes."""
-
 ROUNDING_POSITIONS = 2048
 """Positions of the output against which weights are rounded."""
 
@@ -23,14 +21,6 @@ WIDEST_ROUNDING = 2304
 """Weights a channel beyond which they are rounded to nearest: the gram matrix of so many inputs has to be factored."""
 
 CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
-
-
-@dataclass(frozen=True)
-class Codes:
-    """How a value is held in u8 codes: round(x / scale) + zero, saturating at 0 and 255."""
-
-    scale: float
-    zero: int
 
 
 @dataclass(frozen=True)
@@ -45,8 +35,8 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class PreparedConv:
-    """y = clip(conv(x, W) + b) on codes: `weight` int8 [M, C / groups, *kernel], `weight_scale` float32 [M], `bias` int32 [M] in
-    steps of x.scale * weight_scale. A clip is the saturation of the codes of `y`."""
+    """y = clip(conv(x, W) + b) on codes: `weight` int8 [M, C / groups, *kernel] stands for W times the scales of x over their `common`,
+    `weight_scale` float32 [M], `bias` int32 [M] in steps of x.common * weight_scale. A clip is the saturation of the codes of `y`."""
 
     weight: np.ndarray
     weight_scale: np.ndarray
@@ -54,41 +44,6 @@ class PreparedConv:
     x: Codes
     y: Codes
     geometry: Geometry
-
-
-def value_codes(samples: Sequence[np.ndarray], low: float = -np.inf, high: float = np.inf) -> Codes:
-    """The codes of a value seen in `samples`, clipped to [low, high]: of the shares `CLIPS` of its range, zero included, the one that
-    rounds it with the least squared error. InputError where a sample is not finite."""
-    flat = np.concatenate([_some(np.asarray(sample, np.float32).reshape(-1)) for sample in samples]).clip(low, high)
-    if not np.isfinite(flat).all():
-        raise InputError("The calibration inputs of a convolution hold values that are not finite, so no range can be had.")
-    bottom = min(float(np.min([np.min(s, initial=0) for s in samples])), 0.0)
-    top = max(float(np.max([np.max(s, initial=0) for s in samples])), 0.0)
-    bottom, top = max(bottom, low), min(top, high)
-    found = [_codes(bottom * share, top * share) for share in CLIPS]
-    errors = [float(np.sum(np.square(dequantize(quantize(flat, codes), codes) - flat, dtype=np.float64))) for codes in found]
-    return found[int(np.argmin(errors))]
-
-
-def _some(flat: np.ndarray, most: int = 1 << 16) -> np.ndarray:
-    return flat if len(flat) <= most else flat[:: -(-len(flat) // most)]
-
-
-def _codes(bottom: float, top: float) -> Codes:
-    scale = float(np.float32((top - bottom) / 255))
-    if scale < np.finfo(np.float32).tiny:
-        return Codes(1.0, 0)
-    return Codes(scale, int(np.clip(np.rint(-bottom / scale), 0, 255)))
-
-
-def quantize(x: np.ndarray, codes: Codes) -> np.ndarray:
-    """The codes of float32 x, as QuantizeLinear gives them: uint8 of its shape."""
-    return np.clip(np.rint(x / np.float32(codes.scale)) + codes.zero, 0, 255).astype(np.uint8)
-
-
-def dequantize(x: np.ndarray, codes: Codes) -> np.ndarray:
-    """What u8 codes stand for, float32."""
-    return (x.astype(np.float32) - codes.zero) * np.float32(codes.scale)
 
 
 def prepare(
@@ -113,29 +68,40 @@ def prepare(
             "A convolution holds weights that are not finite, so no integer format can hold them; leave it as it is."
         )
     limit = 63 if narrow else 127
-    flat = weight.reshape(len(weight), -1).T
+    target = weight * _of_inputs(x, weight, geometry)
+    flat = target.reshape(len(weight), -1).T
     scale = np.abs(flat).max(axis=0) / limit
     scale = np.where(scale < np.finfo(np.float32).tiny, 1, scale).astype(np.float32)
     spread, zero = np.broadcast_to(scale, flat.shape), np.zeros_like(flat)
     if len(samples) and geometry.groups == 1 and len(flat) <= WIDEST_ROUNDING:
-        columns = _columns(samples, weight.shape[2:], geometry)
+        seen = [sample * (np.float32(x.common) / x.spread(sample.ndim)) for sample in samples]
+        columns = _columns(seen, weight.shape[2:], geometry)
         codes = compensated(flat, spread, zero, -limit, limit, columns.T @ columns)
     else:
         codes = nearest(flat, spread, zero, -limit, limit)
     held = codes.T.reshape(weight.shape).astype(np.int8)
+    made = PreparedConv(held, scale, np.zeros(len(weight), np.int32), x, y, geometry)
     if len(samples):
-        spatial = (-1, *(1,) * (weight.ndim - 1))
-        bias = bias + _mean_output(weight - held * scale.reshape(spatial), samples, geometry)
-    steps = np.rint(bias.astype(np.float64) / (np.float64(x.scale) * scale))
+        bias = bias + _mean_output(weight - effective(made)[0], samples, geometry)
+    steps = np.rint(bias.astype(np.float64) / (np.float64(x.common) * scale))
     whole = np.iinfo(np.int32)
-    return PreparedConv(held, scale, steps.clip(whole.min, whole.max).astype(np.int32), x, y, geometry)
+    return replace(made, bias=steps.clip(whole.min, whole.max).astype(np.int32))
 
 
 def effective(prepared: PreparedConv) -> tuple[np.ndarray, np.ndarray]:
     """The float32 weight and bias that the integers stand for."""
-    spatial = (-1, *(1,) * (prepared.weight.ndim - 1))
-    bias = prepared.bias * (np.float64(prepared.x.scale) * prepared.weight_scale)
-    return prepared.weight * prepared.weight_scale.reshape(spatial), bias.astype(np.float32)
+    weight = prepared.weight * prepared.weight_scale.reshape(-1, *(1,) * (prepared.weight.ndim - 1))
+    bias = prepared.bias * (np.float64(prepared.x.common) * prepared.weight_scale)
+    return weight / _of_inputs(prepared.x, weight, prepared.geometry), bias.astype(np.float32)
+
+
+def _of_inputs(x: Codes, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """The scales of x over their `common`, as float32 to be broadcast over a weight [M, C / groups, *kernel]."""
+    if len(x.scales) == 1:
+        return np.ones((1,) * weight.ndim, np.float32)
+    grouped = (np.array(x.scales) / x.common).astype(np.float32).reshape(geometry.groups, 1, -1)
+    each = np.broadcast_to(grouped, (geometry.groups, len(weight) // geometry.groups, grouped.shape[2]))
+    return each.reshape(len(weight), -1, *(1,) * (weight.ndim - 2))
 
 
 def folded(

@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from .formats import Codes, PreparedConv
+from .codes import Codes
+from .formats import PreparedConv
 
 RUNTIME_DOMAIN = "com.microsoft"
 
 
 class CodedValue(NamedTuple):
-    """A value in codes: uint8 [B, *, C], and its scale and zero point as initialisers."""
+    """A value in codes: uint8 [B, *, C], and how they are to be read."""
 
-    codes: ir.Value
-    scale: ir.Value
-    zero: ir.Value
+    value: ir.Value
+    codes: Codes
 
 
 class Body(NamedTuple):
@@ -31,45 +31,60 @@ class Body(NamedTuple):
 
 
 def quantize_nodes(x: ir.Value, codes: Codes, rank: int, name: str) -> Body:
-    """float32 x [B, C, *] -> its codes [B, *, C]."""
-    scale, zero = _codes(codes, name)
-    node = _node("QuantizeLinear", [x, scale, zero], f"{name}_codes", ir.DataType.UINT8, x.shape)
+    """float32 x [B, C, *] -> its codes [B, *, C]. Scales of channels need operator set 13."""
+    scale, zero = _each(codes, name)
+    along: dict[str, Any] = {"axis": 1} if len(codes.scales) > 1 else {}
+    node = _node("QuantizeLinear", [x, scale, zero], f"{name}_codes", ir.DataType.UINT8, x.shape, **along)
     order = [0, *range(2, rank), 1]
     moved = _node("Transpose", [node.outputs[0]], f"{name}_last", ir.DataType.UINT8, _moved(x.shape, order), perm=order)
-    return Body([node, moved], CodedValue(moved.outputs[0], scale, zero), [scale, zero])
+    return Body([node, moved], CodedValue(moved.outputs[0], codes), [scale, zero])
 
 
-def dequantize_nodes(x: CodedValue, rank: int, name: str) -> tuple[list[ir.Node], ir.Value]:
-    """Codes [B, *, C] -> (nodes, float32 [B, C, *])."""
+def dequantize_nodes(x: CodedValue, rank: int, name: str) -> tuple[list[ir.Node], ir.Value, list[ir.Value]]:
+    """Codes [B, *, C] -> (nodes, float32 [B, C, *], initialisers)."""
     order = [0, rank - 1, *range(1, rank - 1)]
-    shape = _moved(x.codes.shape, order)
-    moved = _node("Transpose", [x.codes], f"{name}_first", ir.DataType.UINT8, shape, perm=order)
-    node = _node("DequantizeLinear", [moved.outputs[0], x.scale, x.zero], f"{name}_float", ir.DataType.FLOAT, shape)
-    return [moved, node], node.outputs[0]
+    shape = _moved(x.value.shape, order)
+    scale, zero = _each(x.codes, f"{name}_read")
+    along: dict[str, Any] = {"axis": 1} if len(x.codes.scales) > 1 else {}
+    moved = _node("Transpose", [x.value], f"{name}_first", ir.DataType.UINT8, shape, perm=order)
+    node = _node("DequantizeLinear", [moved.outputs[0], scale, zero], f"{name}_float", ir.DataType.FLOAT, shape, **along)
+    return [moved, node], node.outputs[0], [scale, zero]
 
 
 def conv_nodes(prepared: PreparedConv, x: CodedValue, name: str) -> Body:
-    """Codes of y [B, *, M] from codes of x [B, *, C]: one QLinearConv."""
-    scale, zero = _codes(prepared.y, f"{name}_y")
+    """Codes of y [B, *, M] from codes of x [B, *, C]: one QLinearConv. It knows one scale of y: where channels have their own, the scales
+    of the weight make up for it."""
+    scale, zero = _common(prepared.y, f"{name}_y")
+    read_scale, read_zero = _common(prepared.x, f"{name}_x")
     weight = _initializer(f"{name}_weight", prepared.weight)
-    weight_scale = _initializer(f"{name}_weight_scale", prepared.weight_scale)
+    shares = np.float32(prepared.y.common) / prepared.y.spread(2).reshape(-1)
+    weight_scale = _initializer(f"{name}_weight_scale", (prepared.weight_scale * shares).astype(np.float32))
     weight_zero = _initializer(f"{name}_weight_zero", np.zeros_like(prepared.bias, np.int8))
     bias = _initializer(f"{name}_bias", prepared.bias)
     geometry = prepared.geometry
     node = _node(
-        "QLinearConv", [x.codes, x.scale, x.zero, weight, weight_scale, weight_zero, scale, zero, bias], f"{name}_y",
+        "QLinearConv", [x.value, read_scale, read_zero, weight, weight_scale, weight_zero, scale, zero, bias], f"{name}_y",
         ir.DataType.UINT8, None, RUNTIME_DOMAIN, channels_last=1, group=geometry.groups, strides=list(geometry.strides),
         pads=list(geometry.pads), dilations=list(geometry.dilations), kernel_shape=list(prepared.weight.shape[2:]),
     )  # fmt: skip
-    made = [scale, zero, weight, weight_scale, weight_zero, bias]
-    return Body([node], CodedValue(node.outputs[0], scale, zero), made)
+    made = [scale, zero, read_scale, read_zero, weight, weight_scale, weight_zero, bias]
+    return Body([node], CodedValue(node.outputs[0], prepared.y), made)
 
 
-def _codes(codes: Codes, name: str) -> tuple[ir.Value, ir.Value]:
+def _common(codes: Codes, name: str) -> tuple[ir.Value, ir.Value]:
+    """One scale and zero point."""
     return (
-        _initializer(f"{name}_scale", np.array(codes.scale, np.float32)),
+        _initializer(f"{name}_scale", np.array(codes.common, np.float32)),
         _initializer(f"{name}_zero", np.array(codes.zero, np.uint8)),
     )
+
+
+def _each(codes: Codes, name: str) -> tuple[ir.Value, ir.Value]:
+    """The scale and zero point of each channel, or of all of them."""
+    if len(codes.scales) == 1:
+        return _common(codes, name)
+    scales = np.array(codes.scales, np.float32)
+    return _initializer(f"{name}_scale", scales), _initializer(f"{name}_zero", np.full(len(scales), codes.zero, np.uint8))
 
 
 def _node(

@@ -14,6 +14,6 @@ def simulate(prepared: PreparedConv, codes: np.ndarray) -> np.ndarray:
     centred = torch.from_numpy(codes.astype(np.float64) - prepared.x.zero)
     bias = torch.from_numpy(prepared.bias.astype(np.float64))
     sums = convolve(centred, torch.from_numpy(prepared.weight.astype(np.float64)), bias, prepared.geometry).numpy()
-    multiplier = np.float32(prepared.x.scale) * prepared.weight_scale / np.float32(prepared.y.scale)
+    multiplier = np.float32(prepared.x.common) * prepared.weight_scale / prepared.y.spread(2).reshape(-1)
     scaled = sums * multiplier.reshape(1, -1, *(1,) * (sums.ndim - 2))
     return np.clip(np.rint(scaled) + prepared.y.zero, 0, 255).astype(np.uint8)
