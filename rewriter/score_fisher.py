@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..cost_model.errors import InputError
-from ..cost_model.fisher import OwnOutputs, change_gradients, row_changes
+from ..cost_model.fisher import OwnOutputs, change_gradients, row_changes, weight_error
 from ..cost_model.net import Net
 from ..cost_model.sites import LinearSite
 from ..kernels.low_rank.factors import SHARES
@@ -45,7 +45,8 @@ def score_by_gradients(
     of four bits to a third on MiniLM. Without them they are the same.
 
     `memory` [bytes] is what a pass may hold beside the model: below what one needs, the model is gone through block by block. Sites in
-    `known` are not looked at again; each new error is given to `keep` as soon as it is found."""
+    `known` are not looked at again; each new error is given to `keep` as soon as it is found. Where no output is a number, the error of the
+    weights stands for that of the outputs."""
     found = dict(known or {})
     left = {group: [name for name in sorted(names) if (group.id, name) not in found] for group, names in wanted.items()}
     left = {group: names for group, names in left.items() if names}
@@ -72,7 +73,9 @@ def score_by_gradients(
             for name in left.pop(group):
                 progress(f"error of {name} at {group.id}, by gradients")
                 try:
-                    error = _error(group, name, net, values, slopes, count) / seed.squares if seed.squares else 0.0
+                    # A model whose outputs are integers, or all zero, has no gradients to go by.
+                    share = _error(group, name, net, values, slopes, count) / seed.squares if seed.squares else None
+                    error = _weight_error(group, name, net, values) if share is None else share
                 except InputError as fault:
                     if name not in SHARES:
                         raise
@@ -112,6 +115,16 @@ def _error(
                 change = change if bias is None else change - torch.from_numpy(bias)
                 sum_of_rows += row_changes(sample.reshape(len(row), -1)[:, start : start + weight.shape[1]], change)
     return sum(float(each.square().sum()) for each in moved)
+
+
+def _weight_error(group: Group, name: str, net: Net, values: Mapping[str, list[torch.Tensor]]) -> float:
+    """The relative squared error of the outputs of a group for white inputs: what its weights alone say."""
+    parts = [_slice(site, 0, site.out_features, net) for site in _linears(group)]
+    x = torch.cat([value.reshape(-1, value.shape[-1]).float() for value in values[_linears(group)[0].x]])
+    made = prepare_linear(name, [weight for _, _, weight, _ in parts], [None for _ in parts], x.numpy())
+    white, none = torch.eye(x.shape[-1]), torch.zeros(1, x.shape[-1])
+    got = torch.cat([simulate_linear(each, white) - simulate_linear(each, none) for each in made], 1)
+    return weight_error(torch.cat([torch.from_numpy(weight) for _, _, weight, _ in parts], 1), got)
 
 
 def _columns(sites: Sequence[LinearSite], net: Net) -> list[list[tuple[LinearSite, int, np.ndarray, np.ndarray | None]]]:

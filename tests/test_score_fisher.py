@@ -115,3 +115,27 @@ def test_ranks_are_looked_at_as_well_and_too_few_inputs_refuse_them(case, monkey
     refused = case.by_gradients(wanted, keep=lambda key, score: kept.append(key))
     assert all("too few to tell a rank" in score.refusal for score in refused.values())
     assert kept == []
+
+
+class Token(nn.Module):
+    """The place of the largest number: an output without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.only = nn.Linear(WIDTH, 30)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.only(x).argmax(-1)
+
+
+def test_without_numbers_at_the_end_the_weights_themselves_say_how_far_they_moved():
+    x = np.random.default_rng(0).standard_normal((9, WIDTH)).astype(np.float32)
+    program = trace_module(Token().eval(), {"x": torch.from_numpy(x)})
+    net = TorchBackend(program).view(program.graph, {program.inputs[0]: x.shape})
+    groups = [g for g in groups_of(find(net).sites) if g.kind == "linear"]
+    found = score_by_gradients(
+        dict.fromkeys(groups, FORMATS), program.graph, net, program.inputs, program.outputs, [{program.inputs[0]: x}]
+    )
+    errors = {name: found[groups[0].id, name].error for name in FORMATS}
+    assert 0 < errors["int8_weight"] < errors["int4_weight"] / 20 < 0.05
