@@ -15,7 +15,7 @@ def found(metric, name=LIKELIHOOD, inputs="input_ids"):
     phases = Phase("2x8", {inputs: (2, 8)}, 0.75), Phase("1x4", {inputs: (1, 4)}, 0.25)
     request = SimpleNamespace(workload=Workload(phases), budget=Budget(metric=name))
     choices = (SimpleNamespace(after=SimpleNamespace(joules=0.75)),)
-    return _token(SimpleNamespace(metric=metric, elsewhere=(0.55, 0.0), choices=choices), request)
+    return _token(SimpleNamespace(metric=metric, elsewhere=(0.45, 0.0), conversions=(0.1, 0.0), choices=choices), request)
 
 
 def test_a_token_has_the_floor_of_its_bits():
