@@ -23,7 +23,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 MOST = 2.0
 """Times the weights that scoring may hold."""
-FORMATS = ("int4_weight", "int8_dynamic", "int8_static", "int8_weight")
+FORMATS = ("int4_weight", "int8_static")
 
 
 def resident(field: str) -> int:
