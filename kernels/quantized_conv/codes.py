@@ -15,8 +15,9 @@ CLIPS = (1.0, 0.98, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4)
 MOST = 1 << 20
 """Elements of a sample that ranges are weighed on."""
 
-FINEST = 64
-"""The scale of a channel is at least this share of the largest: one that calibration hardly saw keeps some room."""
+FINEST = 4
+"""The largest scale over that of any channel. Channels that calibration hardly saw need room: with 64 here, and ranges clipped channel by
+channel, another photograph moved the outputs of EfficientNet-Lite0 by 0.16, of the relative square."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Codes:
 
 def value_codes(samples: Sequence[np.ndarray], by_channel: bool = False) -> Codes:
     """The codes of a value [B, C, *] seen in `samples`: of the shares `CLIPS` of its range, zero included, those that round it with the
-    least squared error. `by_channel`: one scale a channel where that rounds better, and one zero point. InputError where a sample is not
-    finite."""
+    least squared error. `by_channel`: one scale a channel for the same share of its own range, where that rounds better, and one zero
+    point. InputError where a sample is not finite."""
     seen = [_channels(sample) for sample in samples]
     bottom = np.minimum(np.min([part.min(axis=1) for part in seen], axis=0), 0)
     top = np.maximum(np.max([part.max(axis=1) for part in seen], axis=0), 0)
@@ -55,12 +56,10 @@ def value_codes(samples: Sequence[np.ndarray], by_channel: bool = False) -> Code
     zero = whole[best].zero
     reach = np.maximum(top / max(255 - zero, 1), -bottom / zero if zero else 0)
     reach = np.maximum(reach, reach.max() / FINEST)
-    tried = [np.where(reach > 0, reach * share, 1).astype(np.float32) for share in CLIPS]
-    each = np.array([_errors(flat, scales, zero) for scales in tried])
-    picked = each.argmin(axis=0)
-    if not each.min(axis=0).sum() < errors[best].sum():
+    scales = np.where(reach > 0, reach * CLIPS[best], 1).astype(np.float32)
+    if not _errors(flat, scales, zero).sum() < errors[best].sum():
         return whole[best]
-    return Codes(tuple(float(tried[share][channel]) for channel, share in enumerate(picked)), zero)
+    return Codes(tuple(float(scale) for scale in scales), zero)
 
 
 def quantize(x: np.ndarray, codes: Codes) -> np.ndarray:
