@@ -173,10 +173,12 @@ def test_where_nothing_pays_the_model_is_left_and_said_so(monkeypatch, tmp_path,
         assert (tmp_path / "out" / "model.onnx").read_bytes() == given.model.read_bytes()
 
 
-def test_silero_is_left_with_its_reason_on_a_real_clock():
+def test_silero_keeps_its_recurrent_layer_with_a_reason_on_a_real_clock():
+    """Its convolutions may pay on codes (0.76 of its time when this was written); nothing else does."""
     given = case("silero")
     result = szilard.rewrite(given.model, calibration=given.calibration)
-    assert actions(result) <= {"leave"}
+    assert actions(result) <= {"leave", "int8_conv"}
+    assert all(c.action == "leave" or c.after.joules < c.before.joules for c in result.plan.choices)
     assert any("LSTM" in miss.op and "recurrent" in miss.reason for miss in result.plan.misses)
     assert result.report["floors"]["unpriced"] == []
 
