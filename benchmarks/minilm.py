@@ -32,7 +32,7 @@ from .peers import make_peers
 
 RESULTS = Path(__file__).parent / "results"
 CASES = ((1, 16), (1, 128), (8, 128), (1, 512))
-BUDGETS = (0.012, 0.006, 0.0025)
+BUDGETS = (0.012, 0.005, 0.001)
 """One for each line of `minilm_lines`."""
 
 

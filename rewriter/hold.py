@@ -13,7 +13,7 @@ from .check import Gate
 from .solve import Solution
 
 # The predicted error falls at least by this factor from one attempt to the next, however little the budget was missed by.
-TIGHTER = 1.25
+TIGHTER = 1.1
 
 
 @dataclass(frozen=True, eq=False)
