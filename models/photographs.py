@@ -11,13 +11,12 @@ REQUIREMENTS = {"skimage": "scikit-image==0.26.0", "sklearn": "scikit-learn==1.9
 HELD_OUT = ("camera.png", "chelsea.png", "coffee.png", "flower.jpg", "motorcycle_left.png")
 """Photographs of one thing that ImageNet has a class for."""
 
-CALIBRATION = ("astronaut.png", "china.jpg", "clock_motion.png", "coins.png", "hubble_deep_field.jpg", "retina.jpg", "rocket.jpg")
+CALIBRATION = (
     "astronaut.png",
-    "brick.png",
     "china.jpg",
     "clock_motion.png",
     "coins.png",
-    "gravel.png",
+    "hubble_deep_field.jpg",
     "retina.jpg",
     "rocket.jpg",
 )
