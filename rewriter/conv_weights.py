@@ -10,8 +10,6 @@ from ..kernels.quantized_conv.codes import Codes
 from ..kernels.quantized_conv.formats import Geometry, PreparedConv, folded, prepare
 from .backend import Group
 
-CHANNEL_OPSET = 13
-
 
 def conv_weight(net: Net, site: ConvSite) -> tuple[np.ndarray, np.ndarray | None]:
     """Weight and bias [M] of a convolution in float32, with the batch norm behind it folded in."""
@@ -39,22 +37,3 @@ def conv_stand_in(group: Group, net: Net) -> dict[str, PreparedConv]:
     return {
         s.id: prepare(*conv_weight(net, s), conv_geometry(net, s), codes, codes) for s in group.sites if isinstance(s, ConvSite)
     }
-
-
-def scaled_by_channel(net: Net, value: str) -> bool:
-    """Whether each channel of a value may have a scale of its own in codes: a convolution writes it, only convolutions read it, whose
-    weights can take the scales in, and the operator set has conversions with scales of channels. (onnxruntime would join a sum that is
-    quantised so into QLinearAdd, which does not take them.)"""
-    readers = net.consumers(value)
-    whole = all(reader.kind == "conv" and reader.inputs[0] == value for reader in readers)
-    return bool(readers) and whole and not net.returns(value) and net.opset >= CHANNEL_OPSET and _from_conv(net, value)
-
-
-def _from_conv(net: Net, value: str) -> bool:
-    """Whether a convolution writes a value, maybe through a bias, a batch norm and a clip."""
-    op = net.producer(value)
-    for kind in ("relu", "clip", "batch_norm", "add"):
-        computed = [name for name in op.inputs if name and not net.values[name].constant] if op is not None else []
-        if op is not None and op.kind == kind and len(computed) == 1:
-            op = net.producer(computed[0])
-    return op is not None and op.kind == "conv"

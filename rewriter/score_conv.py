@@ -22,7 +22,7 @@ from ..kernels.quantized_conv.formats import (
 )
 from .backend import Arrays, Group, Probe
 from .calibration_data import relative_error
-from .conv_weights import conv_geometry, conv_weight, scaled_by_channel
+from .conv_weights import conv_geometry, conv_weight
 from .edges import IN_CODES
 from .score import Score, chunks
 
@@ -65,7 +65,7 @@ def score_convs(
         named = {value: None for group in part for value in _values(group)}
         captured = [probe.capture(sample, list(named)) for sample in chosen]
         seen = {value: [found[value] for found in captured] for value in named}
-        codes = {value: value_codes(found, scaled_by_channel(net, value)) for value, found in seen.items()}
+        codes = {value: value_codes(found) for value, found in seen.items()}
         for group in part:
             progress(f"error of {ACTION if group.sites else IN_CODES} at {group.id}")
             if not group.sites:

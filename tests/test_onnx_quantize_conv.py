@@ -84,12 +84,6 @@ def test_the_graph_computes_what_the_reference_does():
     np.testing.assert_allclose(run(after, samples[0])[0], want, atol=1.01 * max(each.y.common for each in last))
 
 
-def test_scales_of_channels_need_operator_set_13():
-    scales = {opset: [len(made.y.scales) for made in prepared(scored(opset)[2]).values()] for opset in (11, 18)}
-    assert scales[11] == [1, 1, 1, 1]
-    assert scales[18] == [6, 6, 1, 1]
-
-
 def test_what_is_left_in_floating_point_reads_and_is_read_through_one_conversion():
     model, sites, scores, samples = scored()
     chosen = [sites[0], sites[3]]
