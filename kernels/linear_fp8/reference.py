@@ -30,9 +30,10 @@ def linear_fp8_plain(
 
 
 def rounded_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(x / scale in float8_e4m3fn, scale float32 [..., 1]) with scale = max |x| / 448 over each row, 1 for a row of zeros."""
-    most = x.float().abs().amax(dim=-1, keepdim=True)
-    scale = torch.where(most == 0, torch.ones_like(most), most / LARGEST)
+    """(x / scale in float8_e4m3fn, scale float32 [..., 1]) with scale = max |x| / 448 over each row, 1 where that is not a
+    normal number: such a row counts as zeros."""
+    scale = x.float().abs().amax(dim=-1, keepdim=True) / LARGEST
+    scale = torch.where(scale < torch.finfo(torch.float32).tiny, torch.ones_like(scale), scale)
     return (x.float() / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale
 
 

@@ -102,7 +102,7 @@ if triton is not None:
             k = start + tl.arange(0, BLOCK)
             most = tl.maximum(most, tl.abs(tl.load(x + row + k, mask=k < features, other=0.0).to(tl.float32)))
         scale = tl.max(most, 0) / LARGEST
-        scale = tl.where(scale == 0.0, 1.0, scale)
+        scale = tl.where(scale < 1.1754943508222875e-38, 1.0, scale)
         tl.store(scales + tl.program_id(0), scale)
         for start in range(0, features, BLOCK):
             k = start + tl.arange(0, BLOCK)
