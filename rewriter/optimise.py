@@ -207,12 +207,10 @@ def _priced(
     for group in groups:
         actions = refusals(
             backend.actions(group, net, request.device),
-            group.kind,
             exact=request.exact,
             budget=request.budget,
             calibration=request.calibration,
-            only=request.only,
-            left=left_out(group, request.include, request.exclude),
+            left=left_out(group, request.only, request.include, request.exclude),
         )
         if group.kind == "attention" and pricing.decoding:
             # Where every phase decodes, what a backend says about lengths is about the new tokens alone.

@@ -38,16 +38,16 @@ def check_patterns(groups: Iterable[Group], include: Sequence[str], exclude: Seq
                 )
 
 
-def left_out(group: Group, include: Sequence[str], exclude: Sequence[str]) -> str:
-    """Why the sites of a group, decided together, are to be left by their names, "" if they are not: an exclusion counts before an
-    inclusion, and one site of the group is enough for either."""
+def left_out(group: Group, only: Collection[str], include: Sequence[str], exclude: Sequence[str]) -> str:
+    """Why the sites of a group, decided together, are to be left by their names or their kind, "" if they are not: an exclusion counts
+    before an inclusion, and one site of the group is enough for either."""
     for pattern in exclude:
         found = [name for name in _names(group) if fnmatchcase(name, pattern)]
         if found:
             return f"--exclude {pattern!r} names {found[0]}"
     if include and not any(fnmatchcase(name, pattern) for pattern in include for name in _names(group)):
         return "no --include names it"
-    return ""
+    return f"only {' and '.join(sorted(only))} sites were to change" if only and group.kind not in only else ""
 
 
 def _names(group: Group) -> tuple[str, ...]:
@@ -55,20 +55,12 @@ def _names(group: Group) -> tuple[str, ...]:
 
 
 def refusals(
-    actions: Mapping[str, str],
-    kind: str,
-    *,
-    exact: bool,
-    budget: Budget,
-    calibration: CalibrationData | None,
-    only: Collection[str] = (),
-    left: str = "",
+    actions: Mapping[str, str], *, exact: bool, budget: Budget, calibration: CalibrationData | None, left: str = ""
 ) -> dict[str, str]:
-    """`actions` (action -> sentence, "" if allowed) of sites of `kind` with the sentences that the request itself adds; `left` is what
+    """`actions` (action -> sentence, "" if allowed) of one group of sites with the sentences that the request itself adds; `left` is what
     `left_out` says of them."""
-    if left or (only and kind not in only):
-        sentence = left or f"only {' and '.join(sorted(only))} sites were to change"
-        return {action: reason or ("" if action == "leave" else sentence) for action, reason in actions.items()}
+    if left:
+        return {action: reason or ("" if action == "leave" else left) for action, reason in actions.items()}
     if exact or budget.error == 0:
         sentence = "only exact rewrites were asked for"
     elif calibration is None:

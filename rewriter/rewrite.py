@@ -13,7 +13,7 @@ from ..cost_model.plan import Budget, Plan, Step
 from ..cost_model.program import Program
 from ..cost_model.sites import Miss
 from ..cost_model.timing import TimeTable
-from .backend import Backend
+from .backend import Backend, Group
 from .backend_onnx import OnnxBackend
 from .calibration_data import read_calibration
 from .emit import emit, original_file
@@ -23,7 +23,7 @@ from .folder import check_target, new_folder
 from .metric import metric_function
 from .optimise import DEFAULT_ERROR, Optimised, Request, optimise
 from .programs import Part, check_plan, programs_of
-from .refusals import check_kinds, patterns_of
+from .refusals import check_kinds, left_out, patterns_of
 from .report_programs import whole_report
 from .rewritten import Rewritten, check_joules, joules_after, of_program, part_of_plan, untouched
 from .runtime_onnx import OnnxModule
@@ -159,7 +159,12 @@ def _rewritten(part: Part, request: Request, progress: Callable[[str], None]) ->
     if not request.exact and request.budget.error > 0 and part.loaded.program.runtime == "torch":
         from .score_estimates import estimated_scores
 
-        estimates = estimated_scores(part.loaded.program, request.workload, request.calibration, request.scores, said)
+        def may_change(group: Group) -> bool:
+            return not left_out(group, request.only, request.include, request.exclude)
+
+        estimates = estimated_scores(
+            part.loaded.program, request.workload, request.calibration, request.scores, said, may_change
+        )
     # onnxruntime first: what an option does to the outputs belongs to the model, so that the other runtime need not measure it again.
     for each, backend in reversed(runtimes):
         known = {**estimates, **{key: score for earlier in done for key, score in earlier.scores.items()}}

@@ -30,9 +30,10 @@ def estimated_scores(
     calibration: CalibrationData | None,
     folder: Path | None,
     progress: Callable[[str], None] = lambda _: None,
+    may_change: Callable[[Group], bool] = lambda _: True,
 ) -> Mapping[tuple[str, str], Score]:
-    """(group id, format) -> Score of every linear of a torch program whose options are too many and too large to run one by one; nothing
-    for others, which are measured as a plan needs them. Kept in `folder` as they are found."""
+    """(group id, format) -> Score of every linear that `may_change` of a torch program whose options are too many and too large to run one
+    by one; nothing for others, which are measured as a plan needs them. Kept in `folder` as they are found."""
     if calibration is None:
         return {}
     backend = TorchBackend(program)
@@ -40,7 +41,7 @@ def estimated_scores(
     backend.clean_up(graph)
     phase = max(workload.phases, key=lambda each: sum(prod(shape) for shape in each.shapes.values()))
     net = backend.view(graph, phase.shapes)
-    groups = [group for group in groups_of(find(net).sites) if group.kind == "linear"]
+    groups = [group for group in groups_of(find(net).sites) if group.kind == "linear" and may_change(group)]
     weights = sum(value.elements for value in net.values.values() if value.constant)
     if 2 * weights * PROBE_ROWS * len(groups) * len(FORMATS) <= MOST_WORK:
         return {}

@@ -57,6 +57,10 @@ def test_only_where_runs_are_dear_are_errors_estimated(monkeypatch, tmp_path):
     monkeypatch.setattr(score_estimates, "MOST_WORK", 0.0)
     assert estimated_scores(made, workload, None, None) == {}
     said = []
+    assert estimated_scores(made, workload, data, None, said.append, may_change=lambda group: False) == {}
+    one = estimated_scores(made, workload, data, None, may_change=lambda group: group.id == "ups.0")
+    assert {group for group, _ in one} == {"ups.0"}
+    assert not said
     first = estimated_scores(made, workload, data, tmp_path, said.append)
     assert len({group for group, _ in first}) == 7
     assert all(score.remembered and 0 < score.error < 1 for score in first.values())
