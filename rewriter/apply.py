@@ -11,14 +11,14 @@ from ..cost_model.errors import BudgetError, SzilardError
 from ..cost_model.plan import Choice, Step
 from ..cost_model.program import Program
 from ..cost_model.sites import Site
-from .backend import FIRST_PART, Backend
+from .backend import EXACT_ACTIONS, FIRST_PART, Backend
 
 if TYPE_CHECKING:
     from .check import Gate
 
 FLIPPED = 0.1
-"""An exact pass behind inexact ones may move the outputs by this share of what those did: sums in another order round some codes the other
-way."""
+"""An exact pass behind inexact ones may move the outputs that it found by this share of the relative squared error so far: sums in another
+order round some codes the other way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,14 +59,17 @@ def apply_choices(
     prepared: Mapping[str, Any],
     gate: Gate,
     progress: Callable[[str], None] = lambda _: None,
+    predicted: Callable[[Sequence[Choice]], float] = lambda choices: sum(choice.after.error for choice in choices),
 ) -> Applied:
     """Every pass in order on a copy of `clean`. A pass that fails, whose result fails lint or does not load, or whose outputs leave the
-    tolerance of its kind, is undone: its choices go back to "leave" with the sentence as their reason. Raises BudgetError if one
-    of them is locked."""
+    tolerance of its kind, is undone: its choices go back to "leave" with the sentence as their reason, those of two passes to what the
+    first of them made. An inexact pass may move the outputs by what its choices are `predicted` to, an exact one by rounding. Raises
+    BudgetError if one of them is locked."""
     graph, kept = backend.clone(clean), list(choices)
     steps: list[Step] = []
     printed: list[str] = []
     rolled_back: list[str] = []
+    begun: list[Choice] = []
     spent = 0.0
     for actions, rewrite in backend.passes(prepared):
         mine = [choice for choice in kept if choice.action in actions]
@@ -74,17 +77,20 @@ def apply_choices(
             continue
         progress(f"{backend.runtime}: {rewrite.name}")
         started, nodes = time.perf_counter(), backend.node_count(graph)
-        attempt, changed, error, problem = backend.clone(graph), 0, 0.0, ""
+        attempt, changed, error, moved, problem = backend.clone(graph), 0, 0.0, 0.0, ""
+        exact = all(choice.action in EXACT_ACTIONS for choice in mine)
+        allowed = max(gate.rounding, FLIPPED * spent) if exact else gate.tolerance(predicted(mine))
         try:
             changed = rewrite.apply(attempt, mine, sites)
             backend.lint(attempt)
             error = gate.sample_error(attempt)
+            # Behind an inexact pass an exact one is held to the outputs that it found, not to those of the original.
+            moved = gate.sample_error(attempt, graph) if exact and spent > gate.rounding else error - spent
         except SzilardError as fault:
             problem = str(fault).rstrip(".")
-        allowed = max(gate.tolerance(mine), FLIPPED * spent)
-        if not problem and error - spent > allowed:
+        if not problem and moved > allowed:
             problem = (
-                f"outputs on the sample moved by {error - spent:.2g} (relative squared), more than the {allowed:.2g} that its "
+                f"outputs on the sample moved by {moved:.2g} (relative squared), more than the {allowed:.2g} that its "
                 f"{len(mine)} choices may"
             )
         if problem:
@@ -92,8 +98,9 @@ def apply_choices(
             if any(c.locked for c in mine):
                 raise BudgetError(f"The plan's locked choices cannot be kept: {sentence}")
             rolled_back.append(sentence)
-            kept = [_undone(c, sentence) if c in mine else c for c in kept]
+            kept = [_undone(c, sentence, c in begun) if c in mine else c for c in kept]
             continue
+        begun += mine
         graph, spent = attempt, max(spent, error)
         seconds = time.perf_counter() - started
         steps.append(Step(rewrite.name, changed, nodes, backend.node_count(graph), error, seconds, backend.runtime))
@@ -101,8 +108,8 @@ def apply_choices(
     return Applied(graph, tuple(kept), tuple(steps), tuple(printed), tuple(rolled_back))
 
 
-def _undone(choice: Choice, sentence: str) -> Choice:
-    """The choice as it stands where its (last) pass was undone."""
-    if choice.action in FIRST_PART:
+def _undone(choice: Choice, sentence: str, begun: bool) -> Choice:
+    """The choice as it stands where a pass of it was undone, the second if its first part was `begun`."""
+    if begun and choice.action in FIRST_PART:
         return replace(choice, action=FIRST_PART[choice.action], reason=sentence)
     return replace(choice, action="leave", reason=f"Left: {sentence}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 
 import onnx_ir as ir
 
@@ -18,7 +19,8 @@ CODES = Codes((1 / 32,), 128)
 
 
 def priced(edges: Sequence[Edge], nets: Nets, pricing: Pricing, progress: Callable[[str], None] = lambda _: None) -> list[Edge]:
-    """The edges with what their conversions cost per call of the workload, timed where the target is the machine at hand."""
+    """The edges with what their conversions cost per call of the workload, timed where the target is the machine at hand; infinite where
+    the shape of the value is not known."""
     known: dict[tuple[int, ...], tuple[tuple[float, float], tuple[float, float]]] = {}
     done = []
     for edge in edges:
@@ -26,7 +28,8 @@ def priced(edges: Sequence[Edge], nets: Nets, pricing: Pricing, progress: Callab
         for phase in pricing.workload.phases:
             shape = nets[phase.name].shape(edge.value)
             if shape is None:
-                continue
+                joules = seconds = [inf, inf]
+                break
             if shape not in known:
                 known[shape] = _conversions(shape, pricing, progress)
             for index, (joule, second) in enumerate(known[shape]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +28,8 @@ IN_CODES = "codes"
 class Edge:
     """A value that may be held in codes. `producer` is the group that writes it, `consumers` those that read it, "" for what is in no group
     that runs on codes. `quantize` [J] is paid once if some reader takes codes of what was written in floating point, `dequantize` [J] once
-    if a reader takes floating point of what was written in codes; `error` comes with `quantize`. `seconds` are those of both."""
+    if a reader takes floating point of what was written in codes; `error` comes with `quantize`. `seconds` are those of both. No plan goes
+    a way whose price or error is infinite: it was not found."""
 
     value: str
     producer: str
@@ -71,11 +73,12 @@ class Converted:
 
 @dataclass(frozen=True)
 class Conversions:
-    """Columns of a solve behind those of the options, two an edge (to codes, and back): their `joules`, their `errors`, and that they are
-    at least what the options ask of them."""
+    """Columns of a solve behind those of the options, two an edge (to codes, and back): their `joules`, their `errors`, whether they may be
+    taken, and that they are at least what the options ask of them."""
 
     joules: list[float]
     errors: list[float]
+    allowed: list[bool]
     constraints: list[LinearConstraint]
 
 
@@ -107,8 +110,10 @@ def conversions(choices: Sequence[Choice], table: Sequence[Sequence[Option]], ed
                     entries += [entry for _, entry in parts]
                     row += 1
     made = [LinearConstraint(csr_array((entries, (rows, places)), shape=(row, total)), 0, np.inf)] if row else []
-    joules = [price for edge in edges for price in (edge.quantize, edge.dequantize)]
-    return Conversions(joules, [error for edge in edges for error in (edge.error, 0.0)], made)
+    prices = [price for edge in edges for price in ((edge.quantize, edge.error), (edge.dequantize, 0.0))]
+    allowed = [isfinite(joule) and isfinite(error) for joule, error in prices]
+    known = [price if able else (0.0, 0.0) for price, able in zip(prices, allowed, strict=True)]
+    return Conversions([joule for joule, _ in known], [error for _, error in known], allowed, made)
 
 
 def paid(choices: Sequence[Choice], edges: Sequence[Edge]) -> tuple[Converted, ...]:
@@ -120,10 +125,15 @@ def paid(choices: Sequence[Choice], edges: Sequence[Edge]) -> tuple[Converted, .
         forth = not written and any(name in on_codes for name in edge.consumers)
         back = written and any(name not in on_codes for name in edge.consumers)
         if forth or back:
-            joules = forth * edge.quantize + back * edge.dequantize
-            seconds = forth * edge.seconds[0] + back * edge.seconds[1]
-            found.append(Converted(edge.value, forth, back, joules, seconds, forth * edge.error))
+            joules = (edge.quantize if forth else 0.0) + (edge.dequantize if back else 0.0)
+            seconds = (edge.seconds[0] if forth else 0.0) + (edge.seconds[1] if back else 0.0)
+            found.append(Converted(edge.value, forth, back, joules, seconds, edge.error if forth else 0.0))
     return tuple(found)
+
+
+def predicted_error(choices: Sequence[Choice], edges: Sequence[Edge]) -> float:
+    """The relative squared error that a plan is predicted to have: those of its options and of its conversions, added up."""
+    return sum(choice.after.error for choice in choices) + sum(each.error for each in paid(choices, edges))
 
 
 def with_errors(edges: Sequence[Edge], scores: Mapping[tuple[str, str], Score]) -> list[Edge]:

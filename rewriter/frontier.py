@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf, isfinite
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from ..cost_model.errors import InputError
 from ..cost_model.plan import Budget, Choice, Plan
-from .edges import Edge, paid
+from .edges import Edge, paid, predicted_error
 from .explain import read_plan, read_report
 from .folder import is_emitted
 from .solve import solve
@@ -70,7 +70,7 @@ class Table:
         return Point(
             self.elsewhere[0] + sum(c.after.joules for c in choices) + sum(each.joules for each in between),
             self.elsewhere[1] + sum(c.after.seconds for c in choices) + sum(each.seconds for each in between),
-            max(sum(c.after.error for c in mine) + sum(e.error for e in spent[name]) for name, mine in parts.items()),
+            max(predicted_error(mine, self.edges.get(name, ())) for name, mine in parts.items()),
             gap,
             tuple(choices),
         )
@@ -111,27 +111,19 @@ def tables_of(plan: Plan, report: Mapping[str, Any]) -> tuple[Table, ...]:
         tables.append(
             Table(
                 runtime,
-                {name: tuple(_known(c, between[name]) for c in mine if c.program == name) for name in programs},
+                {name: tuple(c for c in mine if c.program == name) for name in programs},
                 elsewhere,
-                {name: tuple(edge for edge in found if isfinite(edge.error)) for name, found in between.items()},
+                between,
             )
         )
     return tuple(tables)
 
 
-def _known(choice: Choice, edges: Sequence[Edge]) -> Choice:
-    """The choice without the options on codes that read a value of which it was not measured what codes of it do."""
-    if all(isfinite(edge.error) or choice.site not in edge.consumers for edge in edges):
-        return choice
-    known = (replace(o, error=inf) if o.quantized and o.action != choice.action else o for o in choice.options)
-    return replace(choice, options=tuple(known))
-
-
 def _edge(row: Mapping[str, Any]) -> Edge:
-    """An edge from JSON; an error that is null was not measured, and stands for an edge that no plan may pay."""
-    known = {name: row[name] for name in ("value", "producer", "quantize", "dequantize")}
-    error = float("inf") if row["error"] is None else float(row["error"])
-    return Edge(**known, consumers=tuple(row["consumers"]), error=error, seconds=tuple(row["seconds"]))
+    """An edge from JSON; a number that is null was not found."""
+    known = {name: inf if row[name] is None else float(row[name]) for name in ("quantize", "dequantize", "error")}
+    seconds = tuple(inf if each is None else float(each) for each in row["seconds"])
+    return Edge(row["value"], row["producer"], tuple(row["consumers"]), **known, seconds=seconds)
 
 
 def read_tables(folder: Path, runtime: str = "") -> tuple[Plan, dict[str, Any], tuple[Table, ...]]:
@@ -151,10 +143,10 @@ def read_tables(folder: Path, runtime: str = "") -> tuple[Plan, dict[str, Any], 
 
 
 def resolved(plan: Plan, points: Sequence[Point], budget: Budget) -> Plan:
-    """The plan with the choices of these points in the place of its own, to be replayed with --plan."""
-    taken = {(c.runtime, c.program, c.kind, c.site): c.action for point in points for c in point.choices}
-    choices = (replace(c, action=taken.get((c.runtime, c.program, c.kind, c.site), c.action), reason="") for c in plan.choices)
-    return replace(plan, budget=budget, choices=tuple(choices))
+    """The plan with the choices of these points alone, to be replayed with --plan, which decides by itself on runtimes that they say
+    nothing of. Where a metric is the plan's budget it stays the budget: that of the points is one of predicted errors."""
+    choices = tuple(replace(choice, reason="") for point in points for choice in point.choices)
+    return replace(plan, budget=plan.budget if plan.budget.metric else budget, choices=choices)
 
 
 def unmeasured(table: Table) -> int:

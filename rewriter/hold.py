@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,12 +14,13 @@ from .solve import Solution
 
 # The predicted error falls at least by this factor from one attempt to the next, however little the budget was missed by.
 TIGHTER = 1.1
+Refused = Mapping[tuple[str, str, str], str]
 
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """A rewrite that passed the final gate, after the changes that the sentences in `rolled_back` name. `undone`: (kind, group) -> the
-    action that no pass could make there, and why."""
+    """A rewrite that passed the final gate, after the changes that the sentences in `rolled_back` name. `gap` is that of the last solve.
+    `undone`: (kind, group, action) that no pass could make there -> why."""
 
     graph: Any
     choices: tuple[Choice, ...]
@@ -28,38 +29,30 @@ class Held:
     rolled_back: tuple[str, ...]
     error: float
     metric: tuple[float, float] | None
-    undone: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
-
-    def without_undone(self, choice: Choice) -> Choice:
-        """The choice with the option refused that was undone there, for plans of other budgets too."""
-        action, reason = self.undone.get(_place(choice), ("", ""))
-        return replace(choice, options=tuple(replace(o, reason=reason) if o.action == action else o for o in choice.options))
+    gap: float = 0.0
+    undone: Refused = field(default_factory=dict)
 
 
 def hold_to_budget(
     solution: Solution,
     rewrite: Callable[[Solution], Applied],
-    decide: Callable[[float], Solution],
+    decide: Callable[[float, Refused], Solution],
     gate: Gate,
     progress: Callable[[str], None] = lambda _: None,
+    predicted: Callable[[Sequence[Choice]], float] = lambda choices: sum(choice.after.error for choice in choices),
 ) -> Held:
-    """1. Apply and check. 2. Over budget: `decide` under a limit on the predicted error that is smaller by the measured excess. 3. Where
-    that changes nothing, the choice with the worst error per joule saved goes back to "leave". With nothing left the original passes by
-    definition. Raises BudgetError where only locked choices are left.
+    """1. Apply and check. 2. Over budget: `decide` again, without what no pass could make and under a limit on the `predicted` error
+    that is smaller by the measured excess. 3. Where that changes nothing, the choice with the worst error per joule saved goes back to
+    "leave". With nothing left the original passes by definition. Raises BudgetError where only locked choices are left.
     """
     rolled_back: list[str] = []
-    undone: dict[tuple[str, str], str] = {}
-    failed: dict[tuple[str, str], tuple[str, str]] = {}
+    left: dict[tuple[str, str], str] = {}
+    undone: dict[tuple[str, str, str], str] = {}
     while True:
         applied = rewrite(solution)
         rolled_back += applied.rolled_back
-        failed |= {
-            _place(was): (was.action, now.reason.removeprefix("Left: "))
-            for now, was in zip(applied.choices, solution.choices, strict=True)
-            if now.action != was.action
-        }
         undone |= {
-            _place(now): now.reason
+            (*_place(was), was.action): now.reason.removeprefix("Left: ")
             for now, was in zip(applied.choices, solution.choices, strict=True)
             if now.action != was.action
         }
@@ -68,17 +61,19 @@ def hold_to_budget(
         if any(choice.action != "leave" for choice in solution.choices):
             progress("checking on held-out data")
             error, metric = gate.held_out(applied.graph)
-        excess = gate.excess(error, metric)
+        excess = gate.excess(error, metric, solution.choices)
         if excess <= 1:
             rolled = tuple(rolled_back)
-            return Held(applied.graph, solution.choices, applied.steps, applied.printed, rolled, error, metric, failed)
+            return Held(
+                applied.graph, solution.choices, applied.steps, applied.printed, rolled, error, metric, solution.gap, undone
+            )
         before = solution
-        limit = sum(choice.after.error for choice in before.choices) / max(excess, TIGHTER)
-        solution = _without(decide(limit), undone) if limit > 0 else before
+        limit = predicted(before.choices) / max(excess, TIGHTER)
+        solution = _without(decide(limit, undone), left) if limit > 0 else before
         if [c.action for c in solution.choices] == [c.action for c in before.choices]:
             worst = _worst(before, excess, error)
-            undone[_place(worst)] = f"Left: with {worst.action} here what was spent was {excess:.2g} times the budget."
-            solution = _without(before, undone)
+            left[_place(worst)] = f"Left: with {worst.action} here what was spent was {excess:.2g} times the budget."
+            solution = _without(before, left)
         rolled_back += [
             f"{was.action} at {was.site} on {was.runtime} was taken back to {now.action}: what was spent was {excess:.2g} times the budget."
             for now, was in zip(solution.choices, before.choices, strict=True)
@@ -90,10 +85,16 @@ def _place(choice: Choice) -> tuple[str, str]:
     return choice.kind, choice.site
 
 
-def _without(solution: Solution, undone: Mapping[tuple[str, str], str]) -> Solution:
-    """The solution with the choices that were undone before left undone, and why as their reason."""
+def without_undone(choice: Choice, undone: Refused) -> Choice:
+    """The choice with the options refused that no pass could make there."""
+    options = tuple(replace(o, reason=undone.get((*_place(choice), o.action), o.reason)) for o in choice.options)
+    return replace(choice, options=options)
+
+
+def _without(solution: Solution, left: Mapping[tuple[str, str], str]) -> Solution:
+    """The solution with what went back to "leave" before left so, and why as the reason."""
     kept = (
-        replace(c, action="leave", reason=undone[_place(c)]) if _place(c) in undone and not c.locked else c
+        replace(c, action="leave", reason=left[_place(c)]) if _place(c) in left and not c.locked else c
         for c in solution.choices
     )
     return replace(solution, choices=tuple(kept))

@@ -28,8 +28,8 @@ from .causal import with_known_masks
 from .check import Gate
 from .decide import decide, lock, prepare_taken, with_scores
 from .edge_prices import priced
-from .edges import IN_CODES, Edge, edges_of, paid, with_errors
-from .hold import hold_to_budget
+from .edges import IN_CODES, Edge, edges_of, paid, predicted_error, with_errors
+from .hold import Refused, hold_to_budget, without_undone
 from .options import Nets, Pricing
 from .prediction import Prediction
 from .refusals import check_patterns, left_out, refusals
@@ -125,12 +125,12 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
     kept = kept_scores(request.scores, backend.runtime, net, request.calibration)
     scores = {**kept.scores(), **request.known_scores}
 
-    def solved(budget: Budget, error_limit: float) -> Solution:
+    def solved(budget: Budget, error_limit: float, undone: Refused) -> Solution:
         solution, found = decide(
             graph,
             net,
             groups,
-            choices,
+            [without_undone(choice, undone) for choice in choices],
             backend,
             budget,
             request.calibration,
@@ -144,8 +144,8 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
         scores.update(found)
         return solution
 
-    def decided(error_limit: float) -> Solution:
-        solution = solved(request.budget, error_limit)
+    def decided(error_limit: float, undone: Refused) -> Solution:
+        solution = solved(request.budget, error_limit, undone)
         scores.update(prepare_taken(graph, net, groups, solution, backend, request.calibration, scores, progress))
         return solution
 
@@ -157,12 +157,15 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
             for site, made in score.prepared.items()
         }
         prepared = meant_for(prepared, sites, request.device)
-        return apply_choices(graph, solved.choices, sites, backend, prepared, gate, progress)
+        return apply_choices(graph, solved.choices, sites, backend, prepared, gate, progress, predicted)
+
+    def predicted(taken: Sequence[Choice]) -> float:
+        return predicted_error(taken, with_errors(edges, scores))
 
     # A metric says nothing about single sites: until it is checked, their errors are held to the default budget.
-    solution = decided(DEFAULT_ERROR if request.metric else request.budget.error)
-    held = hold_to_budget(solution, rewrite, decided, gate, progress)
-    complete_table(solved, choices, request.budget, net)
+    solution = decided(DEFAULT_ERROR if request.metric else request.budget.error, {})
+    held = hold_to_budget(solution, rewrite, decided, gate, progress, predicted)
+    complete_table(lambda budget, limit: solved(budget, limit, held.undone), choices, request.budget, net)
     kept.write()
     added = (
         additivity(graph, net, groups, scores, backend, request.calibration.scoring, progress) if request.calibration else None
@@ -170,7 +173,8 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
     if added is not None:
         progress(f"{backend.runtime}: {added}")
     final = [
-        replace(held.without_undone(c), action=h.action, reason=h.reason) for c, h in zip(choices, held.choices, strict=True)
+        replace(without_undone(c, held.undone), action=h.action, reason=h.reason)
+        for c, h in zip(choices, held.choices, strict=True)
     ]
     chosen = with_reasons(with_scores(final, scores), request.budget)
     changed = any(choice.action != "leave" for choice in chosen)
@@ -191,7 +195,7 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
         error=held.error,
         metric=held.metric,
         changed=changed,
-        gap=solution.gap,
+        gap=held.gap,
         scores=scores,
         conversions=(sum(each.joules for each in spent), sum(each.seconds for each in spent)),
         additivity=added,

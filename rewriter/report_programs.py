@@ -14,7 +14,7 @@ SIDES = ("before", "after")
 FILES = {"": "", "prefill": "", "decode": "_with_past"}
 """Program -> what stands behind "model" in the names of its files: the prefill is the model that a folder is known by."""
 
-ROWS = ("choices", "misses", "steps", "attention", "spectral", "edges")
+ROWS = ("choices", "misses", "steps", "attention", "spectral", "edges", "structure")
 """Lists of a report whose rows belong to one program each."""
 
 Report = dict[str, Any]

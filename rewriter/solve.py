@@ -66,11 +66,13 @@ def solve(
         csr_array((np.ones(len(rows)), (rows, np.arange(len(rows)))), shape=(len(table), len(joules))), 1, 1
     )
     structure = [each_once, *between.constraints]
+    highest = np.array([1.0] * len(rows) + [float(able) for able in between.allowed])
     joule_scale, error_scale = max(joules.max(), 1e-300), max(limit, float(errors.max()), 1e-12)
     if budget.joules is None:
         objective, constrained, bound = joules / joule_scale, errors / error_scale, limit / error_scale
         if any(choice.locked for choice in choices):
-            bound = max(bound, sum(min(o.error for o in options) for options in table) / error_scale)
+            # What is locked may spend more: then nothing else spends anything, and the check on held-out data has the last word.
+            bound = max(bound, float(_milp(errors / error_scale, structure, highest).fun))
     else:
         smallest = sum(min(o.joules for o in options) for options in table) + joules_elsewhere
         require_joules(smallest, budget)
@@ -80,11 +82,11 @@ def solve(
             (budget.joules - joules_elsewhere) / joule_scale,
         )
     within = LinearConstraint(constrained[None, :], -np.inf, bound * (1 + 1e-12))
-    first = _milp(objective, [*structure, within])
+    first = _milp(objective, [*structure, within], highest)
     # Among equal optima the smaller value of the other quantity, so that ties never depend on the solver. A second solve: a
     # weight small enough to leave the objective alone (1e-9) lies below HiGHS's tolerance of 1e-7 and decided nothing.
     best = LinearConstraint(objective[None, :], -np.inf, float(objective @ np.round(first.x)) + 1e-9)
-    result = _milp(constrained, [*structure, within, best])
+    result = _milp(constrained, [*structure, within, best], highest)
     picked = np.flatnonzero(result.x[: len(rows)] > 0.5)
     flat = [o for options in table for o in options]
     chosen = tuple(replace(choice, action=flat[i].action) for choice, i in zip(choices, picked, strict=True))
@@ -94,13 +96,13 @@ def solve(
     return Solution(chosen, spent, error, float(first.mip_gap or 0.0), converted)
 
 
-def _milp(objective: np.ndarray, constraints: list[LinearConstraint]) -> Any:
-    """HiGHS's answer in zeros and ones. BudgetError where there is none."""
+def _milp(objective: np.ndarray, constraints: list[LinearConstraint], highest: np.ndarray) -> Any:
+    """HiGHS's answer in zeros and ones, at most `highest`. BudgetError where there is none."""
     result = milp(
         objective,
         constraints=constraints,
         integrality=np.ones(len(objective)),
-        bounds=Bounds(0, 1),
+        bounds=Bounds(0, highest),
         options={"mip_rel_gap": 1e-6},
     )
     if result.x is None:

@@ -64,7 +64,8 @@ def take_back_if_dearer(each: Optimised, measured: Measured, request: Request) -
     surely = sum(weights[name] * row["before"] * (row["low"] - 1) for name, row in measured.items()) > 0
     extra = sum(weights[name] * (row["after"] - row["before"]) for name, row in measured.items())
     watts = request.device.value("static")
-    dynamic = sum(
+    dynamic = each.conversions[0] - watts * each.conversions[1]
+    dynamic += sum(
         (c.after.joules - watts * c.after.seconds) - (c.before.joules - watts * c.before.seconds) for c in each.choices
     )
     if not surely or dynamic + watts * extra < 0:
@@ -80,4 +81,5 @@ def take_back_if_dearer(each: Optimised, measured: Measured, request: Request) -
         error=0.0,
         metric=None,
         changed=False,
+        conversions=(0.0, 0.0),
     )
