@@ -27,7 +27,6 @@ from ..cost_model.allocation import plain, sensitivity
 from ..cost_model.device import load_device
 from ..cost_model.fisher import OwnOutputs, change_gradients, row_changes
 from ..cost_model.plan import Budget, Choice, Option
-from ..cost_model.sites import LinearSite
 from ..models import minilm, rapidocr, smollm, texts
 from ..passes.find import find
 from ..rewriter.backend import Group, groups_of
@@ -109,15 +108,10 @@ def _plain(ladder: Ladder, limit: float) -> dict[str, int]:
     return best
 
 
-def linears(group: Group) -> list[LinearSite]:
-    """Its sites, all of them linears."""
-    return [site for site in group.sites if isinstance(site, LinearSite)]
-
-
 def costs_of(groups: Sequence[Group], net: Any) -> dict[str, float]:
     """Joules per bit of each group's weights, from memory once."""
     per_byte = load_device("h200").value("byte.memory")
-    return {g.id: per_byte / 8 * sum(s.in_features * s.out_features for s in linears(g)) for g in groups}
+    return {g.id: per_byte / 8 * sum(s.in_features * s.out_features for s in g.linears) for g in groups}
 
 
 def onnx_ladder(source: Path, calibration: Any, shapes: Mapping[str, tuple[int, ...]], every: bool = False) -> Ladder:
@@ -129,9 +123,9 @@ def onnx_ladder(source: Path, calibration: Any, shapes: Mapping[str, tuple[int, 
     backend.clean_up(graph)
     net = backend.view(graph, shapes)
     groups = [group for group in groups_of(find(net).sites) if group.kind == "linear"]
-    weights = {site.id: linear_weight(net, site) for group in groups for site in linears(group)}
+    weights = {site.id: linear_weight(net, site) for group in groups for site in group.linears}
     written = [value for group in groups for value in group.outputs]
-    read = list(dict.fromkeys(site.x for group in groups for site in linears(group)))
+    read = list(dict.fromkeys(site.x for group in groups for site in group.linears))
     probe = backend.probe(graph, list(dict.fromkeys([*read, *written])), written).__enter__()
 
     def seen(samples: Any) -> list[tuple[Any, Any, Any]]:
@@ -140,7 +134,7 @@ def onnx_ladder(source: Path, calibration: Any, shapes: Mapping[str, tuple[int, 
     def error(known: list[tuple[Any, Any, Any]], bits: Mapping[str, int]) -> float:
         changes = {
             site.output: (site.x, rounded(weights[site.id], bits[g.id]) - weights[site.id])
-            for g in groups if bits.get(g.id, FULL) != FULL for site in linears(g)
+            for g in groups if bits.get(g.id, FULL) != FULL for site in g.linears
         }  # fmt: skip
         outputs = [
             probe.run(sample, {output: found[x] @ change for output, (x, change) in changes.items()})
@@ -164,7 +158,7 @@ def smollm_ladder(tokens: int = 128, count: int = 4) -> Ladder:
     samples = [
         (torch.from_numpy(tokenizer(text, return_tensors="np")["input_ids"][:, :tokens]),) for text in texts.passages()[:count]
     ]
-    sites = [(group, site) for group in groups for site in linears(group)]
+    sites = [(group, site) for group in groups for site in group.linears]
     watched = sorted({value for _, site in sites for value in (site.x, site.output)})
     seed = OwnOutputs()
     moved: dict[tuple[str, int], Any] = {}

@@ -212,8 +212,7 @@ def _exchange(op: Op, net: Net) -> Flops:
 
 def _embedding(op: Op, net: Net) -> Flops:
     """Nothing, or a subtraction and a product for each number of a table in codes, whose scales are a third operand."""
-    tables = [name for name in op.inputs if (found := net.values.get(name)) and found.constant and len(found.shape or ()) == 2]
-    return {_class(net, op.output): 2.0 * prod(shape_of(net, op.output))} if len(tables) > 1 else {}
+    return {_class(net, op.output): 2.0 * prod(shape_of(net, op.output))} if len([name for name in op.inputs if name]) > 2 else {}
 
 
 COUNTERS: dict[str, Callable[[Op, Net], Flops]] = {

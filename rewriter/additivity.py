@@ -11,7 +11,6 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from ..cost_model.net import Net
-from ..cost_model.sites import LinearSite
 from .backend import Arrays, Backend, Group
 from .calibration_data import relative_error
 from .score import Score, linear_bias, linear_weight, representative, site_change
@@ -80,7 +79,7 @@ def additivity(
     if len(pairs) < FEWEST:
         return None
     used = {key[0]: linear[key[0]] for pair in pairs for key in pair}
-    read = list(dict.fromkeys(site.x for group in used.values() for site in _sites(group)))
+    read = list(dict.fromkeys(site.x for group in used.values() for site in group.linears))
     written = [value for group in used.values() for value in group.outputs]
     probed = representative(samples)
     together = []
@@ -96,13 +95,9 @@ def additivity(
                         scores[key].prepared[site.id], linear_weight(net, site), linear_bias(net, site), found[site.x]
                     )
                     for key in pair
-                    for site in _sites(linear[key[0]])
+                    for site in linear[key[0]].linears
                 }
                 outputs.append(probe.run(sample, addends))
             together.append(relative_error(outputs, reference))
     apart = tuple(sum(scores[key].error for key in pair) for pair in pairs)
     return Additivity(apart, tuple(together))
-
-
-def _sites(group: Group) -> list[LinearSite]:
-    return [site for site in group.sites if isinstance(site, LinearSite)]

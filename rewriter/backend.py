@@ -40,6 +40,11 @@ class Group:
         return tuple(dict.fromkeys(op for site in self.sites for op in site.ops))
 
     @property
+    def linears(self) -> list[LinearSite]:
+        """Its linear sites: all of them, or none."""
+        return [site for site in self.sites if isinstance(site, LinearSite)]
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """The values its sites write: where the error of a rewrite enters the rest of the model."""
         return tuple(

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
-from ..cost_model.sites import AttentionSite, EmbeddingSite, LinearSite
+from ..cost_model.sites import AttentionSite, EmbeddingSite
 from ..kernels.low_rank.factors import SHARES
 from ..kernels.low_rank.factors import stand_in as stand_in_factors
 from ..kernels.quantized_conv.formats import ACTION as INT8_CONV
@@ -65,7 +65,7 @@ def stand_in(group: Group, net: Net, action: str) -> dict[str, Any]:
     name = format_of(action)
     if not name and action not in SHARES:
         return {}
-    sites = [site for site in group.sites if isinstance(site, LinearSite)]
+    sites = group.linears
     weights, biases = [linear_weight(net, s) for s in sites], [linear_bias(net, s) for s in sites]
     if action in SHARES:
         return {site.id: part for site, part in zip(sites, stand_in_factors(action, weights, biases), strict=True)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf, prod
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,11 @@ from .edges import IN_CODES, Edge, edges_of, paid, predicted_error, with_errors
 from .hold import Refused, hold_to_budget, without_undone
 from .options import Nets, Pricing
 from .prediction import Prediction
-from .refusals import check_patterns, left_out, refusals
+from .refusals import left_out, refusals
 from .score import Score
 from .score_file import kept_scores
 from .score_table import complete_table
+from .site_groups import largest_phase
 from .solve import Solution, with_reasons
 
 Progress = Callable[[str], None]
@@ -103,10 +104,8 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
     graph, clean = clean_up(program, backend, gate)
     nets = {phase.name: backend.view(graph, phase.shapes) for phase in request.workload.phases}
     decoding = tuple(phase.name for phase in request.workload.phases if phase.context)
-    # Sites are the same in every phase; those of the largest say how long its sequences are. New tokens of a decode phase do not.
-    whole = [phase for phase in request.workload.phases if not phase.context] or request.workload.phases
-    largest = max(whole, key=lambda phase: sum(prod(shape) for shape in phase.shapes.values()))
-    net = nets[largest.name]
+    # Sites are the same in every phase.
+    net = nets[largest_phase(request.workload).name]
     found = find(net)
     found = replace(found, sites=with_known_masks(program, backend, graph, net, found.sites))
     prices = as_run(program, backend, request.device, graph)
@@ -114,7 +113,6 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
 
     sites = {site.id: site for site in found.sites}
     groups = groups_of(found.sites)
-    check_patterns(groups, request.include, request.exclude)
     pricing = Pricing(prices, request.workload, request.table, before, decoding)
     choices, misses = _priced(graph, nets, net, groups, pricing, request, progress)
     choices = lock(choices, request.plan, backend.runtime)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ..cost_model.plan import Budget, Plan, Step
 from ..cost_model.program import Program
 from ..cost_model.sites import Miss
 from ..cost_model.timing import TimeTable
-from .backend import Backend, Group
+from .backend import Backend
 from .backend_onnx import OnnxBackend
 from .calibration_data import read_calibration
 from .emit import emit, original_file
@@ -23,15 +23,18 @@ from .folder import check_target, new_folder
 from .metric import metric_function
 from .optimise import DEFAULT_ERROR, Optimised, Request, optimise
 from .programs import Part, check_plan, programs_of
-from .refusals import check_kinds, left_out, patterns_of
+from .refusals import check_kinds, check_patterns, patterns_of
 from .report_programs import whole_report
 from .rewritten import Rewritten, check_joules, joules_after, of_program, part_of_plan, untouched
 from .runtime_onnx import OnnxModule
 from .score import Score
 from .score_file import default_folder
+from .site_groups import site_groups
 from .solve import require_joules
 from .whole import measured_seconds, take_back_if_dearer
 from .workload import workload_for
+
+Runtimes = Sequence[tuple[Program, Backend]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +80,16 @@ def rewrite(
     inputs (a tuple or a dict), which a module needs. `target`: a device profile's name or file ("cpu"). `budget`: the largest relative
     squared error of the outputs (0.02), or with a `metric` its largest absolute drop (the predicted error then stays within 0.02 too), or
     a `Budget`. `calibration`: see `read_calibration`; without it only exact rewrites are made. `plan`: a plan whose choices are
-    replayed; it also gives the target, the budget and the workload where these are not given. `only`: kinds of sites that alone may
-    change (`sites.Kind`), none for all; `include` and `exclude`: shell patterns of the names of sites that alone
+    replayed; it also gives the target, the budget, the workload, `include` and `exclude` where these are not given. `only`: kinds of
+    sites that alone may change (`sites.Kind`), none for all; `include` and `exclude`: shell patterns of the names of sites that alone
     may change, and that may not. Raises InputError for what cannot be used and BudgetError for what cannot be met.
     """
-    kinds, included, excluded = check_kinds(only), patterns_of(include), patterns_of(exclude)
+    kinds = check_kinds(only)
     if out is not None:
         check_target(out, force)
     replayed = _plan(plan)
+    included = patterns_of(include) or (replayed.include if replayed else ())
+    excluded = patterns_of(exclude) or (replayed.exclude if replayed else ())
     device = load_device(target or (replayed.target if replayed else "cpu"))
     programs = programs_of(model, sample, task, workload, replayed)
     check_plan(replayed, programs.parts)
@@ -96,8 +101,18 @@ def rewrite(
         wanted = replace(wanted, metric=name if metric is not None else source.metric_name)
     data = read_calibration(source.calibration if calibration is None else calibration, source.program)
     check_joules(wanted, programs.parts)
+    running = [(part, *_runtimes(part.loaded.program, _said(part, progress))) for part in programs.parts]
+    if included or excluded:
+        names = [
+            group
+            for part, runtimes, _ in running
+            if part.workload is not None
+            for program, backend in runtimes
+            for group in site_groups(program, backend, part.workload)[2]
+        ]
+        check_patterns(names, included, excluded)
     done = []
-    for part in programs.parts:
+    for part, runtimes, refused in running:
         request = Request(
             device=device,
             workload=part.workload or workload_for(part.loaded.program),
@@ -112,7 +127,7 @@ def rewrite(
             exclude=excluded,
             scores=default_folder(),
         )
-        done.append(_rewritten(part, request, progress))
+        done.append(_rewritten(part, runtimes, refused, request, progress))
     for runtime in dict.fromkeys(each.backend.runtime for part in done for each in part.done):
         require_joules(
             sum(joules_after(each) for part in done for each in part.done if each.backend.runtime == runtime), wanted
@@ -148,10 +163,11 @@ def rewrite(
     )
 
 
-def _rewritten(part: Part, request: Request, progress: Callable[[str], None]) -> Rewritten:
+def _rewritten(
+    part: Part, runtimes: Runtimes, refused: Sequence[Miss], request: Request, progress: Callable[[str], None]
+) -> Rewritten:
     """One program on each of its runtimes, timed before and after where that can be; as it is where no phase runs it."""
-    said = (lambda sentence: progress(f"{part.name}: {sentence}")) if part.name else progress
-    runtimes, refused = _runtimes(part.loaded.program, said)
+    said = _said(part, progress)
     if part.workload is None:
         return Rewritten(part, request, tuple(untouched(each, backend) for each, backend in runtimes), {}, tuple(refused))
     done: tuple[Optimised, ...] = ()
@@ -159,12 +175,7 @@ def _rewritten(part: Part, request: Request, progress: Callable[[str], None]) ->
     if not request.exact and request.budget.error > 0 and part.loaded.program.runtime == "torch":
         from .score_estimates import estimated_scores
 
-        def may_change(group: Group) -> bool:
-            return not left_out(group, request.only, request.include, request.exclude)
-
-        estimates = estimated_scores(
-            part.loaded.program, request.workload, request.calibration, request.scores, said, may_change
-        )
+        estimates = estimated_scores(part.loaded.program, [backend for _, backend in runtimes], request, said)
     # onnxruntime first: what an option does to the outputs belongs to the model, so that the other runtime need not measure it again.
     for each, backend in reversed(runtimes):
         known = {**estimates, **{key: score for earlier in done for key, score in earlier.scores.items()}}
@@ -175,6 +186,10 @@ def _rewritten(part: Part, request: Request, progress: Callable[[str], None]) ->
         measured = {each.backend.runtime: measured_seconds(each, request) for each in done}
         done = tuple(take_back_if_dearer(each, measured[each.backend.runtime], request) for each in done)
     return Rewritten(part, request, tuple(of_program(each, part.name) for each in done), measured, tuple(refused))
+
+
+def _said(part: Part, progress: Callable[[str], None]) -> Callable[[str], None]:
+    return (lambda sentence: progress(f"{part.name}: {sentence}")) if part.name else progress
 
 
 def _module(program: Program) -> Any:
@@ -198,7 +213,7 @@ def _plan(source: Plan | Mapping[str, Any] | str | Path | None) -> Plan | None:
     return Plan.from_json(source)
 
 
-def _runtimes(program: Program, progress: Callable[[str], None]) -> tuple[list[tuple[Program, Backend]], list[Miss]]:
+def _runtimes(program: Program, progress: Callable[[str], None]) -> tuple[Runtimes, list[Miss]]:
     """The programs to rewrite: ONNX in, ONNX out; a PyTorch program on its own runtime and, exported as float, on onnxruntime. Where it
     cannot be exported or onnxruntime does not run the export (it has no bfloat16 arithmetic), PyTorch alone, and the Miss that says so."""
     if program.runtime == "onnxruntime":

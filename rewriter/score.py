@@ -94,11 +94,11 @@ def score_linears(
     reference = [probe.run(sample, {}) for sample in probed]
     scores: dict[tuple[str, str], Score] = {}
     for groups in chunks(tuple(wanted), _captured_bytes):
-        read = list(dict.fromkeys(_linears(group)[0].x for group in groups))
+        read = list(dict.fromkeys(group.linears[0].x for group in groups))
         rows = _rows(probe, samples, read)
         captured = [probe.capture(sample, read) for sample in probed]
         for group in groups:
-            sites = _linears(group)
+            sites = group.linears
             x = sites[0].x
             weights, biases = [linear_weight(net, s) for s in sites], [linear_bias(net, s) for s in sites]
             for action in sorted(wanted[group]):
@@ -140,9 +140,9 @@ def prepare_linears(
     """(group id, format) -> site id -> what the rewrite needs, as `score_linears` makes it, where the error is known already."""
     made: dict[tuple[str, str], dict[str, Prepared]] = {}
     for groups in chunks(tuple(wanted), _captured_bytes):
-        rows = _rows(probe, samples, list(dict.fromkeys(_linears(group)[0].x for group in groups)))
+        rows = _rows(probe, samples, list(dict.fromkeys(group.linears[0].x for group in groups)))
         for group in groups:
-            sites = _linears(group)
+            sites = group.linears
             weights, biases = [linear_weight(net, s) for s in sites], [linear_bias(net, s) for s in sites]
             for action in sorted(wanted[group]):
                 progress(f"rounding to {action} at {group.id}")
@@ -170,10 +170,6 @@ def prepare_linear(
     return prepare_group(action, weights, biases, rows, narrow=products_saturate())
 
 
-def _linears(group: Group) -> list[LinearSite]:
-    return [site for site in group.sites if isinstance(site, LinearSite)]
-
-
 def chunks(groups: Sequence[Group], size: Callable[[Group], int]) -> Iterator[list[Group]]:
     """Groups of which what is captured, `size` bytes each, fits together in `CAPTURE_BYTES`: a run of the model serves all of them."""
     chunk: list[Group] = []
@@ -189,7 +185,7 @@ def chunks(groups: Sequence[Group], size: Callable[[Group], int]) -> Iterator[li
 
 
 def _captured_bytes(group: Group) -> int:
-    return 4 * _linears(group)[0].in_features * (ROUNDING_ROWS + PROBE_ROWS)
+    return 4 * group.linears[0].in_features * (ROUNDING_ROWS + PROBE_ROWS)
 
 
 def _rows(probe: Probe, samples: Sequence[Arrays], read: Sequence[str]) -> dict[str, np.ndarray]:

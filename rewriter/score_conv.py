@@ -65,9 +65,17 @@ def score_convs(
         named = {value: None for group in part for value in _values(group)}
         captured = [probe.capture(sample, list(named)) for sample in chosen]
         seen = {value: [found[value] for found in captured] for value in named}
-        codes = {value: value_codes(found) for value, found in seen.items()}
+        codes, refused = {}, {}
+        for value, found in seen.items():
+            try:
+                codes[value] = value_codes(found)
+            except InputError as fault:
+                refused[value] = str(fault)
         for group in part:
             progress(f"error of {ACTION if group.sites else IN_CODES} at {group.id}")
+            if why := next((refused[value] for value in _values(group) if value in refused), ""):
+                scores[group.id, ACTION if group.sites else IN_CODES] = Score(float("inf"), {}, refused=why)
+                continue
             if not group.sites:
                 changes = [_rounded(seen[group.id][i], codes[group.id]) for i in places]
                 scores[group.id, IN_CODES] = Score(disturbed(group.id, changes), {})

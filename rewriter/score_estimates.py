@@ -2,55 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from math import prod
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
-from ..cost_model.plan import Workload
+from ..cost_model.net import Net
 from ..cost_model.program import Program
-from ..cost_model.sites import LinearSite
-from ..kernels.low_rank.factors import LARGEST_SIDE, SHARES, rank_of
-from ..kernels.quantized_linear.formats import FORMATS
-from ..passes.find import find
-from .backend import Group, groups_of
+from ..kernels.low_rank.factors import more_accurate
+from .backend import Backend, Group
 from .backend_torch import TorchBackend
-from .calibration_data import CalibrationData
+from .candidates import scored_as
+from .optimise import Request
+from .refusals import left_out
 from .score import PROBE_ROWS, Score, representative
 from .score_file import ScoreFile, stamp_of
 from .score_fisher import score_by_gradients
 from .score_table import MOST_WORK
+from .site_groups import site_groups
 
 MEMORY_SHARE = 0.125
 """Of the weights, what the results of one block may take: with what is rounded at a time a pass holds less than twice the weights."""
 
 
 def estimated_scores(
-    program: Program,
-    workload: Workload,
-    calibration: CalibrationData | None,
-    folder: Path | None,
-    progress: Callable[[str], None] = lambda _: None,
-    may_change: Callable[[Group], bool] = lambda _: True,
+    program: Program, backends: Sequence[Backend], request: Request, progress: Callable[[str], None] = lambda _: None
 ) -> Mapping[tuple[str, str], Score]:
-    """(group id, format) -> Score of every linear that `may_change` of a torch program whose options are too many and too large to run one
-    by one; nothing for others, which are measured as a plan needs them. Kept in `folder` as they are found."""
+    """(group id, format) -> Score of what any of the `backends` may make of each linear that may change, for a torch program whose options
+    are too many and too large to run one by one; nothing for others, which are measured as a plan needs them. Kept in the request's
+    folder of scores as they are found."""
+    calibration = request.calibration
     if calibration is None:
         return {}
-    backend = TorchBackend(program)
-    graph = backend.clone(program.graph)
-    backend.clean_up(graph)
-    phase = max(workload.phases, key=lambda each: sum(prod(shape) for shape in each.shapes.values()))
-    net = backend.view(graph, phase.shapes)
-    groups = [group for group in groups_of(find(net).sites) if group.kind == "linear" and may_change(group)]
+    graph, net, groups = site_groups(program, TorchBackend(program), request.workload)
+    wanted = {group: names for group in groups if (names := _wanted(group, net, backends, request))}
     weights = sum(value.elements for value in net.values.values() if value.constant)
-    if 2 * weights * PROBE_ROWS * len(groups) * len(FORMATS) <= MOST_WORK:
+    count = sum(len(names) for names in wanted.values())
+    if 2 * weights * PROBE_ROWS * count <= MOST_WORK:
         return {}
-    progress(f"{len(groups) * len(FORMATS)} options of {weights / 1e6:.0f} million weights are scored by gradients")
+    progress(f"{count} options of {weights / 1e6:.0f} million weights are scored by gradients")
     samples = representative(calibration.scoring)
     chosen = {id(sample) for sample in samples}
     others = [sample for sample in calibration.scoring if id(sample) not in chosen]
-    file = ScoreFile(folder, stamp_of("torch", net, calibration.scoring, "gradients")) if folder is not None else None
-    wanted = {group: _wanted(group) for group in groups}
+    stamp = stamp_of("torch", net, calibration.scoring, "gradients")
+    file = ScoreFile(request.scores, stamp) if request.scores is not None else None
 
     def keep(key: tuple[str, str], score: Score) -> None:
         if file is not None:
@@ -74,8 +66,17 @@ def estimated_scores(
     return found
 
 
-def _wanted(group: Group) -> tuple[str, ...]:
-    """The formats, and the largest rank if there is one: its error says whether a smaller one needs to be looked at."""
-    sites, largest = [site for site in group.sites if isinstance(site, LinearSite)], next(iter(SHARES))
-    shape = sites[0].in_features, sum(site.out_features for site in sites)
-    return (*FORMATS, largest) if rank_of(largest, *shape) and min(shape) <= LARGEST_SIDE else FORMATS
+def _wanted(group: Group, net: Net, backends: Sequence[Backend], request: Request) -> tuple[str, ...]:
+    """What to score at a group: of ranks the largest alone, whose error says whether a smaller one needs to be looked at; what a plan
+    locks alone."""
+    if not group.linears or left_out(group, request.only, request.include, request.exclude):
+        return ()
+    locked = {choice.action for choice in request.plan.choices if choice.site == group.id} if request.plan else set()
+    actions = {
+        action: None
+        for backend in backends
+        for action, reason in backend.actions(group, net, request.device).items()
+        if not reason and (not locked or action in locked)
+    }
+    names = {scored_as(action) for action in actions} - {""}
+    return tuple(sorted(name for name in names if not more_accurate(name)))

@@ -52,7 +52,7 @@ def score_by_gradients(
     left = {group: names for group, names in left.items() if names}
     if not left:
         return found
-    watched = {value for group in left for site in _linears(group) for value in (site.x, site.output)}
+    watched = {value for group in left for site in group.linears for value in (site.x, site.output)}
     seed = OwnOutputs(ignored=frozenset(number for number, name in enumerate(outputs) if is_cache(name)))
     fed = [as_tensors(sample, inputs) for sample in (*samples, *rounding)]
     count = len(samples)
@@ -68,7 +68,7 @@ def score_by_gradients(
     for _, block in change_gradients(graph, fed, slopes_of, sorted(watched), memory=memory):
         values.update(block.values)
         slopes.update(block.slopes)
-        ready = [g for g in left if all(s.output in slopes for s in _linears(g)) and _linears(g)[0].x in values]
+        ready = [g for g in left if all(s.output in slopes for s in g.linears) and g.linears[0].x in values]
         for group in ready:
             for name in left.pop(group):
                 progress(f"error of {name} at {group.id}, by gradients")
@@ -83,7 +83,7 @@ def score_by_gradients(
                     continue
                 found[group.id, name] = Score(error, {}, remembered=True)
                 keep((group.id, name), found[group.id, name])
-        used = {value for group in left for site in _linears(group) for value in (site.x, site.output)}
+        used = {value for group in left for site in group.linears for value in (site.x, site.output)}
         for held in (values, slopes):
             for value in set(held) - used:
                 del held[value]
@@ -99,7 +99,7 @@ def _error(
     count: int,
 ) -> float:
     """What rounding all sites of a group to a format adds to the squared error of the outputs, over the first `count` samples."""
-    sites = _linears(group)
+    sites = group.linears
     every = [value.reshape(-1, value.shape[-1]).float() for value in values[sites[0].x]]
     rows, x = every[:count], torch.cat(every[count:] or every).numpy()
     moved = [torch.zeros(len(row), dtype=torch.float64) for row in rows]
@@ -119,8 +119,8 @@ def _error(
 
 def _weight_error(group: Group, name: str, net: Net, values: Mapping[str, list[torch.Tensor]]) -> float:
     """The relative squared error of the outputs of a group for white inputs: what its weights alone say."""
-    parts = [_slice(site, 0, site.out_features, net) for site in _linears(group)]
-    x = torch.cat([value.reshape(-1, value.shape[-1]).float() for value in values[_linears(group)[0].x]])
+    parts = [_slice(site, 0, site.out_features, net) for site in group.linears]
+    x = torch.cat([value.reshape(-1, value.shape[-1]).float() for value in values[group.linears[0].x]])
     made = prepare_linear(name, [weight for _, _, weight, _ in parts], [None for _ in parts], x.numpy())
     white, none = torch.eye(x.shape[-1]), torch.zeros(1, x.shape[-1])
     got = torch.cat([simulate_linear(each, white) - simulate_linear(each, none) for each in made], 1)
@@ -145,7 +145,3 @@ def _slice(site: LinearSite, start: int, stop: int, net: Net) -> Any:
     weight = array[start:stop].T if site.transposed else array[:, start:stop]
     kept = None if bias is None else np.array(bias, np.float32).reshape(-1)[start:stop]
     return site, start, np.array(weight, np.float32, order="C"), kept
-
-
-def _linears(group: Group) -> list[LinearSite]:
-    return [site for site in group.sites if isinstance(site, LinearSite)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..cost_model.device import Device
-from ..cost_model.sites import LinearSite
 from ..cost_model.weight_structure import BLOCK, Structure, relative_joules
 from ..kernels.low_rank.factors import LARGEST_SIDE, RANK_STEP, SHARES, rank_of
 from .backend import Group
@@ -28,7 +27,7 @@ NO_KERNEL = {
 def structure_actions(group: Group, runtime: str, device: Device) -> dict[str, str]:
     """Action -> the sentence that refuses it for a group of linear sites ("" if it may be taken), with what Theorem 3.24 says that half of
     the weights would cost."""
-    linears = [site for site in group.sites if isinstance(site, LinearSite)]
+    linears = group.linears
     shape = linears[0].in_features, sum(site.out_features for site in linears)
     blocks = -(-shape[0] // BLOCK) * -(-shape[1] // BLOCK) // 2
     found = {action: _size_refusal(action, *shape) for action in SHARES}

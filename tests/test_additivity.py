@@ -1,14 +1,21 @@
 """Errors of pairs: measured together they are near their sum, and the report says how near. Covers score_estimates.py too."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import szilard
-from szilard.cost_model.plan import Phase, Workload
+from szilard.cost_model.device import load_device
+from szilard.cost_model.plan import Budget, Choice, Phase, Plan, Workload
+from szilard.kernels.quantized_linear import formats
 from szilard.rewriter import score_estimates
 from szilard.rewriter.additivity import Additivity, additivity
+from szilard.rewriter.backend_onnx import OnnxBackend
+from szilard.rewriter.backend_torch import TorchBackend
 from szilard.rewriter.calibration_data import CalibrationData
+from szilard.rewriter.optimise import Request
 from szilard.rewriter.score import Score, score_linears
 from szilard.rewriter.score_estimates import estimated_scores
 from szilard.rewriter.trace_torch import trace_module
@@ -48,26 +55,34 @@ def program():
     x = np.random.default_rng(0).standard_normal((40, 7, 24)).astype(np.float32)
     made = trace_module(Stack().eval(), {"x": torch.from_numpy(x)})
     data = tuple({made.inputs[0]: x + number} for number in range(4))
-    return made, CalibrationData(data[:3], data[3:], True), Workload((Phase("40x7", {made.inputs[0]: x.shape}),))
+    workload = Workload((Phase("40x7", {made.inputs[0]: x.shape}),))
+    held_back = CalibrationData(data[:3], data[3:], True)
+    return made, Request(load_device("cpu"), workload, Budget(), held_back, False, None, None, None)
 
 
 def test_only_where_runs_are_dear_are_errors_estimated(monkeypatch, tmp_path):
-    made, data, workload = program()
-    assert estimated_scores(made, workload, data, None) == {}
+    made, request = program()
+    backends = TorchBackend(made), OnnxBackend()
+    assert estimated_scores(made, backends, request) == {}
     monkeypatch.setattr(score_estimates, "MOST_WORK", 0.0)
-    assert estimated_scores(made, workload, None, None) == {}
+    assert estimated_scores(made, backends, replace(request, calibration=None)) == {}
     said = []
-    assert estimated_scores(made, workload, data, None, said.append, may_change=lambda group: False) == {}
-    one = estimated_scores(made, workload, data, None, may_change=lambda group: group.id == "ups.0")
-    assert {group for group, _ in one} == {"ups.0"}
+    assert estimated_scores(made, backends, replace(request, only=frozenset({"attention"})), said.append) == {}
+    assert estimated_scores(made, backends, replace(request, exclude=("*",)), said.append) == {}
     assert not said
-    first = estimated_scores(made, workload, data, tmp_path, said.append)
+    locked = Choice("ups.0", "linear", "int8_weight", (), ("ups.0",), "torch", "")
+    plan = Plan("cpu", request.workload, Budget(), (locked, replace(locked, site="downs.0", action="leave")))
+    few = estimated_scores(made, backends, replace(request, include=("ups.0", "downs.0"), plan=plan))
+    assert few.keys() == {("ups.0", "int8_weight")}
+    request = replace(request, scores=tmp_path)
+    first = estimated_scores(made, backends, request, said.append)
+    assert {name for _, name in first} == set(formats.FORMATS)
     assert len({group for group, _ in first}) == 7
     assert all(score.remembered and 0 < score.error < 1 for score in first.values())
     assert "scored by gradients" in said[0]
     assert len(said) == 1 + len(first)
     said.clear()
-    again = estimated_scores(made, workload, data, tmp_path, said.append)
+    again = estimated_scores(made, backends, request, said.append)
     assert len(said) == 1
     assert {k: s.error for k, s in again.items()} == {k: s.error for k, s in first.items()}
 

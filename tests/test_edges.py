@@ -1,6 +1,8 @@
 """Conversions between sites on codes: the solver pays them once a value and gives what trying all plans gives. Covers edges.py."""
 
 import itertools
+from dataclasses import replace
+from math import inf, isfinite
 
 import pytest
 from hypothesis import given, settings
@@ -30,7 +32,7 @@ def networks(draw):
     edges = [
         Edge(
             f"v{i}", draw(st.sampled_from(["", *names])), tuple(draw(st.lists(st.sampled_from(["", *names]), min_size=1, unique=True))),
-            draw(number), draw(number), draw(st.floats(0, 0.3)),
+            draw(number), draw(number | st.just(inf)), draw(st.floats(0, 0.3) | st.just(inf)),
         )
         for i in range(draw(st.integers(0, 5)))
     ]  # fmt: skip
@@ -52,7 +54,11 @@ def test_equals_trying_all_plans(network):
                 joules, error = joules + edge.quantize, error + edge.error
             if edge.producer in on and set(edge.consumers) - on:
                 joules += edge.dequantize
-        if error <= limit and all(c.option(a).error <= limit for c, a in zip(choices, actions, strict=True)):
+        if (
+            isfinite(joules)
+            and error <= limit
+            and all(c.option(a).error <= limit for c, a in zip(choices, actions, strict=True))
+        ):
             best.append(joules)
     assert solution.joules == pytest.approx(min(best), rel=1e-5)
     assert solution.error <= limit * (1 + 1e-9)
@@ -75,6 +81,14 @@ def test_a_value_with_many_readers_is_converted_once():
     assert solution.error == pytest.approx(0.01)
     (spent,) = paid(solution.choices, edges)
     assert (spent.quantized, spent.dequantized, spent.joules) == (True, False, 0.5)
+
+
+def test_what_a_locked_plan_spends_on_conversions_is_no_reason_to_refuse_it():
+    edges = [Edge("x", "", ("a",), 0.1, 0.1, 0.5), Edge("y", "", ("b",), 0.1, 0.1, 0.5)]
+    locked = replace(choice("a", 0.5, 0.0), action="int8_conv", locked=True)
+    solution = solve([locked, choice("b", 0.5, 0.0)], Budget(error=0.01), edges=edges)
+    assert [c.action for c in solution.choices] == ["int8_conv", "leave"]
+    assert solution.error == pytest.approx(0.5)
 
 
 def test_edges_of_a_net_name_who_writes_and_who_reads():

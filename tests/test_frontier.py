@@ -79,6 +79,10 @@ def test_conversions_between_sites_are_paid():
     (table,) = tables_of(Plan("cpu", Workload((Phase("1", {"x": (1,)}),)), Budget(), (able,)), report)
     assert table.elsewhere == (0.5, 0.25)
     assert table.solve(Budget(error=0.02)).joules == pytest.approx(1.3)
+    # Of a value that nothing reads as codes no error is measured, and the way back is paid all the same.
+    report["edges"][1]["error"] = None
+    (table,) = tables_of(Plan("cpu", Workload((Phase("1", {"x": (1,)}),)), Budget(), (able,)), report)
+    assert table.solve(Budget(error=0.02)).joules == pytest.approx(1.3)
     report["edges"][0]["error"] = None
     (table,) = tables_of(Plan("cpu", Workload((Phase("1", {"x": (1,)}),)), Budget(), (able,)), report)
     assert table.solve(Budget(error=0.02)).actions == {"leave": 1}
@@ -133,6 +137,16 @@ def test_a_folder_is_planned_again_as_a_rewrite_would_plan_it(folder, tmp_path):
     written.write_text(json.dumps(resolved(plan, [cheap], Budget(error=0.2)).to_json()))
     replayed = szilard.rewrite(block_model(), calibration=samples(), plan=read_plan(written))
     assert [c.action for c in replayed.plan.choices] == [c.action for c in cheap.choices]
+
+
+def test_what_is_planned_again_says_nothing_of_other_runtimes_and_keeps_a_metric_as_the_budget():
+    mine = replace(choice("a", ("half", 0.5, 0.02)), runtime="onnxruntime")
+    plan = Plan("cpu", Workload((Phase("1", {"x": (1,)}),)), Budget(0.1, metric="recall"), (choice("a"), mine))
+    point = Table("onnxruntime", {"": (mine,)}, (0.0, 0.0)).solve(Budget(error=0.02))
+    found = resolved(plan, [point], Budget(error=0.02))
+    assert [(c.runtime, c.action) for c in found.choices] == [("onnxruntime", "half")]
+    assert found.budget == plan.budget
+    assert resolved(replace(plan, budget=Budget(0.1)), [point], Budget(error=0.02)).budget == Budget(error=0.02)
 
 
 def test_options_without_a_measured_error_are_in_no_plan_and_counted():
