@@ -5,6 +5,7 @@ python -P -m szilard.benchmarks.convnets [efficientnet|recognition] [--budget 0.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -104,7 +105,8 @@ def quantized(source: Path, target: Path, samples: Sequence[dict[str, np.ndarray
 
 def peer(name: str, source: Path, cache: Path, samples: Sequence[dict[str, np.ndarray]]) -> dict[str, Path]:
     """The peer's file, made once and kept; none where the tool fails, which is printed."""
-    path = cache / f"{name}-quantize-static.onnx"
+    seen = hashlib.sha256(b"".join(array.tobytes() for sample in samples for array in sample.values())).hexdigest()[:8]
+    path = cache / f"{name}-quantize-static-{onnxruntime.__version__}-{seen}.onnx"
     if not path.exists():
         logging.getLogger().setLevel(logging.ERROR)
         with tempfile.TemporaryDirectory(dir=cache) as work, warnings.catch_warnings():

@@ -46,11 +46,12 @@ def asked(name: str, budget: float) -> dict[str, Any]:
         _, report, (table, *_) = read_tables(Path(work) / "out")
     taken = table.point([choice for choices in table.programs.values() for choice in choices])
     under = table.solve(Budget(error=budget))
-    limit = table.solve(Budget(error=max(taken.error, 1e-12)))
+    limit = table.solve(Budget(error=report["error"]["predicted_limit"]))
     return {
         "model": name,
         "asked": budget,
         "predicted": taken.error,
+        "predicted_limit": report["error"]["predicted_limit"],
         "measured": result.report["error"]["measured"],
         "held_out": result.report["error"]["held_out"],
         "joules": taken.joules,

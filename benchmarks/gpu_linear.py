@@ -17,6 +17,8 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -30,6 +32,7 @@ from ..cost_model.meter import Meter, open_meter
 from ..cost_model.whole_file import write_whole
 from ..kernels.linear_parts import tuning
 from ..kernels.linear_parts.triton_parts import card
+from ..rewriter.candidates import code_digest
 from .gpu_attention_ways import captured, seconds
 from .gpu_linear_tuner import tune
 from .gpu_linear_ways import BASE, COLD_BYTES, Case, Operands, torchao_missing
@@ -110,7 +113,8 @@ def run(
 ) -> Row:
     """Does what `path` does not hold yet, until the minutes are over, and keeps each case as it is done."""
     name = "cpu" if device == "cpu" else torch.cuda.get_device_name(device)
-    stamp = {"device": name, "torch": torch.__version__, "python": platform.python_version()}
+    stamp = {"device": name, "torch": torch.__version__, "python": platform.python_version(), "code": code_digest()}
+    stamp |= {peer: version(peer) for peer in ("triton", "torchao") if find_spec(peer)}
     stamp["label"] = "simulated: only that the script runs" if device == "cpu" else "measured"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     data: Row = kept if {key: kept.get(key) for key in stamp} == stamp else {**stamp, "rows": {}}

@@ -212,7 +212,9 @@ def _exchange(op: Op, net: Net) -> Flops:
 
 def _embedding(op: Op, net: Net) -> Flops:
     """Nothing, or a subtraction and a product for each number of a table in codes, whose scales are a third operand."""
-    return {_class(net, op.output): 2.0 * prod(shape_of(net, op.output))} if len([name for name in op.inputs if name]) > 2 else {}
+    return (
+        {_class(net, op.output): 2.0 * prod(shape_of(net, op.output))} if len([name for name in op.inputs if name]) > 2 else {}
+    )
 
 
 COUNTERS: dict[str, Callable[[Op, Net], Flops]] = {

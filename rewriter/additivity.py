@@ -42,7 +42,7 @@ class Additivity:
     def __str__(self) -> str:
         low, high = self.ratios
         return (
-            f"errors add up: over {len(self.apart)} random pairs, measured together they were {low:.2g} to {high:.2g} times their sum "
+            f"do errors add up? Those of {len(self.apart)} random pairs, measured together, were {low:.2g} to {high:.2g} times their sums "
             f"(rank correlation {self.rank_correlation:.2f})"
         )
 

@@ -12,6 +12,7 @@ from ..cost_model.plan import Choice, Step
 from ..cost_model.program import Program
 from ..cost_model.sites import Site
 from .backend import EXACT_ACTIONS, FIRST_PART, Backend
+from .edges import predicted_error
 
 if TYPE_CHECKING:
     from .check import Gate
@@ -59,7 +60,7 @@ def apply_choices(
     prepared: Mapping[str, Any],
     gate: Gate,
     progress: Callable[[str], None] = lambda _: None,
-    predicted: Callable[[Sequence[Choice]], float] = lambda choices: sum(choice.after.error for choice in choices),
+    predicted: Callable[[Sequence[Choice]], float] = predicted_error,
 ) -> Applied:
     """Every pass in order on a copy of `clean`. A pass that fails, whose result fails lint or does not load, or whose outputs leave the
     tolerance of its kind, is undone: its choices go back to "leave" with the sentence as their reason, those of two passes to what the

@@ -26,6 +26,12 @@ FIRST_PART = {"keyed_attention": "fused_attention"}
 """Actions of two passes, and the action that the first of them is."""
 
 
+EXACT_BUT = {
+    "keyed_attention": "a row whose every key is hidden sees all of them with it, so that it is not exact for all inputs"
+}
+"""Actions that are exact for all inputs but some, and for which."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Sites that are decided together: linear sites that read one input, or a single site of any other kind."""

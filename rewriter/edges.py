@@ -131,7 +131,7 @@ def paid(choices: Sequence[Choice], edges: Sequence[Edge]) -> tuple[Converted, .
     return tuple(found)
 
 
-def predicted_error(choices: Sequence[Choice], edges: Sequence[Edge]) -> float:
+def predicted_error(choices: Sequence[Choice], edges: Sequence[Edge] = ()) -> float:
     """The relative squared error that a plan is predicted to have: those of its options and of its conversions, added up."""
     return sum(choice.after.error for choice in choices) + sum(each.error for each in paid(choices, edges))
 

@@ -21,7 +21,7 @@ from .structure_report import structure_sentence
 PLACE = ("site", "runtime", "program")
 """What tells one choice, or one row of a report, from the others."""
 _SHOWN_NAMES = 5
-_LABELS = "  Joules and savings are modelled, errors predicted by simulation; how seconds were had is beside them."
+_LABELS = "  Joules and savings are modelled, errors predicted; how seconds were had is beside them."
 
 
 def read_plan(path: Path) -> Plan:

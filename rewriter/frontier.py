@@ -122,8 +122,8 @@ def tables_of(plan: Plan, report: Mapping[str, Any]) -> tuple[Table, ...]:
 def _edge(row: Mapping[str, Any]) -> Edge:
     """An edge from JSON; a number that is null was not found."""
     known = {name: inf if row[name] is None else float(row[name]) for name in ("quantize", "dequantize", "error")}
-    seconds = tuple(inf if each is None else float(each) for each in row["seconds"])
-    return Edge(row["value"], row["producer"], tuple(row["consumers"]), **known, seconds=seconds)
+    forth, back = (inf if each is None else float(each) for each in row["seconds"])
+    return Edge(row["value"], row["producer"], tuple(row["consumers"]), **known, seconds=(forth, back))
 
 
 def read_tables(folder: Path, runtime: str = "") -> tuple[Plan, dict[str, Any], tuple[Table, ...]]:

@@ -10,6 +10,7 @@ from ..cost_model.errors import BudgetError
 from ..cost_model.plan import Choice, Step
 from .apply import Applied
 from .check import Gate
+from .edges import predicted_error
 from .solve import Solution
 
 # The predicted error falls at least by this factor from one attempt to the next, however little the budget was missed by.
@@ -19,8 +20,9 @@ Refused = Mapping[tuple[str, str, str], str]
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """A rewrite that passed the final gate, after the changes that the sentences in `rolled_back` name. `gap` is that of the last solve.
-    `undone`: (kind, group, action) that no pass could make there -> why."""
+    """A rewrite that passed the final gate, after the changes that the sentences in `rolled_back` name. `gap` is that of the last
+    solve, under the `limit` on the predicted error, None for that of the budget. `undone`: (kind, group, action) that no pass could make
+    there -> why."""
 
     graph: Any
     choices: tuple[Choice, ...]
@@ -30,6 +32,7 @@ class Held:
     error: float
     metric: tuple[float, float] | None
     gap: float = 0.0
+    limit: float | None = None
     undone: Refused = field(default_factory=dict)
 
 
@@ -39,7 +42,7 @@ def hold_to_budget(
     decide: Callable[[float, Refused], Solution],
     gate: Gate,
     progress: Callable[[str], None] = lambda _: None,
-    predicted: Callable[[Sequence[Choice]], float] = lambda choices: sum(choice.after.error for choice in choices),
+    predicted: Callable[[Sequence[Choice]], float] = predicted_error,
 ) -> Held:
     """1. Apply and check. 2. Over budget: `decide` again, without what no pass could make and under a limit on the `predicted` error
     that is smaller by the measured excess. 3. Where that changes nothing, the choice with the worst error per joule saved goes back to
@@ -47,6 +50,7 @@ def hold_to_budget(
     """
     rolled_back: list[str] = []
     left: dict[tuple[str, str], str] = {}
+    limit: float | None = None
     undone: dict[tuple[str, str, str], str] = {}
     while True:
         applied = rewrite(solution)
@@ -65,7 +69,16 @@ def hold_to_budget(
         if excess <= 1:
             rolled = tuple(rolled_back)
             return Held(
-                applied.graph, solution.choices, applied.steps, applied.printed, rolled, error, metric, solution.gap, undone
+                applied.graph,
+                solution.choices,
+                applied.steps,
+                applied.printed,
+                rolled,
+                error,
+                metric,
+                solution.gap,
+                limit,
+                undone,
             )
         before = solution
         limit = predicted(before.choices) / max(excess, TIGHTER)

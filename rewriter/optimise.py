@@ -48,8 +48,8 @@ NO_CACHE = "in the decode phase {} it would read a cache, for which it has no pr
 class Optimised:
     """A rewritten program and everything that led to it. `before` and `floors` are those of the original by phase name, `elsewhere` the
     (joules, seconds) per call of ops that no choice covers, `conversions` those of what the rewrite puts between floating point and codes
-    on `edges`, whose errors are infinite where they were not measured. `error` is the relative squared error on held-out data; `changed`
-    is False where nothing paid and the program is the original."""
+    on `edges`, whose errors are infinite where they were not measured. `limit` is that on the predicted error under which it was decided
+    last, `error` the relative squared error on held-out data; `changed` is False where nothing paid and the program is the original."""
 
     backend: Backend
     original: Program
@@ -70,6 +70,7 @@ class Optimised:
     scores: Mapping[tuple[str, str], Score]
     conversions: tuple[float, float] = (0.0, 0.0)
     edges: tuple[Edge, ...] = ()
+    limit: float = 0.0
     additivity: Additivity | None = None
 
 
@@ -161,7 +162,8 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
         return predicted_error(taken, with_errors(edges, scores))
 
     # A metric says nothing about single sites: until it is checked, their errors are held to the default budget.
-    solution = decided(DEFAULT_ERROR if request.metric else request.budget.error, {})
+    first = DEFAULT_ERROR if request.metric else request.budget.error
+    solution = decided(first, {})
     held = hold_to_budget(solution, rewrite, decided, gate, progress, predicted)
     complete_table(lambda budget, limit: solved(budget, limit, held.undone), choices, request.budget, net)
     kept.write()
@@ -194,6 +196,7 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
         metric=held.metric,
         changed=changed,
         gap=held.gap,
+        limit=first if held.limit is None else held.limit,
         scores=scores,
         conversions=(sum(each.joules for each in spent), sum(each.seconds for each in spent)),
         additivity=added,

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from ..cost_model.errors import InputError
 from ..cost_model.plan import Budget
 from ..cost_model.sites import Kind
-from .backend import EXACT_ACTIONS, Group
+from .backend import EXACT_ACTIONS, EXACT_BUT, Group
 from .calibration_data import CalibrationData
 
 
@@ -63,6 +63,7 @@ def refusals(
         return {action: reason or ("" if action == "leave" else left) for action, reason in actions.items()}
     if exact or budget.error == 0:
         sentence = "only exact rewrites were asked for"
+        actions = {action: reason or EXACT_BUT.get(action, "") for action, reason in actions.items()}
     elif calibration is None:
         sentence = "without calibration data its error cannot be known; give --calib"
     else:

@@ -162,6 +162,7 @@ def _error(each: Optimised, request: Request) -> dict[str, Any]:
     return {
         "budget": request.budget.error,
         "measured": each.error,
+        "predicted_limit": each.limit,
         "metric": request.budget.metric or None,
         "metric_before": before,
         "metric_after": after,

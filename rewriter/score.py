@@ -124,9 +124,7 @@ def score_linears(
                 structure = _structure(action, weights, rows[x])
                 found = {s.id: p for s, p in zip(sites, prepared, strict=True)}
                 scores[group.id, action] = Score(error, found, structure=structure)
-                if action not in SHARES:
-                    # Of a low rank more is found than its error, so that it is found again.
-                    keep((group.id, action), scores[group.id, action])
+                keep((group.id, action), scores[group.id, action])
     return scores
 
 

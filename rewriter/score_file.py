@@ -4,7 +4,7 @@ of the model. Errors belong to a model, to what was calibrated on, and to the co
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
@@ -39,7 +39,7 @@ class ScoreFile:
         digest = hashlib.sha256(repr(sorted(stamp.items())).encode()).hexdigest()[:24]
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-            _make_room(folder)
+            _make_room(folder, digest)
         self._file = PartFile(folder / f"{digest}.json", stamp)
 
     @property
@@ -104,12 +104,11 @@ def default_folder() -> Path:
 
 def stamp_of(runtime: str, net: Net, samples: Sequence[Arrays], way: str) -> dict[str, str]:
     """What errors depend on: the model by its ops and every number in it, the calibration samples, the code, the processor's arithmetic
-    and the `way` in which they are found ("measured" or "fisher")."""
+    and the `way` in which they are found ("measured" or "gradients")."""
     model = hashlib.sha256(signature_of(net).encode())
-    for name, value in sorted(net.values.items()):
-        if value.load is not None:
-            model.update(name.encode())
-            _update(model, np.asarray(value.load()))
+    for name, array in _weights_of(net):
+        model.update(name.encode())
+        _update(model, array)
     data = hashlib.sha256()
     for sample in samples:
         for name in sorted(sample):
@@ -126,12 +125,29 @@ def stamp_of(runtime: str, net: Net, samples: Sequence[Arrays], way: str) -> dic
 
 
 def signature_of(net: Net) -> str:
-    """The ops of a net with their attributes, and the names between them."""
+    """The ops of a net with their attributes and the names between them, those of branches and loop bodies too."""
     ops = [
-        (op.id, op.target, sorted((k, str(v)) for k, v in op.attributes.items()), op.inputs, op.outputs)
+        (
+            op.id,
+            op.target,
+            sorted((k, str(v)) for k, v in op.attributes.items()),
+            op.inputs,
+            op.outputs,
+            [signature_of(body) for body in op.branches],
+        )
         for op in net.ops.values()
     ]
     return repr((ops, net.outputs))
+
+
+def _weights_of(net: Net) -> Iterator[tuple[str, Any]]:
+    """(name, array) of every constant, those of branches and loop bodies too."""
+    for name, value in sorted(net.values.items()):
+        if value.load is not None:
+            yield name, np.asarray(value.load())
+    for op in net.ops.values():
+        for body in op.branches:
+            yield from _weights_of(body)
 
 
 def _update(digest: Any, array: np.ndarray) -> None:
@@ -141,12 +157,18 @@ def _update(digest: Any, array: np.ndarray) -> None:
 
 @cache
 def _scoring_digest() -> str:
-    """A short hash of the files of this folder that make scores."""
-    sources = sorted(Path(__file__).parent.glob("score*.py"))
+    """A short hash of the code that makes scores, beside that of kernels and passes."""
+    here = Path(__file__).parent
+    rooms = {
+        here: ("score*.py", "runtime_*.py", "calibration_data.py"),
+        here.parent / "cost_model": ("fisher.py", "block_gradients.py"),
+    }
+    sources = sorted(path for room, names in rooms.items() for name in names for path in room.glob(name))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]
 
 
-def _make_room(folder: Path) -> None:
-    files = sorted(folder.glob("*.part"), key=lambda path: path.stat().st_mtime)
+def _make_room(folder: Path, mine: str) -> None:
+    """One file less than the most beside `mine`."""
+    files = sorted((f for f in folder.glob("*.part") if not f.name.startswith(mine)), key=lambda path: path.stat().st_mtime)
     for path in files[: max(0, len(files) - MOST_FILES + 1)]:
         path.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from szilard.rewriter.calibration_data import CalibrationData
 from szilard.rewriter.score import Score
 from szilard.rewriter.score_file import MOST_FILES, NoScoreFile, ScoreFile, kept_scores, stamp_of
 
+from .nets import NetBuilder
 from .onnx_texts import model, normal
 from .tiny_models import block_model, samples, set_clock
 
@@ -71,6 +72,17 @@ def stamp(weight=1.0, x=1.0, operator="Relu"):
 def test_a_stamp_is_of_the_weights_the_ops_and_the_data():
     assert stamp() == stamp()
     assert len({repr(each) for each in (stamp(), stamp(weight=1.5), stamp(x=1.5), stamp(operator="Tanh"))}) == 4
+
+
+def test_a_stamp_is_of_what_branches_hold_too():
+    def looping(number):
+        body = NetBuilder()
+        inner = body.net(body.op("add", body.input("i", 2), body.constant("c", np.full(2, number, np.float32))))
+        outer = NetBuilder()
+        return outer.net(outer.op("loop", outer.input("x", 2), branches=(inner,)))
+
+    assert stamp_of("torch", looping(1.0), [], "measured") == stamp_of("torch", looping(1.0), [], "measured")
+    assert stamp_of("torch", looping(1.0), [], "measured") != stamp_of("torch", looping(2.0), [], "measured")
 
 
 def test_without_a_folder_or_data_nothing_is_kept(tmp_path):

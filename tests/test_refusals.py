@@ -1,0 +1,28 @@
+"""What a request refuses on every runtime (rewriter/refusals.py)."""
+
+from szilard.cost_model.plan import Budget
+from szilard.rewriter.backend import Group
+from szilard.rewriter.refusals import left_out, refusals
+
+ACTIONS = {"leave": "", "fused_attention": "", "keyed_attention": "", "int8_static": "", "int4_weight": "its dtype is float64"}
+
+
+def test_only_what_is_exact_for_all_inputs_is_left_of_an_exact_request():
+    found = refusals(ACTIONS, exact=True, budget=Budget(), calibration=None)
+    assert [action for action, reason in found.items() if not reason] == ["leave", "fused_attention"]
+    assert "every key is hidden" in found["keyed_attention"]
+    assert found["int4_weight"] == "its dtype is float64"
+    assert found == refusals(ACTIONS, exact=False, budget=Budget(error=0.0), calibration=None)
+    with_budget = refusals(ACTIONS, exact=False, budget=Budget(), calibration=None)
+    assert [action for action, reason in with_budget.items() if not reason] == ["leave", "fused_attention", "keyed_attention"]
+    assert "--calib" in with_budget["int8_static"]
+
+
+def test_what_is_left_out_is_left_for_that_reason_alone():
+    group = Group("layer.0", "linear", ())
+    assert left_out(group, {"linear"}, ("layer.*",), ()) == ""
+    assert left_out(group, {"conv", "attention"}, (), ()) == "only attention and conv sites were to change"
+    assert left_out(group, {"conv"}, (), ("layer.?",)) == "--exclude 'layer.?' names layer.0"
+    found = refusals(ACTIONS, exact=False, budget=Budget(), calibration=None, left="no --include names it")
+    assert found.pop("leave") == ""
+    assert set(found.values()) == {"no --include names it", "its dtype is float64"}
