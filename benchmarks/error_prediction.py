@@ -3,8 +3,8 @@
 python -P -m szilard.benchmarks.error_prediction [--plans 20] [--target 0.004]
 
 Each plan takes a random format at every group of linears and is tried until its predicted error lies within a factor of three of the
-others'. It is then made by the passes that rewrite a model, and run in onnxruntime on the scoring half of the calibration texts (which
-chose nothing but roundings) and on the held-out half.
+others'. It is then made by the passes that rewrite a model, and run in onnxruntime on the samples of the scoring half of the calibration
+texts that errors were predicted on, and on all of the held-out half, by which the line is judged.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def run(plans: int, low: float) -> dict[str, Any]:
     read = list(dict.fromkeys(getattr(group.sites[0], "x", "") for group in groups))
     with backend.probe(graph, list(dict.fromkeys([*read, *written])), written) as probe:
         scores = score_linears(dict.fromkeys(groups, FORMATS), net, probe, data.scoring)
-    samples = {"scoring": representative(data.scoring), "held_out": representative(data.held_out)}
+    samples = {"scoring": representative(data.scoring), "held_out": data.held_out}
     with backend.runner(graph) as runner:
         reference = {name: [runner(sample) for sample in found] for name, found in samples.items()}
     random = np.random.default_rng(0)
@@ -99,7 +99,7 @@ def run(plans: int, low: float) -> dict[str, Any]:
         "benchmark": "error_prediction",
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "must": f"rank correlation at least {MUST:g}",
-        "met": ranks["scoring"] >= MUST,
+        "met": ranks["held_out"] >= MUST,
         "rank_correlation": ranks,
         "measured_to_predicted": {"low": min(ratios), "median": float(np.median(ratios)), "high": max(ratios)},
         "plans": rows,
