@@ -22,6 +22,7 @@ from ..kernels.quantized_conv.formats import ACTION as INT8_CONV
 from ..kernels.quantized_embedding.formats import BITS
 from ..kernels.quantized_embedding.formats import refusal as table_refusal
 from ..kernels.quantized_linear.formats import FORMATS, INTEGER_INPUTS
+from ..kernels.quantized_linear.half_formats import HALF_FORMATS
 from ..kernels.spectral_attention.crossover import longest_length
 from ..kernels.spectral_attention.crossover import refusal as sparse_refusal
 from ..passes.onnx_attention import FuseAttention, layout_ops
@@ -40,11 +41,11 @@ from ..passes.onnx_residual_norm import RewriteResidualNorm
 from ..passes.onnx_sparse_attention import SparsifyAttention
 from ..passes.onnx_unfold_heads import unfold_heads
 from .backend import FORMAT_ACTIONS, Arrays, Group, Pass, Probe, Runner
+from .cuda_formats import cuda_formats, only_checked
 from .print_onnx import print_onnx
 from .runtime_onnx import LARGEST_INLINE_BYTES, onnx_probe, onnx_runner, save_model, weight_bytes
 from .structure_options import structure_actions
 
-NO_INT8_ON_CUDA = "onnxruntime's CUDA provider has no int8 matmul, it would copy to the host"
 CHECK_FAULTS = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
 
 
@@ -125,23 +126,27 @@ class OnnxBackend:
 
     def actions(self, group: Group, net: Net, device: Device) -> dict[str, str]:
         """Action -> the sentence that refuses it here ("" if it may be taken)."""
-        site = group.sites[0]
+        site, on_cuda = group.sites[0], device.kind == "cuda"
+        only = only_checked if on_cuda else _only_float32
         if isinstance(site, LinearSite):
-            formats = {name: _format_refusal(name, site, device) for name in FORMATS}
+            formats = (
+                cuda_formats(site) if on_cuda else {name: _only_float32(site.dtype, "the integer kernels") for name in FORMATS}
+            )
             formats.update(structure_actions(group, self.runtime, device))
             if len(group.sites) == 1:
                 return formats
-            return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in INTEGER_INPUTS}}
+            mergeable = [name for name in (*INTEGER_INPUTS, *HALF_FORMATS) if name in formats]
+            return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in mergeable}}
         if isinstance(site, AttentionSite):
-            sparse = _only_float32(site.dtype, "sparse attention") or sparse_refusal(site, longest_length(net), device)
+            sparse = only(site.dtype, "sparse attention") or sparse_refusal(site, longest_length(net), device)
             operator = {"fused_attention": attention_refusal(site, net), "keyed_attention": keyed_refusal(site, net)}
             return {**operator, "spectral_sparse": sparse}
         if isinstance(site, ConvSite):
             return {**({"fold_batch_norm": ""} if site.batch_norm else {}), INT8_CONV: _conv_refusal(site, net, device)}
         if isinstance(site, EmbeddingSite):
-            halves = "" if site.dtype == "float16" else _only_float32(site.dtype, "GatherBlockQuantized")
+            halves = "" if site.dtype == "float16" else only(site.dtype, "GatherBlockQuantized")
             return {action: halves or table_refusal(action, site.width) for action in BITS}
-        fused = "" if site.dtype == "float16" else _only_float32(site.dtype, "SkipLayerNormalization")
+        fused = "" if site.dtype == "float16" else only(site.dtype, "SkipLayerNormalization")
         return {"skip_layer_norm": fused, "sum_layer_norm": ""}
 
     def print_step(self, graph: ir.Model) -> str:
@@ -157,12 +162,6 @@ def _check(graph: ir.Model, full: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="szilard-") as scratch:
         save_model(graph, Path(scratch) / "model.onnx")
         onnx.checker.check_model(Path(scratch) / "model.onnx", full_check=full)
-
-
-def _format_refusal(name: str, site: LinearSite, device: Device) -> str:
-    if site.dtype != "float32":
-        return _only_float32(site.dtype, "the integer kernels")
-    return NO_INT8_ON_CUDA if device.kind == "cuda" and not name.endswith("weight") else ""
 
 
 def _conv_refusal(site: ConvSite, net: Net, device: Device) -> str:
