@@ -15,6 +15,7 @@ import onnx_ir as ir
 from ..cost_model.device import Device
 from ..cost_model.errors import SzilardError
 from ..cost_model.net import Net
+from ..cost_model.onnx_style import OnnxStyle
 from ..cost_model.sites import AttentionSite, ConvSite, EmbeddingSite, LinearSite
 from ..cost_model.view_onnx import view_onnx
 from ..kernels.low_rank.factors import SHARES
@@ -43,20 +44,27 @@ from ..passes.onnx_unfold_heads import unfold_heads
 from .backend import FORMAT_ACTIONS, Arrays, Group, Pass, Probe, Runner
 from .cuda_formats import cuda_formats, only_checked
 from .print_onnx import print_onnx
+from .raise_opset import raise_opset
 from .runtime_onnx import LARGEST_INLINE_BYTES, onnx_probe, onnx_runner, save_model, weight_bytes
+from .standard_onnx import OPSET, standard_refusals
 from .structure_options import structure_actions
 
+QUANTIZE_OPSETS = {"int8_dynamic": 11, "int8_static": 10, "int8_token": 10, "int8_hilo": 10, INT8_CONV: 10}
+"""Action -> the operator set that has the standard operators which make codes of its input."""
 CHECK_FAULTS = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
 
 
 class OnnxBackend:
-    """onnxruntime over onnx_ir models; `sample` are inputs of the whole model. See `backend.Backend` for what each method promises."""
+    """onnxruntime over onnx_ir models; `sample` are inputs of the whole model, `style` says in which operators rewrites are written. See
+    `backend.Backend` for what each method promises."""
 
     runtime = "onnxruntime"
 
-    def __init__(self, sample: Arrays | None = None) -> None:
+    def __init__(self, sample: Arrays | None = None, style: OnnxStyle = OnnxStyle.runtime) -> None:
         self._sample = dict(sample or {})
         self._declares_what_is_inferred = True
+        self.style = style
+        self._stays = ""
 
     def view(self, graph: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> Net:
         """The sample's own values, repeated or cut to `shapes`, find the shapes that inference cannot."""
@@ -69,7 +77,10 @@ class OnnxBackend:
         return graph.clone()
 
     def clean_up(self, graph: ir.Model) -> int:
-        """onnxruntime runs models that declare other shapes than inference finds: such a one is held to the plain check ever after."""
+        """onnxruntime runs models that declare other shapes than inference finds: such a one is held to the plain check ever after. For
+        rewrites in standard ONNX the model is brought to an operator set that has them, where it can be."""
+        if self.style is OnnxStyle.qdq:
+            self._stays = raise_opset(graph, OPSET, self._sample)
         try:
             _check(graph, full=True)
         except CHECK_FAULTS:
@@ -117,21 +128,23 @@ class OnnxBackend:
             (frozenset({"merged"}), MergeLinear()),
             (frozenset({"spectral_sparse"}), SparsifyAttention(prepared=prepared)),
             (frozenset(SHARES), LowRankLinears(prepared=prepared)),
-            (FORMAT_ACTIONS, QuantizeLinears(prepared=prepared)),
+            (FORMAT_ACTIONS, QuantizeLinears(prepared=prepared, style=self.style)),
             # Behind the formats: it widens the weights that they made.
             (frozenset({"keyed_attention"}), MaskInKeys()),
-            (frozenset(BITS), QuantizeEmbeddings(prepared=prepared)),
-            (frozenset({INT8_CONV}), QuantizeConvs(prepared=prepared)),
+            (frozenset(BITS), QuantizeEmbeddings(prepared=prepared, style=self.style)),
+            (frozenset({INT8_CONV}), QuantizeConvs(prepared=prepared, style=self.style)),
         )
 
     def actions(self, group: Group, net: Net, device: Device) -> dict[str, str]:
         """Action -> the sentence that refuses it here ("" if it may be taken)."""
+        offered = self._offered(group, net, device)
+        return standard_refusals(offered, net.opset, self._stays) if self.style is OnnxStyle.qdq else offered
+
+    def _offered(self, group: Group, net: Net, device: Device) -> dict[str, str]:
         site, on_cuda = group.sites[0], device.kind == "cuda"
         only = only_checked if on_cuda else _only_float32
         if isinstance(site, LinearSite):
-            formats = (
-                cuda_formats(site) if on_cuda else {name: _only_float32(site.dtype, "the integer kernels") for name in FORMATS}
-            )
+            formats = cuda_formats(site) if on_cuda else _integer_formats(site, net)
             formats.update(structure_actions(group, self.runtime, device))
             if len(group.sites) == 1:
                 return formats
@@ -164,6 +177,19 @@ def _check(graph: ir.Model, full: bool) -> None:
         onnx.checker.check_model(Path(scratch) / "model.onnx", full_check=full)
 
 
+def _integer_formats(site: LinearSite, net: Net) -> dict[str, str]:
+    """Format -> why a linear layer cannot have it on the CPU provider, "" if it can."""
+    floats = _only_float32(site.dtype, "the integer kernels")
+    return {name: floats or _too_old(name, net) for name in FORMATS}
+
+
+def _too_old(action: str, net: Net) -> str:
+    needed = QUANTIZE_OPSETS.get(action, 0)
+    if net.opset >= needed:
+        return ""
+    return f"its input goes into codes by an operator of opset {needed}, and the model is in opset {net.opset}; convert it to a newer one"
+
+
 def _conv_refusal(site: ConvSite, net: Net, device: Device) -> str:
     """Why a convolution cannot run on codes, "" if it can."""
     found = net.ops[site.ops[0]].attributes if site.ops[0] in net.ops else {}
@@ -171,7 +197,7 @@ def _conv_refusal(site: ConvSite, net: Net, device: Device) -> str:
         return "onnxruntime has no integer kernel for a transposed convolution, or for one with an activation inside"
     if device.kind == "cuda":
         return "onnxruntime's CUDA provider has no int8 convolution, it would copy to the host"
-    return _only_float32(site.dtype, "QLinearConv")
+    return _only_float32(site.dtype, "QLinearConv") or _too_old(INT8_CONV, net)
 
 
 def _only_float32(dtype: str, kernel: str) -> str:
