@@ -14,6 +14,7 @@ from .counts_traffic import SILENT, Traffic, is_constant, leaves, root, traffic
 from .net import Net, Op
 from .operand_sizes import Unknown
 from .tile_reuse import Repeated
+from .weight_copy import copied_bytes
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,24 @@ def count(op: Op, net: Net) -> Counts:
             loops = nests(op, net)
         except Unknown:
             known = False
-    return replace(_counts(work, moved, net, known, _elements(op, net), loops, _kernels(op, net)), link=link_bytes(op, net))
+    found = _counts(work, moved, net, known, _elements(op, net), loops, _kernels(op, net))
+    copy = copied_bytes(op, net)
+    scratch = (copy, copy) if copy else ()
+    return replace(
+        found,
+        read=found.read + copy,
+        written=found.written + copy,
+        activations=(*found.activations, *scratch),
+        link=link_bytes(op, net),
+    )
 
 
 def _kernels(op: Op, net: Net) -> int:
-    """Kernels that run for one op. A module of ours may have one before its own, which rounds the inputs ("computed_in"), and with few rows
-    ("split_rows" at most) one behind it, which adds up parts of its sums."""
+    """Kernels that run for one op. Weights of few bits may be expanded by one before. A module of ours may have one before its own, which
+    rounds the inputs ("computed_in"), and with few rows ("split_rows" at most) one behind it, which adds up parts of its sums."""
     few = op.attributes.get("split_rows")
     rows = prod((net.shape(op.inputs[0]) or (1,))[:-1]) if few else 0
-    return 1 + ("computed_in" in op.attributes) + (0 < rows <= int(few or 0))
+    return 1 + (copied_bytes(op, net) > 0) + ("computed_in" in op.attributes) + (0 < rows <= int(few or 0))
 
 
 def count_group(ops: Iterable[Op], net: Net) -> Counts:

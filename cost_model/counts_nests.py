@@ -10,6 +10,7 @@ from .counts_traffic import item_bytes, traffic, value_bytes
 from .net import Net, Op
 from .operand_sizes import Unknown, attention_sizes, einsum_sizes, operand, shape_of
 from .tile_reuse import Extents, Nest, Product, Scores, Steps, Window
+from .weight_copy import copied_bytes
 
 LEAST_PARTIAL = 4.0
 """Bytes of a partial sum: matrix units and vector units for 8-bit integers add up in 32 bits."""
@@ -55,13 +56,13 @@ def _matmul(op: Op, net: Net) -> Nests:
 
 
 def _matmul_nbits(op: Op, net: Net) -> Nests:
-    """The packed weights stream by as they are stored; a kernel that says how many rows it takes at a time (`row_tile`) needs all of them
-    again for the next ones."""
+    """The packed weights stream by as they are stored, or as the copy that was made of them; a kernel that says how many rows it takes at a
+    time (`row_tile`) needs all of them again for the next ones."""
     a, columns = shape_of(net, operand(op, 0)), shape_of(net, op.output)[-1]
     packed = value_bytes(operand(op, 1), net)
     if packed is None:
         raise Unknown("the size of packed weights")
-    weight = packed / (a[-1] * columns)
+    weight = (copied_bytes(op, net) or packed) / (a[-1] * columns)
     rows = prod(a[:-1])
     at_once = min(rows, int(op.attributes.get("row_tile") or rows))
     tiles = ceil(rows / at_once)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .errors import InputError
+from .onnx_style import OnnxStyle, style_named
 from .sites import Miss
 
 FORMAT = 1
@@ -110,7 +111,7 @@ class Choice:
 @dataclass(frozen=True)
 class Plan:
     """Every choice and every refusal of one rewrite: the one file a user may edit and feed back (`--plan`). `include` and `exclude` are the
-    shell patterns of site names that were asked for."""
+    shell patterns of site names that were asked for, `onnx_style` the operators that the .onnx file is written in."""
 
     target: str
     workload: Workload
@@ -120,6 +121,7 @@ class Plan:
     format: int = FORMAT
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    onnx_style: OnnxStyle = OnnxStyle.runtime
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists; `from_json` is its inverse."""
@@ -150,7 +152,9 @@ class Plan:
             if budget.get("joules") is not None:
                 budget["joules"] = float(budget["joules"])
             include, exclude = (tuple(str(pattern) for pattern in data.get(key, ())) for key in ("include", "exclude"))
-            return cls(data["target"], Workload(phases), Budget(**budget), choices, misses, data["format"], include, exclude)
+            style = style_named(str(data.get("onnx_style", OnnxStyle.runtime)))
+            given = (data["target"], Workload(phases), Budget(**budget), choices, misses, data["format"])
+            return cls(*given, include, exclude, style)
         except (KeyError, TypeError, ValueError, AttributeError) as fault:
             raise InputError(
                 f"plan.json does not have the expected fields ({fault}); write one with `szilard rewrite`."

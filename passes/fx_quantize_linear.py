@@ -15,7 +15,7 @@ from ..cost_model.plan import Choice
 from ..cost_model.sites import Site
 from ..kernels.linear_parts.tuning import most_rows, split_rows
 from ..kernels.quantized_linear import torch_cpu, torch_cuda
-from ..kernels.quantized_linear.formats import EVERY_FORMAT, PER_COLUMN, TRITON_FORMATS, Prepared, merge
+from ..kernels.quantized_linear.formats import PER_COLUMN, TORCH_FORMATS, TRITON_FORMATS, Prepared, merge
 from .fx_graph import copy_origin, fake_mode_of
 from .fx_linear import FxLinear, linears_of, replace_linear, split_columns
 from .fx_pass import FxPass
@@ -56,7 +56,7 @@ class FxQuantizeLinear(FxPass):
         """Counts the sites. Raises InputError for a site whose weights are not in `prepared` in that format."""
         changed = 0
         for choice in choices:
-            if choice.action.removesuffix(MERGED) not in EVERY_FORMAT:
+            if choice.action.removesuffix(MERGED) not in TORCH_FORMATS:
                 continue
             for group in linears_of(graph, choice, sites):
                 if choice.action.endswith(MERGED) and len(group) > 1:

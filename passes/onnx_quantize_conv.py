@@ -9,32 +9,29 @@ from typing import Any, ClassVar
 import onnx_ir as ir
 
 from ..cost_model.errors import InputError
+from ..cost_model.onnx_style import OnnxStyle
 from ..cost_model.plan import Choice
 from ..cost_model.sites import ConvSite, Site
+from ..kernels.onnx_forms import CONV
 from ..kernels.quantized_conv.codes import Codes
 from ..kernels.quantized_conv.formats import ACTION, PreparedConv
-from ..kernels.quantized_conv.onnx_body import (
-    RUNTIME_DOMAIN,
-    CodedValue,
-    conv_nodes,
-    dequantize_nodes,
-    quantize_nodes,
-)
+from ..kernels.quantized_conv.onnx_body import CodedValue
 from .onnx_gelu import fuse_gelu
 from .onnx_pass import OnnxPass, Surgeon, members
 
 
 @dataclass(frozen=True)
 class QuantizeConvs(OnnxPass):
-    """1. A convolution, its batch norm and the clip behind them: one QLinearConv on codes with the channels last. 2. What
-    it reads in codes is what another wrote, else quantised once for all its readers; what it writes is floating point again only where
-    something reads it so. 3. A Gelu behind that stays one op for onnxruntime.
+    """1. A convolution, its batch norm and the clip behind them: one QLinearConv on codes with the channels last, or in standard ONNX one
+    Conv between DequantizeLinear and QuantizeLinear. 2. What it reads in codes is what another wrote, else quantised once for all its
+    readers; what it writes is floating point again only where something reads it so. 3. A Gelu behind that stays one op for onnxruntime.
 
     `prepared` maps the id of each site to what it becomes.
     """
 
     name: ClassVar[str] = "onnx_quantize_conv"
     prepared: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    style: OnnxStyle = OnnxStyle.runtime
 
     def apply(self, model: ir.Model, choices: Sequence[Choice], sites: Mapping[str, Site]) -> int:
         """See `OnnxPass.apply`; counts the sites. Raises InputError for a site that `prepared` does not have."""
@@ -50,10 +47,10 @@ class QuantizeConvs(OnnxPass):
             ends.append(self._replace(surgeon, site, coded))
         surgeon.sweep(ends)
         for node in ends:
-            if node.graph is surgeon.graph:
+            if node.graph is surgeon.graph and self.style is OnnxStyle.runtime:
                 fuse_gelu(surgeon, node.outputs[0])
-        if pending:
-            surgeon.import_domain(RUNTIME_DOMAIN)
+        for domain, version in CONV[self.style].runtime_domain_imports().items() if pending else ():
+            surgeon.import_domain(domain, version)
         surgeon.close()
         return len(pending)
 
@@ -62,31 +59,30 @@ class QuantizeConvs(OnnxPass):
         made = self.prepared.get(site.id)
         if not isinstance(made, PreparedConv):
             raise InputError(f"The choice at {site.id} is {ACTION}, but its weights were not prepared.")
-        name, rank = f"{site.id}.{ACTION}", made.weight.ndim
-        start, x = _coded(surgeon, site.x, made.x, rank, name, coded)
-        body = conv_nodes(made, x, name)
-        shape = surgeon.value(site.result).shape
-        if shape is not None:
-            body.output.value.shape = ir.Shape([shape[0], *shape[2:], shape[1]])
-        nodes, back, initializers = dequantize_nodes(body.output, rank, name)
+        # At other sizes than the sample's SAME stands for other pads.
+        same = surgeon.nodes[site.ops[0]].attributes.get_string("auto_pad", "") or ""
+        made = replace(made, geometry=replace(made.geometry, auto_pad=same if same.startswith("SAME") else ""))
+        form, name, rank = CONV[self.style], f"{site.id}.{ACTION}", made.weight.ndim
+        start, x = self._coded(surgeon, site.x, made.x, rank, name, coded)
+        body = form.conv_nodes(made, x, name, surgeon.value(site.result).shape)
+        nodes, back, initializers = form.dequantize_nodes(body.output, rank, name)
         surgeon.adopt([*body.initializers, *initializers])
         whole = replace(site, ops=(*site.ops, site.activation)) if site.activation else site
         surgeon.replace([whole], [*start, *body.nodes, *nodes], {site.result: back})
         coded[site.result] = body.output
         return nodes[-1]
 
-
-def _coded(
-    surgeon: Surgeon, name: str, codes: Codes, rank: int, prefix: str, coded: dict[str, CodedValue]
-) -> tuple[list[ir.Node], CodedValue]:
-    """A value in codes, and the nodes that make them where nothing has yet."""
-    known = coded.get(name)
-    if known is not None and known.codes == codes:
-        return [], known
-    body = quantize_nodes(surgeon.value(name), codes, rank, f"{prefix}.x")
-    surgeon.adopt(body.initializers)
-    coded.setdefault(name, body.output)
-    return body.nodes, body.output
+    def _coded(
+        self, surgeon: Surgeon, name: str, codes: Codes, rank: int, prefix: str, coded: dict[str, CodedValue]
+    ) -> tuple[list[ir.Node], CodedValue]:
+        """A value in codes, and the nodes that make them where nothing has yet."""
+        known = coded.get(name)
+        if known is not None and known.codes == codes:
+            return [], known
+        body = CONV[self.style].quantize_nodes(surgeon.value(name), codes, rank, f"{prefix}.x")
+        surgeon.adopt(body.initializers)
+        coded.setdefault(name, body.output)
+        return body.nodes, body.output
 
 
 def on_codes_alone(model: ir.Model) -> ir.Model:
@@ -97,12 +93,13 @@ def on_codes_alone(model: ir.Model) -> ir.Model:
         source = node.inputs[0] if node.op_type == "QuantizeLinear" else None
         if source is None or not source.is_graph_input():
             continue
-        moved = next(user for user, _ in node.outputs[0].uses())
-        old = moved.outputs[0]
+        reader = next(user for user, _ in node.outputs[0].uses())
+        conversion = [reader, node] if reader.op_type == "Transpose" else [node]
+        old = conversion[0].outputs[0]
         fresh = ir.Value(name=f"{source.name}.codes", shape=old.shape, type=ir.TensorType(ir.DataType.UINT8))
         old.replace_all_uses_with(fresh)
         graph.inputs.append(fresh)
-        graph.remove([moved, node], safe=True)
+        graph.remove(conversion, safe=True)
         if not source.uses():
             graph.inputs.remove(source)
     for position, value in enumerate(tuple(graph.outputs)):
@@ -110,9 +107,10 @@ def on_codes_alone(model: ir.Model) -> ir.Model:
         if back is None or back.op_type != "DequantizeLinear" or back.inputs[0] is None:
             continue
         first = back.inputs[0].producer()
-        held = first.inputs[0] if first is not None else None
         assert first is not None
+        conversion = [back, first] if first.op_type == "Transpose" else [back]
+        held = conversion[-1].inputs[0]
         assert held is not None
         graph.outputs[position] = held
-        graph.remove([back, first], safe=True)
+        graph.remove(conversion, safe=True)
     return model

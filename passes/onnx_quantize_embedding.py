@@ -6,37 +6,42 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from ..cost_model.errors import InputError
+from ..cost_model.onnx_style import OnnxStyle
 from ..cost_model.plan import Choice
 from ..cost_model.sites import EmbeddingSite, Site
+from ..kernels.onnx_forms import EMBEDDING
 from ..kernels.quantized_embedding.formats import BITS, PreparedTable
-from .onnx_pass import MICROSOFT, OnnxPass, Surgeon, members, operation
+from .onnx_pass import OnnxPass, Surgeon, members
 
 
 @dataclass(frozen=True)
 class QuantizeEmbeddings(OnnxPass):
-    """1. A site: GatherBlockQuantized on the codes in the place of its Gather. `prepared` maps the id of each site to its table in the
-    format that the choice asks for."""
+    """1. A site: GatherBlockQuantized on the codes in the place of its Gather, or in standard ONNX Gathers of codes and scales and a
+    DequantizeLinear. `prepared` maps the id of each site to its table in the format that the choice asks for."""
 
     name: ClassVar[str] = "onnx_quantize_embedding"
     prepared: Mapping[str, PreparedTable] = field(default_factory=dict, repr=False)
+    style: OnnxStyle = OnnxStyle.runtime
 
     def apply(self, model: ir.Model, choices: Sequence[Choice], sites: Mapping[str, Site]) -> int:
         """See `OnnxPass.apply`; counts the sites. Raises InputError for a site whose table is not in `prepared` in that format."""
-        surgeon = Surgeon(model)
+        surgeon, form = Surgeon(model), EMBEDDING[self.style]
         changed = 0
         for choice in choices:
             if choice.action not in BITS:
                 continue
             for site in members(choice, sites):
                 if isinstance(site, EmbeddingSite) and surgeon.pending(site):
-                    _replace(surgeon, choice, site, table_of(self.prepared, choice, site))
+                    table, name = table_of(self.prepared, choice, site), f"{site.id}.{choice.action}"
+                    body = form.table_nodes(table, surgeon.value(site.indices), site.dtype, name)
+                    surgeon.adopt(body.initializers)
+                    surgeon.replace([site], body.nodes, {site.output: body.output})
                     changed += 1
-        if changed:
-            surgeon.import_domain(MICROSOFT)
+        for domain, version in form.runtime_domain_imports().items() if changed else ():
+            surgeon.import_domain(domain, version)
         surgeon.close()
         return changed
 
@@ -48,14 +53,3 @@ def table_of(prepared: Mapping[str, PreparedTable], choice: Choice, site: Embedd
         held = "no table in codes" if found is None else f"one in {found.action}"
         raise InputError(f"The choice at {choice.site} is {choice.action}, but for site {site.id} there is {held}.")
     return found
-
-
-def _replace(surgeon: Surgeon, choice: Choice, site: EmbeddingSite, table: PreparedTable) -> None:
-    name = f"{site.id}.{choice.action}"
-    codes = surgeon.constant(f"{name}.codes", table.codes)
-    scale = surgeon.constant(f"{name}.scale", table.scale.astype(np.dtype(site.dtype)))
-    node = operation(
-        "GatherBlockQuantized", [codes, surgeon.value(site.indices), scale], name, domain=MICROSOFT,
-        bits=table.bits, block_size=table.group, gather_axis=0, quantize_axis=1,
-    )  # fmt: skip
-    surgeon.replace([site], [node], {site.output: node.outputs[0]})

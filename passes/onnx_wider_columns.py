@@ -39,6 +39,12 @@ class Wider:
             return self._add(node, inputs, slots, fill)
         if node.op_type == "Mul" and fill == 0 and _one_a_row(node.inputs[1]):
             return self.plan(node.inputs[0], slots, 0.0)
+        if node.op_type == "Cast":
+            return self.plan(node.inputs[0], slots, fill)
+        if node.op_type == "Slice" and len(inputs) == 4 and _first_columns(inputs):
+            assert inputs[2] is not None
+            self.constants[node, 2] = inputs[2] + self.count
+            return self.plan(node.inputs[0], slots, fill)
         if node.op_type == "Split" and len(inputs) == 2 and inputs[1] is not None:
             index = list(node.outputs).index(value)
             sizes = inputs[1].copy()
@@ -107,6 +113,12 @@ class Wider:
     def _array(self, value: ir.Value | None) -> np.ndarray | None:
         tensor = None if value is None else ir.convenience.get_const_tensor(value)
         return None if tensor is None else tensor.numpy()
+
+
+def _first_columns(inputs: Sequence[np.ndarray | None]) -> bool:
+    """Whether a Slice keeps columns from the first one on, and all of every other axis."""
+    start, end, axis = (None if array is None or array.size != 1 else int(array.item()) for array in inputs[1:])
+    return start == 0 and axis == -1 and end is not None and end > 0
 
 
 def _one_a_row(value: ir.Value | None) -> bool:

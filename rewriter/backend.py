@@ -88,9 +88,13 @@ class Probe(Protocol):
 
 
 class Backend(Protocol):
-    """One runtime. Graphs are onnx_ir models or torch.fx GraphModules; nobody above this protocol looks inside."""
+    """One runtime. Graphs are onnx_ir models or torch.fx GraphModules; nobody above this protocol looks inside. `style` is how rewrites are
+    written where the runtime has several ways, "" where it has one."""
 
     runtime: str
+
+    @property
+    def style(self) -> str: ...
 
     def view(self, graph: Any, shapes: Mapping[str, tuple[int, ...]]) -> Net: ...
     def clone(self, graph: Any) -> Any: ...

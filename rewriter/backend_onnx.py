@@ -15,6 +15,7 @@ import onnx_ir as ir
 from ..cost_model.device import Device
 from ..cost_model.errors import SzilardError
 from ..cost_model.net import Net
+from ..cost_model.onnx_style import OnnxStyle
 from ..cost_model.sites import AttentionSite, ConvSite, EmbeddingSite, LinearSite
 from ..cost_model.view_onnx import view_onnx
 from ..kernels.low_rank.factors import SHARES
@@ -22,6 +23,7 @@ from ..kernels.quantized_conv.formats import ACTION as INT8_CONV
 from ..kernels.quantized_embedding.formats import BITS
 from ..kernels.quantized_embedding.formats import refusal as table_refusal
 from ..kernels.quantized_linear.formats import FORMATS, INTEGER_INPUTS
+from ..kernels.quantized_linear.half_formats import HALF_FORMATS
 from ..kernels.spectral_attention.crossover import longest_length
 from ..kernels.spectral_attention.crossover import refusal as sparse_refusal
 from ..passes.onnx_attention import FuseAttention, layout_ops
@@ -40,22 +42,29 @@ from ..passes.onnx_residual_norm import RewriteResidualNorm
 from ..passes.onnx_sparse_attention import SparsifyAttention
 from ..passes.onnx_unfold_heads import unfold_heads
 from .backend import FORMAT_ACTIONS, Arrays, Group, Pass, Probe, Runner
+from .cuda_formats import cuda_formats, only_checked
 from .print_onnx import print_onnx
+from .raise_opset import raise_opset
 from .runtime_onnx import LARGEST_INLINE_BYTES, onnx_probe, onnx_runner, save_model, weight_bytes
+from .standard_onnx import OPSET, standard_refusals
 from .structure_options import structure_actions
 
-NO_INT8_ON_CUDA = "onnxruntime's CUDA provider has no int8 matmul, it would copy to the host"
+QUANTIZE_OPSETS = {"int8_dynamic": 11, "int8_static": 10, "int8_token": 10, "int8_hilo": 10, INT8_CONV: 10}
+"""Action -> the operator set that has the standard operators which make codes of its input."""
 CHECK_FAULTS = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
 
 
 class OnnxBackend:
-    """onnxruntime over onnx_ir models; `sample` are inputs of the whole model. See `backend.Backend` for what each method promises."""
+    """onnxruntime over onnx_ir models; `sample` are inputs of the whole model, `style` says in which operators rewrites are written. See
+    `backend.Backend` for what each method promises."""
 
     runtime = "onnxruntime"
 
-    def __init__(self, sample: Arrays | None = None) -> None:
+    def __init__(self, sample: Arrays | None = None, style: OnnxStyle = OnnxStyle.runtime) -> None:
         self._sample = dict(sample or {})
         self._declares_what_is_inferred = True
+        self.style = style
+        self._stays = ""
 
     def view(self, graph: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> Net:
         """The sample's own values, repeated or cut to `shapes`, find the shapes that inference cannot."""
@@ -68,7 +77,10 @@ class OnnxBackend:
         return graph.clone()
 
     def clean_up(self, graph: ir.Model) -> int:
-        """onnxruntime runs models that declare other shapes than inference finds: such a one is held to the plain check ever after."""
+        """onnxruntime runs models that declare other shapes than inference finds: such a one is held to the plain check ever after. For
+        rewrites in standard ONNX the model is brought to an operator set that has them, where it can be."""
+        if self.style is OnnxStyle.qdq:
+            self._stays = raise_opset(graph, OPSET, self._sample)
         try:
             _check(graph, full=True)
         except CHECK_FAULTS:
@@ -116,32 +128,38 @@ class OnnxBackend:
             (frozenset({"merged"}), MergeLinear()),
             (frozenset({"spectral_sparse"}), SparsifyAttention(prepared=prepared)),
             (frozenset(SHARES), LowRankLinears(prepared=prepared)),
-            (FORMAT_ACTIONS, QuantizeLinears(prepared=prepared)),
+            (FORMAT_ACTIONS, QuantizeLinears(prepared=prepared, style=self.style)),
             # Behind the formats: it widens the weights that they made.
             (frozenset({"keyed_attention"}), MaskInKeys()),
-            (frozenset(BITS), QuantizeEmbeddings(prepared=prepared)),
-            (frozenset({INT8_CONV}), QuantizeConvs(prepared=prepared)),
+            (frozenset(BITS), QuantizeEmbeddings(prepared=prepared, style=self.style)),
+            (frozenset({INT8_CONV}), QuantizeConvs(prepared=prepared, style=self.style)),
         )
 
     def actions(self, group: Group, net: Net, device: Device) -> dict[str, str]:
         """Action -> the sentence that refuses it here ("" if it may be taken)."""
-        site = group.sites[0]
+        offered = self._offered(group, net, device)
+        return standard_refusals(offered, net.opset, self._stays) if self.style is OnnxStyle.qdq else offered
+
+    def _offered(self, group: Group, net: Net, device: Device) -> dict[str, str]:
+        site, on_cuda = group.sites[0], device.kind == "cuda"
+        only = only_checked if on_cuda else _only_float32
         if isinstance(site, LinearSite):
-            formats = {name: _format_refusal(name, site, device) for name in FORMATS}
+            formats = cuda_formats(site) if on_cuda else _integer_formats(site, net)
             formats.update(structure_actions(group, self.runtime, device))
             if len(group.sites) == 1:
                 return formats
-            return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in INTEGER_INPUTS}}
+            mergeable = [name for name in (*INTEGER_INPUTS, *HALF_FORMATS) if name in formats]
+            return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in mergeable}}
         if isinstance(site, AttentionSite):
-            sparse = _only_float32(site.dtype, "sparse attention") or sparse_refusal(site, longest_length(net), device)
+            sparse = only(site.dtype, "sparse attention") or sparse_refusal(site, longest_length(net), device)
             operator = {"fused_attention": attention_refusal(site, net), "keyed_attention": keyed_refusal(site, net)}
             return {**operator, "spectral_sparse": sparse}
         if isinstance(site, ConvSite):
             return {**({"fold_batch_norm": ""} if site.batch_norm else {}), INT8_CONV: _conv_refusal(site, net, device)}
         if isinstance(site, EmbeddingSite):
-            halves = "" if site.dtype == "float16" else _only_float32(site.dtype, "GatherBlockQuantized")
+            halves = "" if site.dtype == "float16" else only(site.dtype, "GatherBlockQuantized")
             return {action: halves or table_refusal(action, site.width) for action in BITS}
-        fused = "" if site.dtype == "float16" else _only_float32(site.dtype, "SkipLayerNormalization")
+        fused = "" if site.dtype == "float16" else only(site.dtype, "SkipLayerNormalization")
         return {"skip_layer_norm": fused, "sum_layer_norm": ""}
 
     def print_step(self, graph: ir.Model) -> str:
@@ -159,10 +177,17 @@ def _check(graph: ir.Model, full: bool) -> None:
         onnx.checker.check_model(Path(scratch) / "model.onnx", full_check=full)
 
 
-def _format_refusal(name: str, site: LinearSite, device: Device) -> str:
-    if site.dtype != "float32":
-        return _only_float32(site.dtype, "the integer kernels")
-    return NO_INT8_ON_CUDA if device.kind == "cuda" and not name.endswith("weight") else ""
+def _integer_formats(site: LinearSite, net: Net) -> dict[str, str]:
+    """Format -> why a linear layer cannot have it on the CPU provider, "" if it can."""
+    floats = _only_float32(site.dtype, "the integer kernels")
+    return {name: floats or _too_old(name, net) for name in FORMATS}
+
+
+def _too_old(action: str, net: Net) -> str:
+    needed = QUANTIZE_OPSETS.get(action, 0)
+    if net.opset >= needed:
+        return ""
+    return f"its input goes into codes by an operator of opset {needed}, and the model is in opset {net.opset}; convert it to a newer one"
 
 
 def _conv_refusal(site: ConvSite, net: Net, device: Device) -> str:
@@ -172,7 +197,7 @@ def _conv_refusal(site: ConvSite, net: Net, device: Device) -> str:
         return "onnxruntime has no integer kernel for a transposed convolution, or for one with an activation inside"
     if device.kind == "cuda":
         return "onnxruntime's CUDA provider has no int8 convolution, it would copy to the host"
-    return _only_float32(site.dtype, "QLinearConv")
+    return _only_float32(site.dtype, "QLinearConv") or _too_old(INT8_CONV, net)
 
 
 def _only_float32(dtype: str, kernel: str) -> str:

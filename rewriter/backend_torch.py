@@ -47,6 +47,7 @@ class TorchBackend:
     """PyTorch over torch.fx graphs. `program` names the inputs and outputs of the whole graph; see `backend.Backend`."""
 
     runtime = "torch"
+    style = ""
 
     def __init__(self, program: Program) -> None:
         self._program = program

@@ -112,6 +112,11 @@ def code_digest() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]
 
 
+def times_belong_to(backend: Backend) -> str:
+    """What a time belongs to besides the work: the code that made the candidate, and the style that it is written in."""
+    return f"{code_digest()}/{backend.style}" if backend.style else code_digest()
+
+
 def random_feeds(net: Net) -> Arrays:
     """Random inputs for a cut-out graph: normal floats, rows drawn from the table for lookups, ones for everything else (booleans attend,
     integers index row 1)."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..cost_model.onnx_style import OnnxStyle
 from ..cost_model.plan import Choice
 from ..cost_model.sites import Kind
 from . import command_line_options as options
@@ -61,6 +62,14 @@ Exclude = Annotated[
         help="Names of sites to leave as they are, as a shell pattern; repeat it.",
     ),
 ]
+Style = Annotated[
+    OnnxStyle | None,
+    typer.Option(
+        "--onnx-style",
+        show_default="runtime, or the plan's",
+        help="The operators an .onnx file is written in: onnxruntime's own, or standard ONNX alone (QuantizeLinear and DequantizeLinear).",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a folder that szilard wrote.")]
 
 
@@ -79,6 +88,7 @@ def rewrite(
     only: Only = None,
     include: Include = None,
     exclude: Exclude = None,
+    onnx_style: Style = None,
     plan: PlanFile = None,
     force: Force = False,
     as_json: options.AsJson = False,
@@ -108,6 +118,7 @@ def rewrite(
             only=[kind.value for kind in only or ()],
             include=include or (),
             exclude=exclude or (),
+            onnx_style=onnx_style,
             progress=progress,
         )
     deliver({**result.report, "folder": str(out)}, rewrite_text(result, out), as_json)
@@ -138,6 +149,7 @@ def rewrite_text(result: Any, out: Path) -> str:
     table = [("", "before", "after", "change", "")]
     table += [(row["name"], row["before"], row["after"], row["change"], row["label"]) for row in view["totals"]]
     lines = [headline(result.report, result.plan), "", columns(table, right=(1, 2, 3)), ""]
+    lines += [view["style"]] if view["style"] else []
     lines += [f"{name}: {value}" for name, value in view["error"]]
     lines += _counted(result.plan.choices)
     attentions = result.report.get("attention", ())

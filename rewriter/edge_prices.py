@@ -8,10 +8,12 @@ from math import inf
 
 import onnx_ir as ir
 
+from ..cost_model.onnx_style import OnnxStyle
 from ..cost_model.price import with_seconds
+from ..kernels.onnx_forms import CONV, ConvForm
 from ..kernels.quantized_conv.codes import Codes
-from ..kernels.quantized_conv.onnx_body import CodedValue, dequantize_nodes, quantize_nodes
-from .candidates import code_digest, random_feeds, time_in_turn
+from ..kernels.quantized_conv.onnx_body import CodedValue
+from .candidates import random_feeds, time_in_turn, times_belong_to
 from .edges import Edge
 from .options import Nets, Pricing
 
@@ -44,11 +46,12 @@ def _conversions(
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """(joules, seconds) of making codes of a value of that shape, and of the way back."""
     backend, device = pricing.prices.backend, pricing.prices.device
-    graphs = {"quantize": _quantize(shape), "dequantize": _dequantize(shape)}
+    form = CONV[OnnxStyle(backend.style)]
+    graphs = {"quantize": _quantize(form, shape), "dequantize": _dequantize(form, shape)}
     views = {name: backend.view(graph, {}) for name, graph in graphs.items()}
     costs = {name: pricing.prices.part(views[name], graph) for name, graph in graphs.items()}
     if pricing.table is not None:
-        key = f"{backend.runtime}/codes/{'x'.join(map(str, shape))}/{code_digest()}"
+        key = f"{backend.runtime}/codes/{'x'.join(map(str, shape))}/{times_belong_to(backend)}"
         seconds = {name: pricing.table.get(f"{key}/{name}") for name in graphs}
         if None in seconds.values():
             progress(f"timing conversions of {'x'.join(map(str, shape))}")
@@ -61,16 +64,15 @@ def _conversions(
     return forth, back
 
 
-def _quantize(shape: Sequence[int]) -> ir.Model:
+def _quantize(form: ConvForm, shape: Sequence[int]) -> ir.Model:
     x = ir.Value(name="x", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
-    body = quantize_nodes(x, CODES, len(shape), "q")
+    body = form.quantize_nodes(x, CODES, len(shape), "q")
     return _model([x], body.nodes, body.output.value, body.initializers)
 
 
-def _dequantize(shape: Sequence[int]) -> ir.Model:
-    last = ir.Shape([shape[0], *shape[2:], shape[1]])
-    x = ir.Value(name="x", shape=last, type=ir.TensorType(ir.DataType.UINT8))
-    nodes, y, initializers = dequantize_nodes(CodedValue(x, CODES), len(shape), "d")
+def _dequantize(form: ConvForm, shape: Sequence[int]) -> ir.Model:
+    x = ir.Value(name="x", shape=form.coded_shape(ir.Shape(shape)), type=ir.TensorType(ir.DataType.UINT8))
+    nodes, y, initializers = form.dequantize_nodes(CodedValue(x, CODES), len(shape), "d")
     return _model([x], nodes, y, initializers)
 
 

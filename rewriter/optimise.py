@@ -12,6 +12,7 @@ from ..cost_model.device import Device
 from ..cost_model.errors import InputError
 from ..cost_model.floors import Floors, floors_of
 from ..cost_model.net import Net
+from ..cost_model.onnx_style import OnnxStyle
 from ..cost_model.plan import Budget, Choice, Plan, Step, Workload
 from ..cost_model.program import Program
 from ..cost_model.sites import Miss
@@ -79,7 +80,7 @@ class Request:
     """What the user asked for, the same for every runtime. `table` is set where the target is the machine at hand; `known_scores` are
     errors that another runtime of the same model has measured already: they belong to the model, not to the runtime. `only`: kinds of
     sites that alone may change, none for all; `include` and `exclude`: shell patterns of names that alone may, and may not. Errors are kept
-    in a file of the folder `scores`, None for none."""
+    in a file of the folder `scores`, None for none. `onnx_style`: the operators that the .onnx file is written in."""
 
     device: Device
     workload: Workload
@@ -94,6 +95,7 @@ class Request:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     scores: Path | None = None
+    onnx_style: OnnxStyle = OnnxStyle.runtime
 
 
 def optimise(program: Program, backend: Backend, request: Request, progress: Progress = lambda _: None) -> Optimised:

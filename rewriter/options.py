@@ -17,7 +17,7 @@ from ..cost_model.timing import TimeTable
 from ..kernels.spectral_attention.crossover import sparse_net
 from .as_run import AsRun, became
 from .backend import Group
-from .candidates import ON_CODES, candidate, code_digest, random_feeds, signature, time_in_turn
+from .candidates import ON_CODES, candidate, random_feeds, signature, time_in_turn, times_belong_to
 from .prediction import Prediction
 
 Nets = Mapping[str, Net]
@@ -79,8 +79,8 @@ class Pricing:
         if missing:
             # All options of a site are timed in one run, so that their ratio holds even if the machine has changed since.
             made = {a: candidate(self.prices.backend, graph, net, group, a) for a in dict.fromkeys(("leave", *missing))}
-            # A time belongs to the code that made the candidate: other kernels or passes, another key.
-            key = f"{same}/{code_digest()}"
+            # Other kernels or passes, or another style of the same: another key.
+            key = f"{same}/{times_belong_to(self.prices.backend)}"
             able = {a: micro for a, micro in made.items() if micro is not None and self._runs(micro, f"{key}/{a}")}
             known.update(dict.fromkeys(made) | self._price(able, key, net, group, progress))
         return {action: known[action] for action in actions}

@@ -63,6 +63,7 @@ def build_report(
         "format": FORMAT,
         "model": {"source": program.source, "inputs": list(program.inputs), "outputs": list(program.outputs), "notes": notes},
         "target": plan.target,
+        "onnx_style": plan.onnx_style,
         "workload": [described(phase) for phase in plan.workload.phases],
         "budget": {"error": plan.budget.error, "joules": plan.budget.joules, "metric": plan.budget.metric},
         "sites": {kind: kinds.count(kind) for kind in ("attention", "linear", "conv", "region", "embedding")},

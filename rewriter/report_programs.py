@@ -47,6 +47,7 @@ def whole_report(
             "notes": _joined([notes, *(report["model"]["notes"] for report in every)]),
         },
         "target": plan.target,
+        "onnx_style": plan.onnx_style,
         "workload": [described(phase) for phase in plan.workload.phases],
         "budget": {"error": plan.budget.error, "joules": plan.budget.joules, "metric": plan.budget.metric},
         "sites": {kind: sum(report["sites"][kind] for report in every) for kind in every[0]["sites"]},

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..cost_model.onnx_style import OnnxStyle
 from ..cost_model.plan import Plan
 from ..cost_model.provenance import provenance_clause
 from .quantity import change, number, quantity
@@ -20,6 +21,7 @@ def report_view(report: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     return {
         "title": report.get("model", {}).get("source") or "model",
         "target": report.get("target", plan.target),
+        "style": style_sentence(report),
         "headline": headline(report, plan),
         "facts": _facts(report),
         "totals": _totals(report),
@@ -35,6 +37,13 @@ def report_view(report: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
         "rolled_back": list(report.get("rolled_back", ())),
         "steps": [_step(step) for step in report.get("steps", ())],
     }
+
+
+def style_sentence(report: Mapping[str, Any]) -> str:
+    """That an .onnx file keeps to standard operators, "" where it may have those of onnxruntime."""
+    if report.get("onnx_style") != OnnxStyle.qdq:
+        return ""
+    return "ONNX style: qdq, rewrites are written in standard ONNX operators alone."
 
 
 def headline(report: Mapping[str, Any], plan: Plan) -> str:

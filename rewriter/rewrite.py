@@ -9,6 +9,7 @@ from typing import Any
 
 from ..cost_model.device import load_device
 from ..cost_model.errors import InputError
+from ..cost_model.onnx_style import OnnxStyle, style_named
 from ..cost_model.plan import Budget, Plan, Step
 from ..cost_model.program import Program
 from ..cost_model.sites import Miss
@@ -31,6 +32,7 @@ from .score import Score
 from .score_file import default_folder
 from .site_groups import site_groups
 from .solve import require_joules
+from .standard_onnx import with_foreign_noted
 from .whole import measured_seconds, take_back_if_dearer
 from .workload import workload_for
 
@@ -72,6 +74,7 @@ def rewrite(
     only: Collection[str] = (),
     include: Collection[str] = (),
     exclude: Collection[str] = (),
+    onnx_style: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """Rewrite `model` so that it does the same work for fewer joules.
@@ -82,7 +85,8 @@ def rewrite(
     a `Budget`. `calibration`: see `read_calibration`; without it only exact rewrites are made. `plan`: a plan whose choices are
     replayed; it also gives the target, the budget, the workload, `include` and `exclude` where these are not given. `only`: kinds of
     sites that alone may change (`sites.Kind`), none for all; `include` and `exclude`: shell patterns of the names of sites that alone
-    may change, and that may not. Raises InputError for what cannot be used and BudgetError for what cannot be met.
+    may change, and that may not. `onnx_style`: the operators that an .onnx file is written in (`OnnxStyle`), "runtime", or those of the
+    plan. Raises InputError for what cannot be used and BudgetError for what cannot be met.
     """
     kinds = check_kinds(only)
     if out is not None:
@@ -90,6 +94,7 @@ def rewrite(
     replayed = _plan(plan)
     included = patterns_of(include) or (replayed.include if replayed else ())
     excluded = patterns_of(exclude) or (replayed.exclude if replayed else ())
+    style = _style(onnx_style, replayed)
     device = load_device(target or (replayed.target if replayed else "cpu"))
     programs = programs_of(model, sample, task, workload, replayed)
     check_plan(replayed, programs.parts)
@@ -101,7 +106,7 @@ def rewrite(
         wanted = replace(wanted, metric=name if metric is not None else source.metric_name)
     data = read_calibration(source.calibration if calibration is None else calibration, source.program)
     check_joules(wanted, programs.parts)
-    running = [(part, *_runtimes(part.loaded.program, _said(part, progress))) for part in programs.parts]
+    running = [(part, *_runtimes(part.loaded.program, style, _said(part, progress))) for part in programs.parts]
     if included or excluded:
         names = [
             group
@@ -126,6 +131,7 @@ def rewrite(
             include=included,
             exclude=excluded,
             scores=default_folder(),
+            onnx_style=style,
         )
         done.append(_rewritten(part, runtimes, refused, request, progress))
     for runtime in dict.fromkeys(each.backend.runtime for part in done for each in part.done):
@@ -140,6 +146,7 @@ def rewrite(
         misses=tuple(dict.fromkeys(miss for part in done for miss in part.misses)),
         include=included,
         exclude=excluded,
+        onnx_style=style,
     )
     report = whole_report(whole, done, programs.notes, progress)
     folder = None
@@ -213,11 +220,25 @@ def _plan(source: Plan | Mapping[str, Any] | str | Path | None) -> Plan | None:
     return Plan.from_json(source)
 
 
-def _runtimes(program: Program, progress: Callable[[str], None]) -> tuple[Runtimes, list[Miss]]:
+def _style(name: str | None, plan: Plan | None) -> OnnxStyle:
+    """The style that is asked for, else that of the plan. InputError where both are given and differ."""
+    if name is None:
+        return plan.onnx_style if plan else OnnxStyle.runtime
+    wanted = style_named(name)
+    if plan is not None and plan.onnx_style != wanted:
+        raise InputError(
+            f"The plan was made with --onnx-style {plan.onnx_style}, and --onnx-style {wanted} is asked for: leave the option out to take "
+            "the plan's own, or make a new plan."
+        )
+    return wanted
+
+
+def _runtimes(program: Program, style: OnnxStyle, progress: Callable[[str], None]) -> tuple[Runtimes, list[Miss]]:
     """The programs to rewrite: ONNX in, ONNX out; a PyTorch program on its own runtime and, exported as float, on onnxruntime. Where it
     cannot be exported or onnxruntime does not run the export (it has no bfloat16 arithmetic), PyTorch alone, and the Miss that says so."""
     if program.runtime == "onnxruntime":
-        return [(program, OnnxBackend(program.sample))], []
+        noted = with_foreign_noted(program) if style is OnnxStyle.qdq else program
+        return [(noted, OnnxBackend(program.sample, style))], []
     from .backend_torch import TorchBackend
 
     progress("exporting to ONNX")
@@ -226,4 +247,4 @@ def _runtimes(program: Program, progress: Callable[[str], None]) -> tuple[Runtim
     except InputError as fault:
         reason = f"Only PyTorch was rewritten, and no .onnx file is written: {str(fault).rstrip('.')}."
         return [(program, TorchBackend(program))], [Miss(program.source, "export", reason)]
-    return [(program, TorchBackend(program)), (exported, OnnxBackend(program.sample))], []
+    return [(program, TorchBackend(program)), (exported, OnnxBackend(program.sample, style))], []

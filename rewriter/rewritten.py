@@ -34,7 +34,8 @@ class Rewritten:
     def plan(self) -> Plan:
         """The plan of this program alone, its prices per call of the whole workload."""
         choices = tuple(choice for each in self.done for choice in each.choices)
-        return Plan(self.request.device.name, self.request.workload, self.request.budget, choices, self.misses)
+        given = self.request
+        return Plan(given.device.name, given.workload, given.budget, choices, self.misses, onnx_style=given.onnx_style)
 
     @property
     def misses(self) -> tuple[Miss, ...]:

@@ -26,6 +26,7 @@ from ..kernels.quantized_linear.reference import simulate
 from .backend import Arrays, Group, Probe
 from .calibration_data import relative_error
 from .head_scores import HeadScores
+from .score_range import out_of_range
 
 # Rows of activations against which weights are rounded, and rows that one probe run spends. Twice as many moved no error of MiniLM by
 # more than a tenth.
@@ -103,6 +104,9 @@ def score_linears(
             weights, biases = [linear_weight(net, s) for s in sites], [linear_bias(net, s) for s in sites]
             for action in sorted(wanted[group]):
                 progress(f"error of {action} at {group.id}")
+                if beyond := out_of_range(action, weights, biases, [rows[x], *(found[x] for found in captured)]):
+                    scores[group.id, action] = Score(float("inf"), {}, refused=beyond)
+                    continue
                 try:
                     prepared = prepare_linear(action, weights, biases, rows[x])
                 except InputError as fault:

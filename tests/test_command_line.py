@@ -94,6 +94,7 @@ def test_rewrite_hands_over_every_option(library, tmp_path):
     done = run(
         "rewrite", "m.onnx", "--out", str(tmp_path / "out"), "--target", "h200", "--calib", "c.npz", "--budget", "0.01",
         "--metric", "mine:recall", "--task", "causal-lm", "--shape", "ids=1x128:1", "--shape", "ids=8x128:3", "--plan", "p.json",
+        "--onnx-style", "qdq",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
     ((model,), options) = library.calls[0]
@@ -103,6 +104,7 @@ def test_rewrite_hands_over_every_option(library, tmp_path):
     assert (options["task"], options["target"], options["calibration"]) == ("causal-lm", "h200", Path("c.npz"))
     assert [(p.name, p.weight) for p in options["workload"].phases] == [("1x128", 0.25), ("8x128", 0.75)]
     assert (options["exact"], options["force"], options["plan"]) == (False, False, Path("p.json"))
+    assert options["onnx_style"] == "qdq"
     assert "Rewritten at 1 place on onnxruntime: 2.50 J" in done.stdout
     assert "noise" not in done.stdout
 
@@ -110,8 +112,8 @@ def test_rewrite_hands_over_every_option(library, tmp_path):
 def test_rewrite_defaults(library, tmp_path):
     assert run("rewrite", "m", "--out", str(tmp_path / "out")).exit_code == 0
     options = library.calls[0][1]
-    left_to_the_plan = ("budget", "target")
-    assert [options[name] for name in (*left_to_the_plan, "metric", "task", "workload", "plan", "calibration")] == [None] * 7
+    left_to_the_plan = ("budget", "target", "onnx_style")
+    assert [options[name] for name in (*left_to_the_plan, "metric", "task", "workload", "plan", "calibration")] == [None] * 8
     assert run("rewrite", "m", "--out", str(tmp_path / "out"), "--exact").exit_code == 0
     assert library.calls[1][1]["exact"] is True
     assert run("rewrite", "m", "--out", str(tmp_path / "out"), "--joules", "1.5").exit_code == 0

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from szilard.cost_model.errors import InputError
-from szilard.kernels.quantized_linear.formats import EVERY_FORMAT, effective_weight, prepare_group
+from szilard.kernels.quantized_linear.formats import TORCH_FORMATS, effective_weight, prepare_group
 from szilard.kernels.quantized_linear.reference import simulate
 from szilard.passes.fx_quantize_linear import FxQuantizeLinear
 
@@ -56,7 +56,7 @@ def quantized(action, merged=""):
 
 
 @pytest.mark.parametrize("merged", ["", "_merged"])
-@pytest.mark.parametrize("action", EVERY_FORMAT)
+@pytest.mark.parametrize("action", TORCH_FORMATS)
 def test_every_format_runs_its_own_arithmetic(action, merged):
     program, graph, sites, prepared, changed = quantized(action, merged)
     assert changed == len(sites) == 3

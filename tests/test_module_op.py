@@ -8,7 +8,7 @@ from torch import nn
 from szilard.cost_model.counts import count
 from szilard.cost_model.device import load_device
 from szilard.cost_model.price import price_net
-from szilard.kernels.quantized_linear.formats import EVERY_FORMAT, TRITON_FORMATS, prepare
+from szilard.kernels.quantized_linear.formats import TORCH_FORMATS, TRITON_FORMATS, prepare
 from szilard.passes.fx_quantize_linear import FxQuantizeLinear, module_op
 
 from . import priced_nets
@@ -31,7 +31,7 @@ def viewed(action: str):
 
 def test_every_format_is_priced_with_its_packed_weights():
     floats = price_net(viewed("leave"), load_device("h200")).total
-    for action in EVERY_FORMAT:
+    for action in TORCH_FORMATS:
         total = price_net(viewed(action), load_device("h200")).total
         assert not total.at_least, action
         assert total.unpriced == ()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from szilard.cost_model.plan import Choice
 from szilard.cost_model.sites import AttentionSite, LinearSite
 from szilard.cost_model.view_onnx import view_onnx
-from szilard.kernels.quantized_linear.formats import FORMATS, prepare_group
+from szilard.kernels.quantized_linear.formats import ONNX_FORMATS, prepare_group
 from szilard.passes.find import find
 from szilard.passes.onnx_attention import FuseAttention
 from szilard.passes.onnx_keyed_attention import MaskInKeys, refusal
@@ -93,7 +93,7 @@ def written(model, attention, linears, form, action):
     return model
 
 
-FORMS = ["leave", "merged", *FORMATS, *(f"{name}_merged" for name in FORMATS)]
+FORMS = ["leave", "merged", *ONNX_FORMATS, *(f"{name}_merged" for name in ONNX_FORMATS)]
 
 
 @pytest.mark.parametrize("form", FORMS)

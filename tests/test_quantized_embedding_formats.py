@@ -41,7 +41,7 @@ def test_all_forms_look_up_the_same_rows(seed, action, rows, width, dtype):
     model, site = lookup(weights, dtype)
     after, changed = apply(QuantizeEmbeddings({"words": prepared}), model, [choose(action, site)], [site])
     assert (changed, kinds(after)) == (1, ["GatherBlockQuantized"])
-    assert set(after.graph.initializers) == {f"words.{action}.codes", f"words.{action}.scale"}
+    assert set(after.graph.initializers) == {f"words.{action}_codes", f"words.{action}_scale"}
     np.testing.assert_array_equal(run(after, {"i": indices})[0], wanted)
     module = build(prepared, torch.float32)
     np.testing.assert_array_equal(module(torch.from_numpy(indices).long()).numpy(), wanted)
@@ -84,3 +84,18 @@ def test_a_table_of_another_format_is_refused():
     made = {"words": prepare_table("int4_rows", weights)}
     with pytest.raises(InputError, match="there is one in int4_rows"):
         QuantizeEmbeddings(made).apply(model.clone(), [choose("int8_rows", site)], {"words": site})
+
+
+@pytest.mark.parametrize("action", BITS)
+def test_a_table_in_float16_is_rounded_for_scales_in_float16(action):
+    weights = table(0, 6, 64)
+    weights *= np.array([[1.0], [1e-2], [1e-3], [1e-4], [1e-5], [3e-6]]) / np.abs(weights).max(axis=1, keepdims=True)
+    weights = weights.astype(np.float16)
+    prepared = prepare_table(action, weights)
+    assert np.array_equal(prepared.scale, prepared.scale.astype(np.float16))
+    steps = np.repeat(np.abs(prepared.scale), prepared.group, axis=1)[:, :64]
+    beyond = np.maximum(np.abs(weights) - (7.5 if action == "int4_rows" else 127.5) * steps, 0)
+    assert np.all(np.abs(looked_up(prepared, np.arange(6)) - weights) <= 0.501 * steps + beyond)
+    assert np.all(
+        np.abs(prepared.scale).max(axis=1) <= np.abs(weights).max(axis=1) / (7 if action == "int4_rows" else 126) + 6e-8
+    )

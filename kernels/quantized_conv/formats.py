@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from ...cost_model.errors import InputError
+from ..quantized_linear.block_scales import nonzero
 from ..quantized_linear.rounding import compensated, nearest
 from .codes import Codes
 
@@ -20,17 +21,22 @@ ROUNDING_POSITIONS = 2048
 WIDEST_ROUNDING = 2304
 """Weights a channel beyond which they are rounded to nearest: the gram matrix of so many inputs has to be factored."""
 
+MOST_STEPS = 1 << 30
+"""The largest bias in steps: half of what 32 bits hold."""
+
 CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Of a convolution over d axes: `strides` and `dilations` [d], `pads` [2 d] with all beginnings first, as ONNX has them."""
+    """Of a convolution over d axes: `strides` and `dilations` [d], `pads` [2 d] with all beginnings first, as ONNX has them. With `auto_pad`
+    (SAME_UPPER or SAME_LOWER) the pads follow from each size of x, and `pads` are those of the sizes at hand."""
 
     strides: tuple[int, ...]
     pads: tuple[int, ...]
     dilations: tuple[int, ...]
     groups: int
+    auto_pad: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +76,9 @@ def prepare(
     limit = 63 if narrow else 127
     target = weight * _of_inputs(x, weight, geometry)
     flat = target.reshape(len(weight), -1).T
-    scale = np.abs(flat).max(axis=0) / limit
-    scale = np.where(scale < np.finfo(np.float32).tiny, 1, scale).astype(np.float32)
+    # The bias is whole steps of x.common * scale, and has to fit into 32 bits with room for the sum that it is added to.
+    least = np.abs(bias) / (np.float64(x.common) * MOST_STEPS)
+    scale = nonzero(np.maximum(np.abs(flat).max(axis=0) / limit, least))
     spread, zero = np.broadcast_to(scale, flat.shape), np.zeros_like(flat)
     if len(samples) and geometry.groups == 1 and len(flat) <= WIDEST_ROUNDING:
         seen = [sample * (np.float32(x.common) / x.spread(sample.ndim)) for sample in samples]
@@ -105,13 +112,24 @@ def _of_inputs(x: Codes, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 def folded(
-    weight: np.ndarray, bias: np.ndarray | None, norm: Mapping[str, np.ndarray], epsilon: float
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    norm: Mapping[str, np.ndarray],
+    epsilon: float,
+    groups: int = 1,
+    transposed: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weight and bias with a batch norm (`gamma`, `beta`, `mean`, `variance`, each [M]) behind them folded in, in float64, rounded once."""
-    factor = norm["gamma"].astype(np.float64) / np.sqrt(norm["variance"].astype(np.float64) + epsilon)
-    shift = (0.0 if bias is None else bias.astype(np.float64)) - norm["mean"]
-    scaled = weight.astype(np.float64) * factor.reshape(-1, *(1,) * (weight.ndim - 1))
-    return scaled.astype(np.float32), (shift * factor + norm["beta"]).astype(np.float32)
+    """Weight and bias with a batch norm (`gamma`, `beta`, `mean`, `variance`, each [M]) behind them folded in, in float64, rounded once to
+    the dtype of the weight: W'[o] = W[o] gamma[o] / sqrt(variance[o] + epsilon), b' = (b - mean) gamma / sqrt(variance + epsilon) + beta.
+
+    The weight is [M, C / groups, *kernel], or `transposed` [C, M / groups, *kernel] with the groups along C."""
+    gamma, beta, mean, variance = (norm[name].astype(np.float64) for name in ("gamma", "beta", "mean", "variance"))
+    factor = gamma / np.sqrt(variance + epsilon)
+    shift = (0.0 if bias is None else bias.astype(np.float64)) - mean
+    grouped = weight.astype(np.float64).reshape(groups, -1, *weight.shape[1:])
+    shape = (groups, 1, -1) if transposed else (groups, -1, 1)
+    scaled = grouped * factor.reshape(*shape, *(1,) * (weight.ndim - 2))
+    return scaled.reshape(weight.shape).astype(weight.dtype), (shift * factor + beta).astype(weight.dtype)
 
 
 def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, geometry: Geometry) -> torch.Tensor:

@@ -10,13 +10,18 @@ import numpy as np
 import onnx_ir as ir
 
 from .codes import Codes
-from .formats import PreparedConv
+from .formats import Geometry, PreparedConv
 
 RUNTIME_DOMAIN = "com.microsoft"
 
 
+def runtime_domain_imports() -> dict[str, int]:
+    """The operator sets the nodes of this file need besides the default one."""
+    return {RUNTIME_DOMAIN: 1}
+
+
 class CodedValue(NamedTuple):
-    """A value in codes: uint8 [B, *, C], and how they are to be read."""
+    """A value in codes, and how they are to be read: uint8, here [B, *, C], in standard ONNX [B, C, *]."""
 
     value: ir.Value
     codes: Codes
@@ -30,13 +35,18 @@ class Body(NamedTuple):
     initializers: list[ir.Value]
 
 
+def coded_shape(shape: ir.Shape) -> ir.Shape:
+    """The shape of the codes of a value [B, C, *]."""
+    return ir.Shape([shape[0], *shape[2:], shape[1]])
+
+
 def quantize_nodes(x: ir.Value, codes: Codes, rank: int, name: str) -> Body:
     """float32 x [B, C, *] -> its codes [B, *, C]. Scales of channels need operator set 13."""
-    scale, zero = _each(codes, name)
+    scale, zero = channel_scales(codes, name)
     along: dict[str, Any] = {"axis": 1} if len(codes.scales) > 1 else {}
-    node = _node("QuantizeLinear", [x, scale, zero], f"{name}_codes", ir.DataType.UINT8, x.shape, **along)
+    node = make_node("QuantizeLinear", [x, scale, zero], f"{name}_codes", ir.DataType.UINT8, x.shape, **along)
     order = [0, *range(2, rank), 1]
-    moved = _node("Transpose", [node.outputs[0]], f"{name}_last", ir.DataType.UINT8, _moved(x.shape, order), perm=order)
+    moved = make_node("Transpose", [node.outputs[0]], f"{name}_last", ir.DataType.UINT8, _moved(x.shape, order), perm=order)
     return Body([node, moved], CodedValue(moved.outputs[0], codes), [scale, zero])
 
 
@@ -44,50 +54,58 @@ def dequantize_nodes(x: CodedValue, rank: int, name: str) -> tuple[list[ir.Node]
     """Codes [B, *, C] -> (nodes, float32 [B, C, *], initialisers)."""
     order = [0, rank - 1, *range(1, rank - 1)]
     shape = _moved(x.value.shape, order)
-    scale, zero = _each(x.codes, f"{name}_read")
+    scale, zero = channel_scales(x.codes, f"{name}_read")
     along: dict[str, Any] = {"axis": 1} if len(x.codes.scales) > 1 else {}
-    moved = _node("Transpose", [x.value], f"{name}_first", ir.DataType.UINT8, shape, perm=order)
-    node = _node("DequantizeLinear", [moved.outputs[0], scale, zero], f"{name}_float", ir.DataType.FLOAT, shape, **along)
+    moved = make_node("Transpose", [x.value], f"{name}_first", ir.DataType.UINT8, shape, perm=order)
+    node = make_node("DequantizeLinear", [moved.outputs[0], scale, zero], f"{name}_float", ir.DataType.FLOAT, shape, **along)
     return [moved, node], node.outputs[0], [scale, zero]
 
 
-def conv_nodes(prepared: PreparedConv, x: CodedValue, name: str) -> Body:
+def conv_nodes(prepared: PreparedConv, x: CodedValue, name: str, shape: ir.Shape | None = None) -> Body:
     """Codes of y [B, *, M] from codes of x [B, *, C]: one QLinearConv. It knows one scale of y: where channels have their own, the scales
-    of the weight make up for it."""
-    scale, zero = _common(prepared.y, f"{name}_y")
-    read_scale, read_zero = _common(prepared.x, f"{name}_x")
-    weight = _initializer(f"{name}_weight", prepared.weight)
+    of the weight make up for it. `shape` is that of y [B, M, *], where it is known."""
+    scale, zero = common_scale(prepared.y, f"{name}_y")
+    read_scale, read_zero = common_scale(prepared.x, f"{name}_x")
+    weight = make_initializer(f"{name}_weight", prepared.weight)
     shares = np.float32(prepared.y.common) / prepared.y.spread(2).reshape(-1)
-    weight_scale = _initializer(f"{name}_weight_scale", (prepared.weight_scale * shares).astype(np.float32))
-    weight_zero = _initializer(f"{name}_weight_zero", np.zeros_like(prepared.bias, np.int8))
-    bias = _initializer(f"{name}_bias", prepared.bias)
+    weight_scale = make_initializer(f"{name}_weight_scale", (prepared.weight_scale * shares).astype(np.float32))
+    weight_zero = make_initializer(f"{name}_weight_zero", np.zeros_like(prepared.bias, np.int8))
+    bias = make_initializer(f"{name}_bias", prepared.bias)
     geometry = prepared.geometry
-    node = _node(
+    last = None if shape is None else coded_shape(shape)
+    node = make_node(
         "QLinearConv", [x.value, read_scale, read_zero, weight, weight_scale, weight_zero, scale, zero, bias], f"{name}_y",
-        ir.DataType.UINT8, None, RUNTIME_DOMAIN, channels_last=1, group=geometry.groups, strides=list(geometry.strides),
-        pads=list(geometry.pads), dilations=list(geometry.dilations), kernel_shape=list(prepared.weight.shape[2:]),
+        ir.DataType.UINT8, last, RUNTIME_DOMAIN, channels_last=1, group=geometry.groups, strides=list(geometry.strides),
+        **padding(geometry), dilations=list(geometry.dilations), kernel_shape=list(prepared.weight.shape[2:]),
     )  # fmt: skip
     made = [scale, zero, read_scale, read_zero, weight, weight_scale, weight_zero, bias]
     return Body([node], CodedValue(node.outputs[0], prepared.y), made)
 
 
-def _common(codes: Codes, name: str) -> tuple[ir.Value, ir.Value]:
-    """One scale and zero point."""
+def padding(geometry: Geometry) -> dict[str, Any]:
+    """The attribute of a convolution that says how it is padded."""
+    return {"auto_pad": geometry.auto_pad} if geometry.auto_pad else {"pads": list(geometry.pads)}
+
+
+def common_scale(codes: Codes, name: str) -> tuple[ir.Value, ir.Value]:
+    """One scale and zero point, as initialisers."""
     return (
-        _initializer(f"{name}_scale", np.array(codes.common, np.float32)),
-        _initializer(f"{name}_zero", np.array(codes.zero, np.uint8)),
+        make_initializer(f"{name}_scale", np.array(codes.common, np.float32)),
+        make_initializer(f"{name}_zero", np.array(codes.zero, np.uint8)),
     )
 
 
-def _each(codes: Codes, name: str) -> tuple[ir.Value, ir.Value]:
-    """The scale and zero point of each channel, or of all of them."""
+def channel_scales(codes: Codes, name: str) -> tuple[ir.Value, ir.Value]:
+    """The scale and zero point of each channel, or of all of them, as initialisers."""
     if len(codes.scales) == 1:
-        return _common(codes, name)
+        return common_scale(codes, name)
     scales = np.array(codes.scales, np.float32)
-    return _initializer(f"{name}_scale", scales), _initializer(f"{name}_zero", np.full(len(scales), codes.zero, np.uint8))
+    return make_initializer(f"{name}_scale", scales), make_initializer(
+        f"{name}_zero", np.full(len(scales), codes.zero, np.uint8)
+    )
 
 
-def _node(
+def make_node(
     kind: str,
     inputs: Sequence[ir.Value],
     name: str,
@@ -96,6 +114,7 @@ def _node(
     domain: str = "",
     **attributes: Any,
 ) -> ir.Node:
+    """A node with one result, which has its name."""
     node = ir.node(kind, inputs, attributes=attributes, domain=domain, num_outputs=1, name=name)
     node.outputs[0].name = name
     node.outputs[0].type = ir.TensorType(dtype)
@@ -103,7 +122,8 @@ def _node(
     return node
 
 
-def _initializer(name: str, array: np.ndarray) -> ir.Value:
+def make_initializer(name: str, array: np.ndarray) -> ir.Value:
+    """A constant of that name."""
     tensor = ir.tensor(np.asarray(array, order="C"), name=name)
     return ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
 

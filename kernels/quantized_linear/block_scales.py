@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .half_formats import to_half
+
 
 def symmetric(grouped: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Scales and zero points [blocks, N] of `grouped` [blocks, block, N] with the zero point in the middle. The value of largest magnitude
@@ -24,3 +26,8 @@ def asymmetric(grouped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def nonzero(scale: np.ndarray) -> np.ndarray:
     """A column of zeros (or of denormals, whose quotient would overflow) gets the scale 1: its codes are all zero."""
     return np.where(np.abs(scale) < np.finfo(np.float32).tiny, 1, scale).astype(np.float32)
+
+
+def in_half(scale: np.ndarray) -> np.ndarray:
+    """The scales in float16, those that are no more than zeros there as 1."""
+    return nonzero(to_half(scale)).astype(np.float16)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...cost_model.errors import InputError
-from .block_scales import asymmetric, nonzero, symmetric
+from .block_scales import asymmetric, in_half, nonzero, symmetric
 from .gpu_formats import GPU_FORMATS, gpu_tensors, gpu_weight
+from .half_formats import HALF_BITS, HALF_FORMATS, half_block, to_half
 from .migration import channel_multipliers, input_range
 from .rounding import output_error, rounded
 from .row_scale import RowRange, row_range
@@ -24,11 +25,14 @@ CALIBRATED = frozenset(["int8_static", "int8_hilo"])
 TRITON_FORMATS = ("int8_column_weight", *GPU_FORMATS)
 """Formats that only torch on CUDA has a kernel for; those of `FORMATS` run on CPUs, in torch and in onnxruntime."""
 
-EVERY_FORMAT = (*FORMATS, *TRITON_FORMATS)
+# Each runtime's: those of `HALF_FORMATS` are onnxruntime's on CUDA.
+TORCH_FORMATS = (*FORMATS, *TRITON_FORMATS)
+ONNX_FORMATS = (*FORMATS, *HALF_FORMATS)
+EVERY_FORMAT = (*FORMATS, *TRITON_FORMATS, *HALF_FORMATS)
 PER_COLUMN = frozenset([*INTEGER_INPUTS, "int8_column_weight"])
 """Integer formats with one weight scale for each column; the others have one for each block of a column."""
 
-COLUMNS_LAST = PER_COLUMN | {"int4_group_weight"}
+COLUMNS_LAST = PER_COLUMN | {"int4_group_weight", "float16"}
 """Formats whose columns are the last axis of every tensor; in the others they are the first."""
 
 FINE_ZERO = 128
@@ -48,7 +52,8 @@ class Prepared:
     `fine_scale` and `FINE_ZERO`: x in 16 bits. int8_token adds `zero`, `floor`, `two_sided` (see `RowRange`) and `migrated`.
     int8_weight and int4_weight (the layout of com.microsoft.MatMulNBits): `weight` uint8 [N, blocks, block * bits / 8], low nibble
     first, `weight_scale` float32 [N, blocks], int4 with optional `weight_zero` uint8 [N, ceil(blocks / 2)] (absent: zero point
-    2^(bits-1)), scalars `bits` and `block`. int4_group_weight has the operands of linear_int4, `weight_shift` only with zero points; the
+    2^(bits-1)), scalars `bits` and `block`. `HALF_BITS` have the same layout, the scales in float16 and no zero points, and float16 has
+    `weight` float16 [K, N]. int4_group_weight has the operands of linear_int4, `weight_shift` only with zero points; the
     fp8 formats those of linear_fp8, the weight as uint8. "<format>_merged" adds `splits` int64: the widths of the layers whose columns
     stand side by side."""
 
@@ -104,8 +109,13 @@ def prepare_group(
     elif action in GPU_FORMATS:
         tensors = {**gpu_tensors(action, wide, None if x is None else x.T @ x), "bias": bias}
         whole = _correct_bias(Prepared(action, tensors, {}, *wide.shape), wide, x)
+    elif action == "float16":
+        whole = _correct_bias(Prepared(action, {"weight": to_half(wide), "bias": bias}, {}, *wide.shape), wide, x)
     else:
         whole = _prepare_blocks(action, wide, bias, x)
+    if action in HALF_FORMATS and any(b is None for b in biases):
+        # To add one where there was none would be a kernel of its own.
+        whole = replace(whole, tensors={**whole.tensors, "bias": bias})
     stops = np.cumsum([w.shape[1] for w in weights])
     return [_columns(whole, stop - w.shape[1], stop) for w, stop in zip(weights, stops, strict=True)]
 
@@ -147,6 +157,8 @@ def effective_weight(prepared: Prepared) -> np.ndarray:
     if prepared.base in PER_COLUMN:
         weight = tensors["weight"].astype(np.float32) * tensors["weight_scale"]
         return weight * tensors["input_scale"][:, None] if "input_scale" in tensors else weight
+    if prepared.base == "float16":
+        return tensors["weight"].astype(np.float32)
     if prepared.base in GPU_FORMATS:
         return gpu_weight(prepared.base, tensors, prepared.in_features)
     bits, block = int(prepared.scalars["bits"]), int(prepared.scalars["block"])
@@ -192,20 +204,28 @@ def _prepare_per_column(action: str, weight: np.ndarray, bias: np.ndarray, x: np
 
 def _prepare_blocks(action: str, weight: np.ndarray, bias: np.ndarray, x: np.ndarray | None) -> Prepared:
     features, columns = weight.shape
-    bits = 8 if action == "int8_weight" else 4
-    block = INT4_BLOCK if bits == 4 else next((b for b in INT8_BLOCKS if features % b == 0), 128 if features > 128 else 16)
+    half = action in HALF_BITS
+    bits = HALF_BITS[action] if half else 8 if action == "int8_weight" else 4
+    plain = INT4_BLOCK if bits == 4 else next((b for b in INT8_BLOCKS if features % b == 0), 128 if features > 128 else 16)
+    block = half_block(bits, features) if half else plain
     blocks = -(-features // block)
     grouped = np.pad(weight, ((0, blocks * block - features), (0, 0))).reshape(blocks, block, columns)
     gram = None if x is None else x.T @ x
     top = (1 << bits) - 1
     candidates = []
-    for scale, zero in [symmetric(grouped, bits)] + ([asymmetric(grouped)] if bits == 4 else []):
+    scalings = [symmetric(grouped, bits)]
+    if half:
+        scalings = [(in_half(scale).astype(np.float32), zero) for scale, zero in scalings]
+    elif bits == 4:
+        scalings.append(asymmetric(grouped))
+    for scale, zero in scalings:
         scales, zeros = (np.repeat(a, block, axis=0)[:features] for a in (scale, zero))
         codes = rounded(weight, scales, zeros, 0, top, gram)
         candidates.append((output_error(weight - (codes - zeros) * scales, gram), scale, zero, codes))
     _, scale, zero, codes = min(candidates, key=lambda candidate: candidate[0])
     padded = np.pad(codes, ((0, blocks * block - features), (0, 0))).T.reshape(columns, blocks, block).astype(np.uint8)
-    tensors = {"weight": padded if bits == 8 else _nibbles(padded), "weight_scale": np.ascontiguousarray(scale.T), "bias": bias}
+    kept = np.ascontiguousarray(scale.T, np.float16 if half else np.float32)
+    tensors = {"weight": padded if bits == 8 else _nibbles(padded), "weight_scale": kept, "bias": bias}
     if np.any(zero != 1 << (bits - 1)):
         tensors["weight_zero"] = _nibbles(np.pad(zero.T.astype(np.uint8), ((0, 0), (0, blocks % 2))))
     return _correct_bias(Prepared(action, tensors, {"bits": bits, "block": block}, features, columns), weight, x)

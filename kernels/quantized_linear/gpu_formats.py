@@ -10,14 +10,13 @@ import torch
 from ..linear_fp8.reference import rounded_rows
 from ..linear_int4.packing import MIDDLE, folded, pack
 from ..linear_int4.reference import weights_of
-from .block_scales import asymmetric, nonzero, symmetric
+from .block_scales import asymmetric, in_half, symmetric
 from .rounding import output_error, rounded
 
 GPU_FORMATS = ("int4_group_weight", "fp8_column_weight", "fp8_token")
 """4 bits in groups of rows; fp8 with one scale a column; the same, with inputs in fp8 too, one scale a row."""
 INT4_GROUP = 64
 """Rows of a group: with scale and shift in fp16 a weight takes 4.5 bits."""
-LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 def gpu_tensors(action: str, weight: np.ndarray, gram: np.ndarray | None) -> dict[str, np.ndarray]:
@@ -47,7 +46,7 @@ def _int4(weight: np.ndarray, gram: np.ndarray | None) -> dict[str, np.ndarray]:
     grouped = np.pad(weight, ((0, groups * INT4_GROUP - features), (0, 0))).reshape(groups, INT4_GROUP, columns)
     found: list[tuple[float, int, dict[str, np.ndarray]]] = []
     for scale, zero in (symmetric(grouped, 4), asymmetric(grouped)):
-        half = nonzero(np.clip(scale, -LARGEST_HALF, LARGEST_HALF).astype(np.float16)).astype(np.float16)
+        half = in_half(scale)
         scales, zeros = (np.repeat(a, INT4_GROUP, axis=0)[:features] for a in (half.astype(np.float32), zero))
         codes = rounded(weight, scales, zeros, 0, 15, gram)
         tensors = {"weight": pack(torch.from_numpy(codes)).numpy(), "weight_scale": half}

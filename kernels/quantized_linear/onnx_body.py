@@ -47,10 +47,11 @@ class Body(NamedTuple):
 @dataclass
 class QuantizedInputs:
     """The quantised inputs of one graph of that `opset`, so that layers that read the same x with the same scale share one
-    quantisation."""
+    quantisation. `halves`: values and what they are in float16."""
 
     opset: int = 20
     known: dict[tuple[ir.Value, str], QuantizedInput] = field(default_factory=dict)
+    halves: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
 
 def quantize_nodes(

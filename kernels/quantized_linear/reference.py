@@ -6,6 +6,7 @@ import torch
 
 from ..linear_fp8.reference import rounded_rows
 from .formats import FINE_ZERO, PER_COLUMN, TRITON_FORMATS, Prepared, effective_weight, fine_scale, row_range_of
+from .half_formats import HALF_FORMATS
 from .row_scale import row_peaks
 
 
@@ -17,6 +18,8 @@ def simulate(prepared: Prepared, x: torch.Tensor) -> torch.Tensor:
             codes, scale = rounded_rows(x)
             x = codes.float() * scale
         return x @ torch.from_numpy(effective_weight(prepared)) + torch.from_numpy(prepared.tensors["bias"])
+    if prepared.base in HALF_FORMATS:
+        return _in_half(prepared, x)
     if prepared.base not in PER_COLUMN:
         return _weight_only(prepared, x)
     weight, bias = torch.from_numpy(prepared.tensors["weight"]).float(), torch.from_numpy(prepared.tensors["bias"])
@@ -39,6 +42,13 @@ def simulate(prepared: Prepared, x: torch.Tensor) -> torch.Tensor:
         fine = torch.tensor(fine_scale(prepared))
         y = y + (_codes(x - high * scale, fine, torch.tensor(float(FINE_ZERO))) @ weight) * (fine * column_scale)
     return y
+
+
+def _in_half(prepared: Prepared, x: torch.Tensor) -> torch.Tensor:
+    """Inputs, products and what the bias makes of them in float16, with sums in float32. For a few rows onnxruntime's CUDA kernels add up
+    parts of a sum in float16, whose rounding is left out here."""
+    product = (x.half().float() @ torch.from_numpy(effective_weight(prepared))).half()
+    return (product + torch.from_numpy(prepared.tensors["bias"]).half()).float()
 
 
 def _codes(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:

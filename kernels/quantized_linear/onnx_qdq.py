@@ -1,0 +1,72 @@
+"""The integer formats in standard ONNX alone: QuantizeLinear and DequantizeLinear around an ordinary MatMul, built with onnx_ir."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from .formats import Prepared, zero_points
+from .onnx_body import Body, Maker, QuantizedInputs, quantize_nodes
+
+COLUMN_FORMATS = ("int8_static", "int8_dynamic")
+"""Formats that standard ONNX says with scales of columns, and the operator set since which DequantizeLinear has an axis."""
+COLUMN_OPSET = 13
+
+BLOCK_FORMATS = ("int8_weight", "int4_weight")
+"""Formats that it says with scales of blocks, and the operator set since which DequantizeLinear has blocks."""
+BLOCK_OPSET = 21
+
+
+def runtime_domain_imports() -> dict[str, int]:
+    """No operator set besides the default one."""
+    return {}
+
+
+def linear_nodes(prepared: Prepared, x: ir.Value, name: str, shared: QuantizedInputs | None = None) -> Body:
+    """y = x W + b with W made floating point again, in `COLUMN_FORMATS` from s8 codes [K, N] with one scale a column; x is then u8 codes
+    made floating point again, quantised once for each `shared` input. In `BLOCK_FORMATS` W comes from codes with one scale for each block
+    of a column, and x stays as it is.
+
+    onnxruntime makes MatMulIntegerToFloat or MatMulNBits of these when it loads a model; what computes them as they are written gives the
+    same numbers to float rounding, but that MatMulNBits rounds x. A merged layer gives the wide result."""
+    made = Maker(name)
+    if prepared.base in COLUMN_FORMATS:
+        nodes, quantized, initializers = quantize_nodes(prepared, x, name, shared or QuantizedInputs())
+        made.nodes += nodes
+        made.initializers += initializers
+        # One for each layer, as runtimes that look for the pattern want it.
+        source = made.float("DequantizeLinear", list(quantized.terms[0]), "x")
+        columns = [made.constant(role, prepared.tensors[role]) for role in ("weight", "weight_scale")]
+        weight = made.float("DequantizeLinear", columns, "weight_float", axis=1)
+    else:
+        source = x
+        blocks = [made.constant(role, array) for role, array in _blocks(prepared).items()]
+        weight = made.float("DequantizeLinear", blocks, "weight_float", axis=0, block_size=int(prepared.scalars["block"]))
+    shape = None if x.shape is None else ir.Shape([*x.shape[:-1], prepared.out_features])
+    product, bias = made.float("MatMul", [source, weight], "product", shape), prepared.tensors["bias"]
+    if prepared.base in COLUMN_FORMATS and shape is not None and len(shape) == 2:
+        # With an Add onnxruntime would make a Gemm of a product of matrices before it looks for the pattern, and find none.
+        output = made.float("Sub", [product, made.constant("negative_bias", -bias)], "y", shape)
+    else:
+        output = made.float("Add", [product, made.constant("bias", bias)], "y", shape)
+    return Body(made.nodes, output, made.initializers)
+
+
+def _blocks(prepared: Prepared) -> dict[str, np.ndarray]:
+    """Codes [K, N] of 8 or 4 bits and their scales [blocks, N]: signed codes where zero is in the middle of them, else with zeros of the
+    shape of the scales."""
+    tensors, bits = prepared.tensors, int(prepared.scalars["bits"])
+    codes, scale = tensors["weight"], np.ascontiguousarray(tensors["weight_scale"].T)
+    if bits == 4:
+        codes = np.stack([codes & 15, codes >> 4], axis=-1)
+    codes = codes.reshape(prepared.out_features, -1)[:, : prepared.in_features].T
+    signed, unsigned = (ir.DataType.INT8, ir.DataType.UINT8) if bits == 8 else (ir.DataType.INT4, ir.DataType.UINT4)
+    if "weight_zero" in tensors:
+        zeros = np.ascontiguousarray(zero_points(prepared).T)
+        return {
+            "weight": codes.astype(unsigned.numpy()),
+            "weight_scale": scale,
+            "weight_zero": zeros.astype(unsigned.numpy()),
+        }
+    centred = codes.astype(np.int8) - np.int8(8) if bits == 4 else (codes.astype(np.int16) - 128).astype(np.int8)
+    return {"weight": centred.astype(signed.numpy()), "weight_scale": scale}
