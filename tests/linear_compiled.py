@@ -68,17 +68,17 @@ def compilation(name, way, tiles, group, dtype, architecture, *, split=False, at
     return kernel, pointers, {**constants, **tiles, "enable_fp_fusion": True}, architecture
 
 
-def finish_spent(dtype, architecture):
-    """The same of the kernel that adds up parts."""
+def finish(dtype, architecture, **sizes):
+    """The kernel that adds up parts, as `compiled` takes it. `sizes` it is compiled for: a size of 1 always is one of these."""
     own = NAMES[dtype]
     pointers = {"parts": "fp32", "bias": own, "residual": own, "y": own}
     constants = {"HAS_BIAS": True, "HAS_RESIDUAL": True, "ACTIVATION": "gelu", "BLOCK": triton_parts.FINISH_BLOCK}
     options = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": True}
-    return taken(triton_parts.finish_kernel, pointers, constants | options, architecture)
+    return triton_parts.finish_kernel, pointers, constants | options | sizes, architecture
 
 
-def rows_spent(dtype, architecture):
-    """The same of the kernel that rounds rows to fp8."""
+def rows(dtype, architecture):
+    """The kernel that rounds rows to fp8, as `compiled` takes it."""
     pointers = {"x": NAMES[dtype], "codes": "fp8e4nv", "scales": "fp32"}
     constants = {"LARGEST": fp8.LARGEST, "BLOCK": fp8.ROW_BLOCK, "num_warps": 4, "num_stages": 3, "enable_fp_fusion": True}
-    return taken(fp8.fp8_rows_kernel, pointers, constants, architecture)
+    return fp8.fp8_rows_kernel, pointers, constants, architecture

@@ -1,5 +1,6 @@
 """What is asked of the Triton kernels of low-bit linear layers under the interpreter, each as a function of plain numbers."""
 
+from contextlib import ExitStack
 from unittest import mock
 
 import torch
@@ -37,11 +38,16 @@ def ways(kernel, options):
     return [lambda *given, form=form: form(*given, **chosen) for form in forms[kernel]]
 
 
-def agreement(kernel, shape, columns, dtype="float32", bias=True, residual=False, shifted=True, device="cpu", **options):
-    """The largest difference between the kernel and the reference, as a share of the largest output; shape and dtype are checked here."""
+def agreement(
+    kernel, shape, columns, dtype="float32", bias=True, residual=False, shifted=True, device="cpu", one_scale=False, **options
+):
+    """The largest difference between the kernel and the reference, as a share of the largest output; shape and dtype are checked here.
+    With `one_scale` all scales are one number in memory."""
     random, dtype = torch.Generator().manual_seed(sum(shape) + columns), getattr(torch, dtype)
     x = torch.randn(shape, generator=random).to(dtype)
     given = [x, *operands(kernel, shape[-1], columns, options.get("group", 0), shifted, random)]
+    if one_scale:
+        given[2] = torch.full((1,) * given[2].ndim, 0.02, dtype=given[2].dtype).expand(given[2].shape)
     given.append(torch.randn(columns, generator=random) if bias else None)
     given.append(torch.randn((*shape[:-1], columns), generator=random).to(dtype) if residual else None)
     given = [None if each is None else each.to(device) for each in given]
@@ -72,8 +78,8 @@ def parts(deterministic):
 
 
 def native_fp8():
-    """Errors of the kernels that convert fp8 by the GPU's own instruction, as a share of the largest output; at most one code a row differs
-    in the rounding of rows."""
+    """Errors of the kernels that convert fp8 by the GPU's own instruction, as a share of the largest output; what scales of rows are off,
+    and the most steps that a code of theirs is off."""
     random = torch.Generator().manual_seed(0)
     x, weight = torch.randn((5, 300), generator=random), torch.randn((40, 300), generator=random).to(torch.float8_e4m3fn)
     found = []
@@ -88,7 +94,10 @@ def native_fp8():
             found.append(float((y - wanted).abs().max() / wanted.abs().max()))
     codes, scales = fp8.fp8_rows(x)
     wanted_codes, wanted_scales = fp8_reference.rounded_rows(x)
-    return found, float((scales - wanted_scales).abs().max()), float((codes.float() - wanted_codes.float()).abs().max())
+    off = ordered(codes).abs() - ordered(wanted_codes).abs()
+    # The interpreter loses the carry where a mantissa is rounded up to a power of two, and gives half of that.
+    lost = (off == -8) & (wanted_codes.view(torch.uint8) & 7 == 0)
+    return found, float((scales - wanted_scales).abs().max()), int(off[~lost].abs().max())
 
 
 def every_code():
@@ -102,3 +111,52 @@ def every_code():
         {"ROWS_IN_FP8": False, "NATIVE": False}, None, None, "none", True, torch.float32,
     )  # fmt: skip
     return float((y - every.view(torch.float8_e4m3fn).float()[:, None]).abs().max())
+
+
+def ordered(codes):
+    """e4m3 as integers in the order of its numbers, neighbours one apart."""
+    bits = codes.view(torch.uint8).int()
+    return torch.where(bits < 128, bits, 128 - bits)
+
+
+def rows_that_are_not_finite():
+    """Which rows of a product of rows in fp8 are NaN when one row of x holds one, and which are with the reference."""
+    x, weight = torch.randn((4, 1500), generator=torch.Generator().manual_seed(0)), torch.ones((3, 1500))
+    x[1, 1100] = float("nan")
+    found = []
+    for codes, scales in (fp8.fp8_rows(x), fp8_reference.rounded_rows(x)):
+        found.append(((codes.float() @ weight.T) * scales).isnan().all(1).tolist())
+    return found
+
+
+def launches():
+    """For each kernel launched by a split product of rows in fp8, whether the device of its operands was the current one."""
+    inside, seen = [], []
+
+    class Guard:
+        def __init__(self, x):
+            self.x = x
+
+        def __enter__(self):
+            inside.append(self.x)
+
+        def __exit__(self, *fault):
+            inside.pop()
+
+    class Spy:
+        def __init__(self, kernel):
+            self.kernel = kernel
+
+        def __getitem__(self, grid):
+            seen.append(bool(inside))
+            return self.kernel[grid]
+
+    x, weight = torch.randn(2, 1100), torch.randn(70, 1100).to(torch.float8_e4m3fn)
+    names = ("fp8_rows_kernel", "fp8_gemv_kernel", "fp8_tiled_kernel")
+    with ExitStack() as patches:
+        for module, name in [*((fp8, name) for name in names), (triton_parts, "finish_kernel")]:
+            patches.enter_context(mock.patch.object(module, name, Spy(getattr(module, name))))
+        patches.enter_context(mock.patch.object(torch.cuda, "device_of", Guard))
+        fp8.fp8_rows(x)
+        fp8.linear_fp8_triton(x, weight, torch.ones(70))
+    return seen

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("triton")
 
 from . import linear_compiled
-from .ahead_of_time import MOST_SHARED, inspector
+from .ahead_of_time import MOST_SHARED, compiled, inspector, taken
 from .conftest import commit_of
 
 CONFIGURATIONS = linear_compiled.configurations()
@@ -53,9 +53,9 @@ def test_other_epilogues_do_not_spill_either(configuration, changes, sampled):
 @pytest.mark.parametrize("dtype", linear_compiled.NAMES)
 def test_the_sum_of_parts_and_the_rounding_of_rows_compile(dtype):
     for architecture in MOST_SHARED:
-        check(linear_compiled.finish_spent(dtype, architecture), architecture)
+        check(taken(*linear_compiled.finish(dtype, architecture)), architecture)
         if architecture >= linear_compiled.FIRST_WITH_FP8:
-            check(linear_compiled.rows_spent(dtype, architecture), architecture)
+            check(taken(*linear_compiled.rows(dtype, architecture)), architecture)
 
 
 @needs_inspector
@@ -91,3 +91,27 @@ def test_hopper_multiplies_rows_and_weights_in_fp8():
     tiles = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64, "GROUP_M": 4, "num_warps": 4, "num_stages": 3}
     assert re.search(r"wgmma\S*e4m3\.e4m3", linear_compiled.assembly("fp8 rows", "tiled", tiles, 0, "bfloat16", 90))
     assert "e4m3" not in linear_compiled.assembly("fp8 rows", "tiled", tiles, 0, "bfloat16", 80)
+
+
+def test_rounding_to_fp8_keeps_what_is_no_number():
+    text = compiled(*linear_compiled.rows("float32", 90)).asm["ptx"]
+    for bound in ("max", "min"):
+        assert re.search(rf"\b{bound}\.NaN\.\S*f32", text)
+
+
+SIZES = ("rows", "columns", "features", "steps")
+
+
+def test_the_parts_of_one_row_are_added_too():
+    for size in ("rows", "columns"):
+        assert compiled(*linear_compiled.finish("float16", 90, **{size: 1})).asm["ptx"]
+
+
+@pytest.mark.long(share=0.2)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("kernel", "way"), [(kernel, way) for kernel in linear_compiled.KERNELS for way in ("gemv", "tiled")])
+def test_kernels_take_a_size_of_one(kernel, way, size):
+    tiles = next(each[2] for each in CONFIGURATIONS if each[:2] == (kernel, way))
+    group = linear_compiled.GROUPS[kernel][-1]
+    found, pointers, constants, architecture = linear_compiled.compilation(kernel, way, tiles, group, "float16", 90)
+    assert compiled(found, pointers, {**constants, size: 1}, architecture).asm["ptx"]

@@ -65,7 +65,7 @@ def test_every_way_of_running_it_computes_what_the_reference_does(action, shape,
         np.testing.assert_allclose(y, expected, rtol=0, atol=(1e-3 if "MatMulNBits" in fused else 1e-5) * scale)
 
 
-@pytest.mark.parametrize("shape", [["M", 64], ["B", "L", 64]])
+@pytest.mark.parametrize("shape", [["M", 64], ["B", "L", 64], ["B", 7, 64], [5, 7, 64], [5, 64]])
 @pytest.mark.parametrize("action", FORMATS)
 def test_onnxruntime_knows_the_pattern(action, shape):
     operators = {"int8_static": "MatMulIntegerToFloat", "int8_dynamic": "DynamicQuantizeMatMul"}

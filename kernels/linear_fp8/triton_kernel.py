@@ -2,7 +2,7 @@
 
 import torch
 
-from ..linear_parts.triton_parts import need_triton, run
+from ..linear_parts.triton_parts import need_triton, rows_of, run
 from ..linear_parts.tuning import Dispatch
 from .reference import LARGEST, check_fp8, linear_fp8_plain, rounded_rows
 
@@ -100,14 +100,16 @@ if triton is not None:
         most = tl.zeros((BLOCK,), dtype=tl.float32)
         for start in range(0, features, BLOCK):
             k = start + tl.arange(0, BLOCK)
-            most = tl.maximum(most, tl.abs(tl.load(x + row + k, mask=k < features, other=0.0).to(tl.float32)))
-        scale = tl.max(most, 0) / LARGEST
+            sizes = tl.abs(tl.load(x + row + k, mask=k < features, other=0.0).to(tl.float32))
+            most = tl.maximum(most, sizes, propagate_nan=tl.PropagateNan.ALL)
+        # tl.max passes over NaN: a row that holds one has no scale.
+        scale = tl.where(tl.max((most != most).to(tl.int32), 0) > 0, float("nan"), tl.max(most, 0) / LARGEST)
         scale = tl.where(scale < 1.1754943508222875e-38, 1.0, scale)
         tl.store(scales + tl.program_id(0), scale)
         for start in range(0, features, BLOCK):
             k = start + tl.arange(0, BLOCK)
             values = tl.load(x + row + k, mask=k < features, other=0.0).to(tl.float32) / scale
-            values = tl.minimum(tl.maximum(values, -LARGEST), LARGEST)
+            values = tl.clamp(values, -LARGEST, LARGEST, propagate_nan=tl.PropagateNan.ALL)
             tl.store(codes + row + k, values.to(codes.dtype.element_ty), mask=k < features)
 
 
@@ -147,8 +149,8 @@ def linear_fp8_triton(
     check_fp8(x, weight, scale, bias, residual, activation)
     need_triton("linear_fp8")
     native = x.is_cuda and torch.cuda.get_device_capability(x.device) >= NATIVE_FROM
-    flat, columns = x.flatten(0, -2), len(weight)
-    factor = scale
+    flat, columns = rows_of(x), len(weight)
+    scale = factor = scale.contiguous()
     if rows_in_fp8 and flat.numel():
         flat, factor = fp8_rows(flat) if native else rounded_rows(flat)
         flat = flat if native else flat.half()
@@ -165,5 +167,6 @@ def fp8_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     x = x.contiguous()
     codes = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
     scales = torch.empty((len(x), 1), dtype=torch.float32, device=x.device)
-    fp8_rows_kernel[(len(x),)](x, codes, scales, x.shape[1], LARGEST=LARGEST, BLOCK=ROW_BLOCK)
+    with torch.cuda.device_of(x):
+        fp8_rows_kernel[(len(x),)](x, codes, scales, x.shape[1], LARGEST=LARGEST, BLOCK=ROW_BLOCK)
     return codes, scales

@@ -4,7 +4,6 @@ import torch
 
 SPAN = 64
 """Rows of the weight in 32 rows of bytes: row i of a span is in the low nibbles of its byte row i, row 32 + i in the high ones."""
-GROUPS = (32, 64, 128)
 MIDDLE = 8
 """The code that stands for zero where there are no zero points."""
 
@@ -27,7 +26,7 @@ def unpack(packed: torch.Tensor, rows: int) -> torch.Tensor:
 
 
 def folded(scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
-    """-zero * scale: with it a weight is code * scale + shift, one fused multiply-add."""
+    """-zero * scale, all of one shape [K / group, N]: with it a weight is code * scale + shift, one fused multiply-add."""
     return -zero * scale
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from ..linear_parts.epilogue import check_operands, check_scales, finished
-from .packing import GROUPS, MIDDLE, packed_rows, unpack
+from ..linear_parts.epilogue import GROUPS, check_operands, check_scales, finished
+from .packing import MIDDLE, packed_rows, unpack
 
 
 def linear_int4_plain(

@@ -12,9 +12,10 @@ def linear_int4(
     x: torch.Tensor,
     weight: torch.Tensor,
     scale: torch.Tensor,
-    shift: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
+    shift: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+    *,
     group: int,
     activation: str = "none",
     deterministic: bool = True,
@@ -24,5 +25,5 @@ def linear_int4(
 
 
 @linear_int4.register_fake
-def _(x, weight, scale, shift, bias, residual, group, activation="none", deterministic=True):  # type: ignore[no-untyped-def]
+def _(x, weight, scale, shift=None, bias=None, residual=None, *, group, activation="none", deterministic=True):  # type: ignore[no-untyped-def]
     return x.new_empty((*x.shape[:-1], weight.shape[1]))

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..linear_parts.triton_parts import need_triton, run
+from ..linear_parts.triton_parts import need_triton, rows_of, run
 from ..linear_parts.tuning import Dispatch
 from .reference import check_int4, linear_int4_plain
 
@@ -126,7 +126,7 @@ def linear_int4_triton(
     kernels = {"gemv": int4_gemv_kernel, "tiled": int4_tiled_kernel}
     operands = (weight.contiguous(), scale.contiguous(), scale if shift is None else shift.contiguous())
     y = run(
-        kernels, "int4", x.flatten(0, -2), operands, columns, group, {"GROUP": group, "HAS_SHIFT": shift is not None},
+        kernels, "int4", rows_of(x), operands, columns, group, {"GROUP": group, "HAS_SHIFT": shift is not None},
         bias, residual, activation, deterministic, x.dtype, chosen,
     )  # fmt: skip
     return y.reshape(*x.shape[:-1], columns)

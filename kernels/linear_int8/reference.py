@@ -2,7 +2,7 @@
 
 import torch
 
-from ..linear_parts.epilogue import check_operands, check_scales, finished
+from ..linear_parts.epilogue import GROUPS, check_operands, check_scales, finished
 
 
 def linear_int8_plain(
@@ -40,7 +40,7 @@ def check_int8(
     """Raises ValueError with a sentence that names the operand that does not fit."""
     if weight.dtype != torch.int8 or weight.dim() != 2:
         raise ValueError(f"linear_int8 takes the weight as int8 [K, N], not {weight.dtype} {list(weight.shape)}.")
-    if group not in (0, 32, 64, 128):
+    if group not in (0, *GROUPS):
         raise ValueError(f"linear_int8 takes groups of 32, 64 or 128 rows, or 0 for one scale a column, not {group}.")
     features, columns = weight.shape
     check_operands("linear_int8", x, features, columns, bias, residual, activation)

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..linear_parts.triton_parts import need_triton, run
+from ..linear_parts.triton_parts import need_triton, rows_of, run
 from ..linear_parts.tuning import Dispatch
 from .reference import check_int8, linear_int8_plain
 
@@ -116,7 +116,7 @@ def linear_int8_triton(
     kernels = {"gemv": int8_gemv_kernel, "tiled": int8_tiled_kernel}
     operands = (weight.contiguous(), scale.contiguous())
     y = run(
-        kernels, "int8", x.flatten(0, -2), operands, columns, group, {"GROUP": group},
+        kernels, "int8", rows_of(x), operands, columns, group, {"GROUP": group},
         bias, residual, activation, deterministic, x.dtype, chosen,
     )  # fmt: skip
     return y.reshape(*x.shape[:-1], columns)

@@ -5,6 +5,8 @@ import torch
 ACTIVATIONS = ("none", "relu", "gelu", "silu")
 """The epilogue's functions; "gelu" is the exact one, of the error function."""
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+GROUPS = (32, 64, 128)
+"""Rows of the weight that may share a row of scales."""
 
 
 def finished(

@@ -6,6 +6,7 @@ atomic additions in fp32, which needs less memory. That kernel then does the epi
 
 from collections.abc import Mapping
 from functools import lru_cache
+from math import prod
 
 import torch
 
@@ -74,7 +75,8 @@ if triton is not None:
         HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr,
     ):  # fmt: skip
         """BLOCK elements of y: the parts [splits, rows, columns] added in their order, then the epilogue."""
-        size = rows.to(tl.int64) * columns
+        # Not rows.to(): a size of 1 is a number of Python here.
+        size = tl.cast(rows, tl.int64) * columns
         place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = place < size
         total = tl.zeros((BLOCK,), dtype=tl.float32)
@@ -87,6 +89,11 @@ if triton is not None:
         if HAS_RESIDUAL:
             total += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
         tl.store(y + place, total.to(y.dtype.element_ty), mask=inside)
+
+
+def rows_of(x: torch.Tensor) -> torch.Tensor:
+    """x [..., K] as [M, K]; one row for a vector [K]."""
+    return x.reshape(prod(x.shape[:-1]), x.shape[-1])
 
 
 def run(
@@ -111,14 +118,15 @@ def run(
     behind = {"HAS_BIAS": bias is not None, "HAS_RESIDUAL": residual is not None, "ACTIVATION": activation}
     added = (y if bias is None else bias.contiguous(), y if residual is None else residual.contiguous())
     grid = (triton.cdiv(columns, tiles["BLOCK_N"]) * triton.cdiv(rows, tiles.get("BLOCK_M", 1)), chosen.split)
-    kernels[chosen.way][grid](
-        x, *operands, *added, y, parts, rows, columns, features, chosen.steps,
-        **constants, **behind, SPLIT=split, ATOMIC=not deterministic, enable_fp_fusion=True, **tiles,
-    )  # fmt: skip
-    if split:
-        finish_kernel[(triton.cdiv(y.numel(), FINISH_BLOCK),)](
-            parts, *added, y, rows, columns, len(parts), **behind, BLOCK=FINISH_BLOCK
-        )
+    with torch.cuda.device_of(x):
+        kernels[chosen.way][grid](
+            x, *operands, *added, y, parts, rows, columns, features, chosen.steps,
+            **constants, **behind, SPLIT=split, ATOMIC=not deterministic, enable_fp_fusion=True, **tiles,
+        )  # fmt: skip
+        if split:
+            finish_kernel[(triton.cdiv(y.numel(), FINISH_BLOCK),)](
+                parts, *added, y, rows, columns, len(parts), **behind, BLOCK=FINISH_BLOCK
+            )
     return y
 
 

@@ -44,12 +44,17 @@ def linear_nodes(prepared: Prepared, x: ir.Value, name: str, shared: QuantizedIn
         weight = made.float("DequantizeLinear", blocks, "weight_float", axis=0, block_size=int(prepared.scalars["block"]))
     shape = None if x.shape is None else ir.Shape([*x.shape[:-1], prepared.out_features])
     product, bias = made.float("MatMul", [source, weight], "product", shape), prepared.tensors["bias"]
-    if prepared.base in COLUMN_FORMATS and shape is not None and len(shape) == 2:
-        # With an Add onnxruntime would make a Gemm of a product of matrices before it looks for the pattern, and find none.
+    if prepared.base in COLUMN_FORMATS and _becomes_gemm(shape):
         output = made.float("Sub", [product, made.constant("negative_bias", -bias)], "y", shape)
     else:
         output = made.float("Add", [product, made.constant("bias", bias)], "y", shape)
     return Body(made.nodes, output, made.initializers)
+
+
+def _becomes_gemm(shape: ir.Shape | None) -> bool:
+    """Whether onnxruntime may make a Gemm of a MatMul and the Add behind it before it looks for the pattern, which it then does not find:
+    of matrices, and where every size is fixed. A Sub it leaves alone; elsewhere an Add, which it fuses with what is behind it."""
+    return shape is None or len(shape) == 2 or all(isinstance(size, int) for size in shape)
 
 
 def _blocks(prepared: Prepared) -> dict[str, np.ndarray]:

@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import torch
 
+from ..linear_fp8 import registration as fp8_operator
 from ..linear_fp8 import triton_kernel as linear_fp8
+from ..linear_int4 import registration as int4_operator
 from ..linear_int4 import triton_kernel as linear_int4
+from ..linear_int8 import registration as int8_operator
 from ..linear_int8 import triton_kernel as linear_int8
 from .formats import Prepared
 from .gpu_formats import INT4_GROUP
+
+OPERATORS = (int8_operator.linear_int8, int4_operator.linear_int4, fp8_operator.linear_fp8)
+"""The kernels of this file as operators of torch: who imports it has torch.ops.szilard.linear_int8, linear_int4 and linear_fp8."""
 
 
 class Int8ColumnLinear(torch.nn.Module):
