@@ -42,17 +42,22 @@ def read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
+def read_emitted(folder: Path) -> tuple[Plan, dict[str, Any]]:
+    """(plan, report) of an emitted folder. Raises InputError where szilard did not write it, or it cannot be read."""
+    if not is_emitted(folder):
+        raise InputError(
+            f"{folder} is not a folder that szilard wrote; it needs plan.json and report.json. Write one with `szilard rewrite`."
+        )
+    return read_plan(folder / "plan.json"), read_report(folder)
+
+
 def explain(folder: Path, site: str = "") -> dict[str, Any]:
     """The choices and misses of an emitted folder as plain data; with `site` (a group, a member or a refused op) that one alone
     with all its options (J and s per call, relative squared error).
 
     Raises InputError when the folder is not one that Szilard wrote, and for an unknown site, with the closest names.
     """
-    if not is_emitted(folder):
-        raise InputError(
-            f"{folder} is not a folder that szilard wrote; it needs plan.json and report.json. Write one with `szilard rewrite`."
-        )
-    plan, report = read_plan(folder / "plan.json"), read_report(folder)
+    plan, report = read_emitted(folder)
     asked = {place: asked_bits([c for c in plan.choices if c.runtime == place]) for place in {c.runtime for c in plan.choices}}
     if not site:
         return {

@@ -12,8 +12,7 @@ from typing import Any
 from ..cost_model.errors import InputError
 from ..cost_model.plan import Budget, Choice, Plan
 from .edges import Edge, paid, predicted_error
-from .explain import read_plan, read_report
-from .folder import is_emitted
+from .explain import read_emitted
 from .solve import solve
 
 POINTS = 16
@@ -128,11 +127,7 @@ def _edge(row: Mapping[str, Any]) -> Edge:
 
 def read_tables(folder: Path, runtime: str = "") -> tuple[Plan, dict[str, Any], tuple[Table, ...]]:
     """(plan, report, tables) of an emitted folder, of one runtime where it is named. Raises InputError as `explain` does."""
-    if not is_emitted(folder):
-        raise InputError(
-            f"{folder} is not a folder that szilard wrote; it needs plan.json and report.json. Write one with `szilard rewrite`."
-        )
-    plan, report = read_plan(folder / "plan.json"), read_report(folder)
+    plan, report = read_emitted(folder)
     tables = tables_of(plan, report)
     if not tables:
         raise InputError(f"{folder} has no site of which any option has a price, so there is no frontier.")
