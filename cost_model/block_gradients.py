@@ -18,8 +18,8 @@ Seed = Callable[[int, tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """What one block found, a list over samples each, by name: `values` of the watched tensors that it writes or reads, and `slopes`, the
-    gradients, of those that it writes; parameters have `parameters`, each gradient whole once it is (one that several blocks read comes
+    """What one block found, a list over samples each, by name: `values` of tensors that it writes or reads, and `slopes`, the gradients, of
+    those that it writes; parameters have `parameters`, each gradient whole once it is (one that several blocks read comes
     with the first of them in the graph, the last to be run)."""
 
     values: dict[str, list[torch.Tensor]]
@@ -77,12 +77,25 @@ def block_gradients(
     seed: Seed,
     watched: Sequence[str],
     *,
+    read: Sequence[str] | None = None,
+    differentiated: int | None = None,
     blocks: int = 1,
     parameters: bool = False,
 ) -> Iterator[tuple[list[str], Gradients]]:
     """(names of its nodes, `Gradients`) of each block, the last first. `samples` are inputs in the order of the placeholders; `watched`
-    names float results of nodes, "" never. Nothing of the graph is changed, and gradients are of `seed` times the outputs."""
-    walk = _Walk(graph, blocks_of(graph, blocks), samples, frozenset(watched), parameters)
+    names float results of nodes whose slopes are wanted, "" never, and `read` those whose values are, None for the same. Samples behind the
+    first `differentiated` ones (None: all) have values alone. Nothing of the graph is changed, and gradients are of `seed` times the
+    outputs."""
+    every = len(samples) if differentiated is None else differentiated
+    walk = _Walk(
+        graph,
+        blocks_of(graph, blocks),
+        samples,
+        frozenset(watched),
+        frozenset(watched if read is None else read),
+        every,
+        parameters,
+    )
     walk.forward()
     for number in reversed(range(len(walk.pieces))):
         yield [node.name for node in walk.pieces[number]], walk.backward(number, seed)
@@ -98,10 +111,13 @@ class _Walk:
         pieces: list[list[Node]],
         samples: Sequence[Sequence[torch.Tensor]],
         watched: frozenset[str],
+        read: frozenset[str],
+        differentiated: int,
         parameters: bool,
     ) -> None:
         self.interpreter = Interpreter(graph, garbage_collect_values=False)
-        self.pieces, self.watched, self.parameters = pieces, watched, parameters
+        self.pieces, self.watched, self.wanted, self.parameters = pieces, watched, read, parameters
+        self.differentiated = differentiated
         self.outputs = outputs_of(graph)
         inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
         self.kept: list[dict[Node, Any]] = [dict(zip(inputs, sample, strict=True)) for sample in samples]
@@ -129,9 +145,16 @@ class _Walk:
         """One block of every sample, from the slopes of what leaves it to those of what it reads."""
         piece = self.pieces[number]
         names = [node for node in piece if node.name in self.watched]
-        outside = [node for node in self.read[number] if node.name in self.watched and node not in set(piece)]
-        found = Gradients({node.name: [] for node in (*outside, *names)}, {node.name: [] for node in names}, {})
+        values = [node for node in dict.fromkeys((*self.read[number], *piece)) if node.name in self.wanted]
+        found = Gradients({node.name: [] for node in values}, {node.name: [] for node in names}, {})
         for sample, kept in enumerate(self.kept):
+            if sample >= self.differentiated:
+                with torch.no_grad():
+                    known = self._compute(piece, dict(kept), {})
+                self._keep(values, known, found)
+                for node in piece:
+                    kept.pop(node, None)
+                continue
             with torch.enable_grad():
                 # An integer has no gradient.
                 read = {n: kept[n].detach().requires_grad_() for n in self.read[number] if _differentiable(kept.get(n))}
@@ -142,10 +165,8 @@ class _Walk:
                 slopes = _slopes(self._leaving(sample, piece, known, seed), asked)
             for node, slope in zip(read, slopes, strict=False):
                 _add(self.slopes[sample], node, slope)
-            for node in outside:
-                found.values[node.name].append(kept[node])
-            for (name, value), slope in zip(wanted.items(), slopes[len(read) :], strict=False):
-                found.values[name].append(value.detach())
+            self._keep(values, known, found)
+            for name, slope in zip(wanted, slopes[len(read) :], strict=False):
                 found.slopes[name].append(slope)
             for name, slope in zip(weights, slopes[len(read) + len(wanted) :], strict=True):
                 _add(self.partial[sample], name, slope)
@@ -155,6 +176,10 @@ class _Walk:
                 self.slopes[sample].pop(node, None)
                 kept.pop(node, None)
         return found
+
+    def _keep(self, nodes: Sequence[Node], known: Mapping[Node, Any], found: Gradients) -> None:
+        for node in nodes:
+            found.values[node.name].append(self._value(node, known).detach())
 
     def _leaving(
         self, sample: int, piece: list[Node], known: Mapping[Node, Any], seed: Seed

@@ -43,7 +43,7 @@ class OwnOutputs:
                 found.append(torch.zeros_like(output))
                 continue
             if sample not in self._seen:
-                self.squares += float(output.double().square().sum())
+                self.squares += float(torch.linalg.vector_norm(output, dtype=torch.float64)) ** 2
                 self.rows += output.numel() // max(1, output.shape[-1] if output.dim() else 1)
             if self.distribution == "gaussian":
                 found.append(torch.randn(output.shape, generator=generator).to(output.dtype))
@@ -83,11 +83,19 @@ def squared_change(slope: torch.Tensor, change: torch.Tensor) -> float:
 
 
 def change_gradients(
-    graph: GraphModule, samples: Sequence[Sequence[Any]], seed: Seed, watched: Sequence[str], *, memory: float | None = None
+    graph: GraphModule,
+    samples: Sequence[Sequence[Any]],
+    seed: Seed,
+    watched: Sequence[str],
+    *,
+    read: Sequence[str] | None = None,
+    differentiated: int | None = None,
+    memory: float | None = None,
 ) -> Iterator[tuple[list[str], Gradients]]:
     """`block_gradients` of the named values in as many blocks as keep what a pass holds within `memory` [bytes], one where it is None or
     enough: with less memory it runs each block twice."""
-    return block_gradients(graph, samples, seed, watched, blocks=blocks_within(graph, samples, memory))
+    blocks = blocks_within(graph, samples, memory)
+    return block_gradients(graph, samples, seed, watched, read=read, differentiated=differentiated, blocks=blocks)
 
 
 def blocks_within(graph: GraphModule, samples: Sequence[Sequence[Any]], memory: float | None) -> int:

@@ -52,22 +52,23 @@ def score_by_gradients(
     left = {group: names for group, names in left.items() if names}
     if not left:
         return found
-    watched = {value for group in left for site in group.linears for value in (site.x, site.output)}
+    read = {site.x for group in left for site in group.linears}
+    watched = {site.output for group in left for site in group.linears}
     seed = OwnOutputs(ignored=frozenset(number for number, name in enumerate(outputs) if is_cache(name)))
     fed = [as_tensors(sample, inputs) for sample in (*samples, *rounding)]
     count = len(samples)
 
-    def slopes_of(sample: int, results: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return seed(sample, results) if sample < count else tuple(torch.zeros_like(each) for each in results)
-
     values: dict[str, list[torch.Tensor]] = {}
     slopes: dict[str, list[torch.Tensor]] = {}
     for number, name in enumerate(inputs):
-        if name in watched:
+        if name in read:
             values[name] = [sample[number] for sample in fed]
-    for _, block in change_gradients(graph, fed, slopes_of, sorted(watched), memory=memory):
+    walk = change_gradients(graph, fed, seed, sorted(watched), read=sorted(read), differentiated=count, memory=memory)
+    for _, block in walk:
         values.update(block.values)
         slopes.update(block.slopes)
+        # What is still needed is held above: the rest would be held while the next block runs.
+        del block
         ready = [g for g in left if all(s.output in slopes for s in g.linears) and g.linears[0].x in values]
         for group in ready:
             for name in left.pop(group):
@@ -110,10 +111,15 @@ def _error(
         made = prepare_linear(name, weights, biases, x)
         for prepared, (site, start, weight, bias) in zip(made, parts, strict=True):
             dense = torch.from_numpy(weight)
-            for sum_of_rows, sample, row in zip(moved, slopes[site.output], rows, strict=False):
-                change = simulate_linear(prepared, row) - row @ dense
-                change = change if bias is None else change - torch.from_numpy(bias)
-                sum_of_rows += row_changes(sample.reshape(len(row), -1)[:, start : start + weight.shape[1]], change)
+            for sum_of_rows, sample, row in zip(moved, slopes[site.output], rows, strict=True):
+                slope = sample.reshape(len(row), -1)[:, start : start + weight.shape[1]]
+                # A range of codes is one of all rows; the rows of a low rank, whose columns stay together, are independent.
+                step = max(1, COLUMNS_AT_ONCE // weight.shape[1]) if name in SHARES else len(row)
+                for at in range(0, len(row), step):
+                    some = row[at : at + step]
+                    change = simulate_linear(prepared, some) - some @ dense
+                    change = change if bias is None else change - torch.from_numpy(bias)
+                    sum_of_rows[at : at + step] += row_changes(slope[at : at + step], change)
     return sum(float(each.square().sum()) for each in moved)
 
 

@@ -97,6 +97,22 @@ def test_equal_those_of_plain_backpropagation(blocks):
         assert [v.shape for v in found] == [s.shape for s in slopes[name]]
 
 
+@pytest.mark.parametrize("blocks", [1, 5])
+def test_samples_without_gradients_have_the_same_values(blocks):
+    program = traced()
+    names = linears(program.graph)
+    values, slopes, _, _ = walked(program.graph, blocks)
+    some, fewer, _, _ = walked(program.graph, blocks, read=names[:3], differentiated=2)
+    assert set(some) == set(names[:3])
+    assert set(fewer) == set(names)
+    for name in names[:3]:
+        assert len(some[name]) == 3
+        assert all(torch.equal(a, b) and not a.requires_grad for a, b in zip(some[name], values[name], strict=True))
+    for name in names:
+        assert len(fewer[name]) == 2
+        assert all(torch.equal(a, b) for a, b in zip(fewer[name], slopes[name][:2], strict=True))
+
+
 def test_the_model_is_left_as_it_was():
     program = traced()
     before = {name: each.clone() for name, each in program.graph.state_dict().items()}
