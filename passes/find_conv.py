@@ -8,6 +8,7 @@ from dataclasses import replace
 from ..cost_model.net import Net, Op
 from ..cost_model.sites import ConvSite, Miss
 from .constants import FLOATS
+from .find_linear import plain_add
 from .site_names import site_names
 
 KIND = "conv"
@@ -67,7 +68,7 @@ def _bias_behind(net: Net, op: Op) -> tuple[Op, str] | None:
     readers, shape = net.consumers(op.output), net.shape(op.inputs[1])
     if (
         len(readers) != 1
-        or readers[0].kind != "add"
+        or not plain_add(readers[0])
         or shape is None
         or op.attributes.get("transposed")
         or net.returns(op.output)

@@ -94,7 +94,7 @@ def _bias(net: Net, op: Op, columns: int) -> tuple[str, Op | None] | None:
         plain = _is_bias(net, op.inputs[2], columns) and op.attributes.get("beta", 1.0) == 1.0
         return (op.inputs[2], None) if plain else None
     readers = net.consumers(op.output)
-    if len(readers) == 1 and _plain_add(readers[0]) and op.output not in net.outputs:
+    if len(readers) == 1 and plain_add(readers[0]) and op.output not in net.outputs:
         add = readers[0]
         other = add.inputs[1] if add.inputs[0] == op.output else add.inputs[0]
         if _is_bias(net, other, columns) and net.shape(add.output) == net.shape(op.output):
@@ -102,7 +102,8 @@ def _bias(net: Net, op: Op, columns: int) -> tuple[str, Op | None] | None:
     return "", None
 
 
-def _plain_add(op: Op) -> bool:
+def plain_add(op: Op) -> bool:
+    """Whether an op adds two values and nothing else: no sum of three, no factor."""
     return op.kind == "add" and len(op.inputs) == 2 and op.attributes.get("alpha", 1) == 1
 
 

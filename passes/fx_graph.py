@@ -118,13 +118,19 @@ def refresh_value(graph: GraphModule, node: Node) -> None:
         node.meta["val"] = node.target(*arguments, **keywords)  # type: ignore[operator]
 
 
-def add_constant(graph: GraphModule, name: str, tensor: torch.Tensor, like: Node) -> Node:
-    """Registers `tensor` as a parameter of the root under a free name like `name`; its get_attr node stands at the insertion point."""
+def free_name(graph: GraphModule, name: str) -> str:
+    """`name` as an identifier, or one made from it if the root of the graph has something under it."""
     base = "".join(c if c.isalnum() else "_" for c in name)
     target, count = base, 0
     while hasattr(graph, target):
         count += 1
         target = f"{base}_{count}"
+    return target
+
+
+def add_constant(graph: GraphModule, name: str, tensor: torch.Tensor, like: Node) -> Node:
+    """Registers `tensor` as a parameter of the root under a free name like `name`; its get_attr node stands at the insertion point."""
+    target = free_name(graph, name)
     graph.register_parameter(target, torch.nn.Parameter(tensor.detach().contiguous(), requires_grad=False))
     node = graph.graph.get_attr(target)
     copy_origin(node, like)

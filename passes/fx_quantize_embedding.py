@@ -13,8 +13,9 @@ from ..cost_model.plan import Choice
 from ..cost_model.sites import EmbeddingSite, Site
 from ..kernels.quantized_embedding.formats import BITS, PreparedTable
 from ..kernels.quantized_embedding.torch_module import build
-from .fx_graph import aten, copy_origin, nodes_by_name, take_over
+from .fx_graph import aten, copy_origin, free_name, nodes_by_name, take_over
 from .fx_pass import FxPass
+from .onnx_pass import members
 from .onnx_quantize_embedding import table_of
 
 
@@ -30,8 +31,7 @@ class FxQuantizeEmbedding(FxPass):
         """Counts the sites. Raises InputError for a site whose table is not in `prepared` in that format."""
         nodes, changed = nodes_by_name(graph), 0
         for choice in choices:
-            for name in choice.sites if choice.action in BITS else ():
-                site = sites[name]
+            for site in members(choice, sites) if choice.action in BITS else ():
                 node = nodes.get(site.ops[0]) if isinstance(site, EmbeddingSite) else None
                 if isinstance(site, EmbeddingSite) and node is not None and node.target is aten.embedding.default:
                     _replace(graph, node, site, table_of(self.prepared, choice, site))
@@ -40,9 +40,7 @@ class FxQuantizeEmbedding(FxPass):
 
 
 def _replace(graph: GraphModule, node: Node, site: EmbeddingSite, table: PreparedTable) -> None:
-    target = "".join(c if c.isalnum() else "_" for c in f"{site.id}_{table.action}")
-    while hasattr(graph, target):
-        target += "_"
+    target = free_name(graph, f"{site.id}_{table.action}")
     graph.add_submodule(target, build(table, node.meta["val"].dtype))
     with graph.graph.inserting_before(node):
         call = graph.graph.call_module(target, (node.args[1],))

@@ -16,7 +16,7 @@ from ..cost_model.sites import Site
 from ..kernels.linear_parts.tuning import most_rows, split_rows
 from ..kernels.quantized_linear import torch_cpu, torch_cuda
 from ..kernels.quantized_linear.formats import PER_COLUMN, TORCH_FORMATS, TRITON_FORMATS, Prepared, merge
-from .fx_graph import copy_origin, fake_mode_of
+from .fx_graph import copy_origin, fake_mode_of, free_name
 from .fx_linear import FxLinear, linears_of, replace_linear, split_columns
 from .fx_pass import FxPass
 
@@ -82,9 +82,7 @@ class FxQuantizeLinear(FxPass):
 
     def _call(self, graph: GraphModule, name: str, prepared: Prepared, like: FxLinear) -> Node:
         """A call of a new module on x; its fake value is made from shapes, as packed integer weights have no fake form."""
-        target = "".join(c if c.isalnum() else "_" for c in name)
-        while hasattr(graph, target):
-            target += "_"
+        target = free_name(graph, name)
         graph.add_submodule(target, self.build(prepared).eval())
         node = graph.graph.call_module(target, (like.x,))
         copy_origin(node, like.matmul)

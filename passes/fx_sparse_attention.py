@@ -18,7 +18,7 @@ from ..kernels.spectral_attention.prepare import SparsePrepared
 from ..kernels.spectral_attention.torch_cuda import TritonCausalSpectralAttention, TritonSpectralAttention
 from ..kernels.spectral_attention.torch_module import SpectralAttention
 from .attention_up import MASKED
-from .fx_graph import aten, copy_origin, fake_mode_of, insert_call, node_of_value, nodes_by_name, take_over
+from .fx_graph import aten, copy_origin, fake_mode_of, free_name, insert_call, node_of_value, nodes_by_name, take_over
 from .fx_pass import FxPass
 
 ACTION = "spectral_sparse"
@@ -60,9 +60,7 @@ class FxSparseAttention(FxPass):
 def _replace(graph: GraphModule, site: AttentionSite, prepared: SparsePrepared | CausalPrepared) -> None:
     output = node_of_value(graph, site.output)
     operands = [node_of_value(graph, name) for name in (site.query, site.key, site.value)]
-    target = "".join(c if c.isalnum() else "_" for c in f"{site.id}_{ACTION}")
-    while hasattr(graph, target):
-        target += "_"
+    target = free_name(graph, f"{site.id}_{ACTION}")
     graph.add_submodule(target, _module(prepared))
     with graph.graph.inserting_before(output):
         if site.key_transposed:

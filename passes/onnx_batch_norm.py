@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from ..cost_model.plan import Choice
 from ..cost_model.sites import ConvSite, Site
+from ..kernels.quantized_conv.formats import folded
 from .onnx_pass import OnnxPass, Surgeon, members, operation
 
 ACTION = "fold_batch_norm"
@@ -20,7 +20,7 @@ ACTION = "fold_batch_norm"
 class FoldBatchNorm(OnnxPass):
     """1. Conv -> BatchNormalization: one Conv. 2. ConvTranspose -> BatchNormalization: one ConvTranspose.
 
-    W'[o] = W[o] * g[o] / sqrt(var[o] + epsilon), b' = (b - mean) * g / sqrt(var + epsilon) + beta, in float64, rounded once.
+    In float64, rounded once (`folded`).
     """
 
     name: ClassVar[str] = "onnx_batch_norm"
@@ -40,26 +40,18 @@ def _fold(surgeon: Surgeon, site: ConvSite) -> None:
     norm = surgeon.nodes[site.batch_norm]
     conv = norm.inputs[0].producer()  # type: ignore[union-attr]
     assert conv is not None
-    gamma, beta, mean, variance = (surgeon.array(str(value.name)).astype(np.float64) for value in norm.inputs[1:5])  # type: ignore[union-attr]
-    epsilon = norm.attributes.get_float("epsilon", 1e-5)
-    factor = gamma / np.sqrt(variance + epsilon)
-    weight = surgeon.array(site.weight)
-    bias = surgeon.array(site.bias).astype(np.float64) if site.bias else np.zeros_like(mean)
-    scaled = _scale_outputs(weight.astype(np.float64), factor, site.groups, conv.op_type == "ConvTranspose")
+    names = (str(value.name) for value in norm.inputs[1:5])  # type: ignore[union-attr]
+    held = dict(zip(("gamma", "beta", "mean", "variance"), map(surgeon.array, names), strict=True))
+    bias = surgeon.array(site.bias) if site.bias else None
+    weight, shift = folded(
+        surgeon.array(site.weight), bias, held, norm.attributes.get_float("epsilon", 1e-5),
+        site.groups, conv.op_type == "ConvTranspose",
+    )  # fmt: skip
     inputs = [
         conv.inputs[0],
-        surgeon.constant(f"{site.weight}.folded", scaled.astype(weight.dtype)),
-        surgeon.constant(f"{site.weight}.folded_bias", ((bias - mean) * factor + beta).astype(weight.dtype)),
+        surgeon.constant(f"{site.weight}.folded", weight),
+        surgeon.constant(f"{site.weight}.folded_bias", shift),
     ]
     attributes = {name: attribute.value for name, attribute in conv.attributes.items()}
-    folded = operation(conv.op_type, inputs, f"{site.id}.{ACTION}", **attributes)
-    surgeon.replace([site], [folded], {str(norm.outputs[0].name): folded.outputs[0]})
-
-
-def _scale_outputs(weight: np.ndarray, factor: np.ndarray, groups: int, transposed: bool) -> np.ndarray:
-    """Conv stores [C_out, C_in / groups, *kernel], ConvTranspose [C_in, C_out / groups, *kernel] with the groups along C_in."""
-    spatial = (1,) * (weight.ndim - 2)
-    if not transposed:
-        return weight * factor.reshape(-1, 1, *spatial)
-    grouped = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
-    return (grouped * factor.reshape(groups, 1, -1, *spatial)).reshape(weight.shape)
+    whole = operation(conv.op_type, inputs, f"{site.id}.{ACTION}", **attributes)
+    surgeon.replace([site], [whole], {str(norm.outputs[0].name): whole.outputs[0]})

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ..cost_model.errors import InputError
 from ..cost_model.net import Net
+from .onnx_pass import CUT_OUT
 
 SHAPE_OPERANDS = {"Reshape": 1, "Expand": 1}
 
@@ -34,7 +35,9 @@ def extract(model: ir.Model, net: Net, op_ids: Collection[str]) -> ir.Model:
         list(cutter.inputs.values()), [cutter.values[value] for value in outputs], nodes=copies,
         initializers=list(cutter.initializers.values()), opset_imports=dict(model.opset_imports), name="site",
     )  # fmt: skip
-    return ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
+    return ir.Model(
+        graph, ir_version=model.ir_version, functions=list(model.functions.values()), metadata_props={CUT_OUT: "true"}
+    )
 
 
 def _read_outside(value: ir.Value, wanted: Collection[str]) -> bool:

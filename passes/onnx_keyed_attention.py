@@ -9,13 +9,14 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from ..cost_model.errors import InputError
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, Site
 from .onnx_attention import ACTION as FUSED
 from .onnx_attention import KEYED as ACTION
 from .onnx_attention import refusal as fused_refusal
-from .onnx_pass import OnnxPass, Surgeon, members, operation
+from .onnx_pass import CUT_OUT, OnnxPass, Surgeon, members, operation
 from .onnx_wider_columns import Wider
 
 HIDDEN = -1e4
@@ -28,13 +29,13 @@ class MaskInKeys(OnnxPass):
     queries and the mask of its token in the keys, so that their product adds the mask to the scores. The columns come for nothing out of
     the linears before: zero weights, and a bias of one. The guard against rows that see nothing goes: such a row sees all.
 
-    Works behind `FuseAttention` and after linears have their formats. Where what makes queries or keys is no linear, nothing changes.
+    Works behind `FuseAttention` and after linears have their formats.
     """
 
     name: ClassVar[str] = "onnx_keyed_attention"
 
     def apply(self, model: ir.Model, choices: Sequence[Choice], sites: Mapping[str, Site]) -> int:
-        """See `OnnxPass.apply`; counts the attentions."""
+        """See `OnnxPass.apply`; counts the attentions. Raises InputError where what makes the queries or keys of one is no linear."""
         surgeon = Surgeon(model)
         masks: dict[tuple[object, ...], ir.Value] = {}
         changed = 0
@@ -59,15 +60,21 @@ def refusal(site: AttentionSite, net: Net) -> str:
     return ""
 
 
-def _keyed(surgeon: Surgeon, site: AttentionSite, node: ir.Node, masks: dict[tuple[object, ...], ir.Value]) -> int:
+def _keyed(surgeon: Surgeon, site: AttentionSite, node: ir.Node, masks: dict[tuple[object, ...], ir.Value]) -> bool:
+    """Whether the mask is in the keys now; not in a cut-out that lacks what it takes, while a model that does is an InputError."""
     roles = (node.inputs[0], (1.0, 0.0)), (node.inputs[1], (0.0,))
-    if any(value is None or _planned(surgeon, site, value, fills) is None for value, fills in roles):
-        return 0
+    for what, (value, fills) in zip(("queries", "keys"), roles, strict=True):
+        if value is None or _planned(surgeon, site, value, fills) is None:
+            if CUT_OUT in surgeon.model.metadata_props:
+                return False
+            raise InputError(
+                f"What makes the {what} of attention {site.id} is no linear layer that can give each head one more column, so its mask "
+                "cannot move into the keys; choose fused_attention for it."
+            )
     nodes: list[ir.Node] = []
     key = site.mask, site.mask_kind, site.heads, site.head_dim, site.scale
     if key not in masks:
         masks[key] = _columns(surgeon, site, nodes)
-    columns = [surgeon.shared(_places(site, 1.0), f"ones_{site.heads}_{site.head_dim}"), masks[key]]
     for place, (value, fills) in enumerate(roles):
         assert value is not None
         # Again, since what makes the keys may be what made the queries, which has other constants now.
@@ -76,7 +83,8 @@ def _keyed(surgeon: Surgeon, site: AttentionSite, node: ir.Node, masks: dict[tup
         wider, filled = found
         wider.apply()
         if not filled:
-            nodes.append(operation("Add", [value, columns[place]], f"{site.id}.{ACTION}.{('query', 'key')[place]}"))
+            added = masks[key] if place else surgeon.shared(_places(site, 1.0), f"ones_{site.heads}_{site.head_dim}")
+            nodes.append(operation("Add", [value, added], f"{site.id}.{ACTION}.{('query', 'key')[place]}"))
             node.replace_input_with(place, nodes[-1].outputs[0])
     surgeon.graph.insert_before(node, nodes)
     bias = node.inputs[5]
@@ -84,7 +92,7 @@ def _keyed(surgeon: Surgeon, site: AttentionSite, node: ir.Node, masks: dict[tup
     _without_guard(surgeon, node)
     if bias is not None and (producer := bias.producer()) is not None:
         surgeon.sweep([producer])
-    return 1
+    return True
 
 
 def _planned(surgeon: Surgeon, site: AttentionSite, value: ir.Value, fills: Sequence[float]) -> tuple[Wider, float] | None:

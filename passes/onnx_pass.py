@@ -19,6 +19,8 @@ from ..cost_model.sites import Site
 
 MICROSOFT = "com.microsoft"
 SITES = "szilard.sites"
+CUT_OUT = "szilard.cut_out"
+"""The property of a model that is a part of another, cut out to be timed alone."""
 
 
 @dataclass(frozen=True)

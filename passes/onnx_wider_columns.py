@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from .onnx_pass import Surgeon
+from .onnx_pass import CUT_OUT, Surgeon
 
 
 @dataclass
@@ -33,19 +33,21 @@ class Wider:
             return False
         self.values.append(value)
         if node is None:
-            return value.is_graph_input()
+            # The input of a cut-out stands for what makes it in the model; one of a model is as its caller gives it.
+            return value.is_graph_input() and CUT_OUT in self.surgeon.model.metadata_props
         inputs = [self._array(each) for each in node.inputs]
         if node.op_type == "Add":
             return self._add(node, inputs, slots, fill)
-        if node.op_type == "Mul" and fill == 0 and _one_a_row(node.inputs[1]):
-            return self.plan(node.inputs[0], slots, 0.0)
+        if node.op_type == "Mul" and fill == 0:
+            first, second = node.inputs
+            return self.plan(first, slots, 0.0) if _one_a_row(second) else _one_a_row(first) and self.plan(second, slots, 0.0)
         if node.op_type == "Cast":
             return self.plan(node.inputs[0], slots, fill)
         if node.op_type == "Slice" and len(inputs) == 4 and _first_columns(inputs):
             assert inputs[2] is not None
             self.constants[node, 2] = inputs[2] + self.count
             return self.plan(node.inputs[0], slots, fill)
-        if node.op_type == "Split" and len(inputs) == 2 and inputs[1] is not None:
+        if node.op_type == "Split" and len(inputs) == 2 and inputs[1] is not None and _of_columns(node, value):
             index = list(node.outputs).index(value)
             sizes = inputs[1].copy()
             sizes[index] += self.count
@@ -121,12 +123,21 @@ def _first_columns(inputs: Sequence[np.ndarray | None]) -> bool:
     return start == 0 and axis == -1 and end is not None and end > 0
 
 
+def _of_columns(node: ir.Node, part: ir.Value) -> bool:
+    """Whether a Split into `part` and others cuts the last axis, which is the third of [B, N, columns]."""
+    last = 2 if part.shape is None else len(part.shape) - 1
+    return node.attributes.get_int("axis", 0) in (-1, last)
+
+
 def _one_a_row(value: ir.Value | None) -> bool:
-    """Whether a value has one number for each row: by its shape, or, where that is not known, since it is a largest value of rows."""
+    """Whether a value has one number for each row, or for all: by its shape, or, where that is not known, since it is a largest value of
+    rows."""
     if value is None:
         return False
-    if value.shape is not None:
-        return value.shape[-1] == 1
+    tensor = ir.convenience.get_const_tensor(value)
+    shape = value.shape if tensor is None else tensor.shape
+    if shape is not None:
+        return not len(shape) or shape[-1] == 1
     node = value.producer()
     if node is not None and node.op_type == "Max":
         return any(_one_a_row(each) for each in node.inputs)

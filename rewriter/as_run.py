@@ -12,6 +12,7 @@ from ..cost_model.device import Device
 from ..cost_model.errors import InputError, SzilardError
 from ..cost_model.kernel_times import has_kernel_times
 from ..cost_model.net import Net, Op
+from ..cost_model.onnx_style import OnnxStyle
 from ..cost_model.plan import Phase
 from ..cost_model.program import Program
 from .backend import Backend
@@ -67,7 +68,10 @@ class AsRun:
     def part(self, net: Net, graph: Any = None) -> Cost:
         """The cost of what is a part of a model: its ops, without what a call of a model takes. `net` is a view of `graph`, or has the ops
         that the runtime calls."""
-        run, reason = (None, "") if graph is None else run_graph(graph, self.backend.runtime, self.device)
+        # In standard ONNX floats are written where codes are multiplied.
+        coded = self.backend.style == OnnxStyle.qdq and any(op.kind == "dequantize_linear" for op in net.ops.values())
+        fused = coded and self.device.kind == "cpu"
+        run, reason = (None, "") if graph is None else run_graph(graph, self.backend.runtime, self.device, fused)
         seen = net if run is None or run is graph else self.backend.view(run, {})
         return total_cost(predict(seen, self.device, self.backend.runtime, as_run=not reason).ops.values())
 
@@ -77,10 +81,10 @@ def as_run(program: Program, backend: Backend, device: Device, graph: Any) -> As
     return AsRun(program, backend, device, graph, *run_graph(graph, backend.runtime, device))
 
 
-def run_graph(graph: Any, runtime: str, device: Device) -> tuple[Any, str]:
+def run_graph(graph: Any, runtime: str, device: Device, fused: bool = False) -> tuple[Any, str]:
     """(what `runtime` calls when it runs `graph`, ""), or (None, why there is none): "" where no kernels are known and it would not
-    matter."""
-    if not has_kernel_times(device, runtime):
+    matter, unless much is `fused`."""
+    if not has_kernel_times(device, runtime) and not fused:
         return None, ""
     if runtime != "onnxruntime":
         return graph, ""

@@ -27,6 +27,7 @@ def raise_opset(model: ir.Model, opset: int, sample: Arrays) -> str:
     cannot be converted, or compute other outputs on `sample` (or do not load, where there is none)."""
     had = model.opset_imports.get("", 1)
     if had >= opset:
+        model.ir_version = max(model.ir_version, LEAST_IR_VERSION)
         return ""
     copy = model.clone()
     try:

@@ -163,3 +163,20 @@ def test_operators_of_the_runtime_and_weights_in_files_pass_lint(tmp_path):
     text = "(float[N,4] x) => (float[N,3] y) { h = com.microsoft.QuickGelu(x) g = MatMul(h, w) y = Relu(g) }"
     ir.save(model(text, {"w": normal(0, 4, 3)}), tmp_path / "model.onnx", external_data="weights.data")
     OnnxBackend().lint(ir.load(tmp_path / "model.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("opset", "able"), [(9, {"int8_weight", "int4_weight"}), (10, {"int8_static"}), (11, {"int8_dynamic"})]
+)
+def test_a_model_in_an_old_operator_set_gets_no_operators_that_it_lacks(opset, able):
+    text = "(float[2,3,8,8] x) => (float[2,4,6,3] y) { c = Conv(x, k) y = MatMul(c, w) }"
+    old = model(text, {"k": normal(0, 4, 3, 3, 3), "w": normal(1, 6, 3)}, opset)
+    backend, net = OnnxBackend(), OnnxBackend().view(old, {"x": (2, 3, 8, 8)})
+    offered = {group.kind: backend.actions(group, net, load_device("cpu")) for group in groups_of(find(net).sites)}
+    formats = {name for name, reason in offered["linear"].items() if not reason}
+    assert able <= formats
+    assert ("int8_token" in formats) == ("int8_hilo" in formats) == ("int8_static" in formats) == (opset >= 10)
+    assert ("int8_dynamic" in formats) == (opset >= 11)
+    assert (offered["conv"]["int8_conv"] == "") == (opset >= 10)
+    if opset == 9:
+        assert "of opset 10, and the model is in opset 9" in offered["conv"]["int8_conv"]

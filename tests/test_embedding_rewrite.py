@@ -10,10 +10,14 @@ import torch
 from torch import nn
 
 import szilard
+from szilard.cost_model.errors import InputError
+from szilard.cost_model.sites import EmbeddingSite
+from szilard.passes.fx_quantize_embedding import FxQuantizeEmbedding
 from szilard.rewriter.calibration_data import relative_error
 from szilard.rewriter.export_onnx import export_onnx
 
 from .fx_graphs import traced
+from .onnx_graphs import choose
 from .tiny_models import set_clock
 
 ROWS, WIDTH = 3000, 96
@@ -99,3 +103,9 @@ def test_both_runtimes_and_the_folder_look_up_the_same_rows(monkeypatch, tmp_pat
     run = subprocess.run([sys.executable, "model.py"], cwd=out, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert float(run.stdout.split("checksum:")[1]) == pytest.approx(np.abs(found.double().numpy()).sum(), rel=1e-5)
+
+
+def test_a_site_that_is_not_in_the_model_is_named(program):
+    site = EmbeddingSite("words", ("n0",), "i", "w", "y", ROWS, WIDTH, 6, "float32")
+    with pytest.raises(InputError, match="'words', which was not found"):
+        FxQuantizeEmbedding().apply(program.graph, [choose("int8_rows", site)], {})

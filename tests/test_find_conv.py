@@ -118,3 +118,13 @@ def test_an_addition_of_anything_else_is_no_bias():
     whole = net.op("add", first, net.weight("whole", 2, 8, 7, 5))
     sites, _ = found(net, whole, net.op("add", second, whole))
     assert [(site.ops, site.bias) for site in sites] == [((first,), ""), ((second,), "")]
+
+
+def test_a_shift_of_channels_is_its_bias_but_no_sum_of_three_and_no_multiple():
+    for more, site_ops in (({}, 2), ({"alpha": 2}, 1), ({"third": True}, 1)):
+        net = NetBuilder()
+        first = conv(net, net.input("x", 2, 3, 9, 7))
+        others = [net.weight("shift", 1, 8, 1, 1), *([net.input("skip", 2, 8, 7, 5)] if more.pop("third", False) else [])]
+        (site,), _ = found(net, net.op("tanh", net.op("add", first, *others, **more)))
+        assert len(site.ops) == site_ops
+        assert site.bias == ("shift" if site_ops == 2 else "")

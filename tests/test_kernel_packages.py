@@ -4,6 +4,7 @@ kernels run under the interpreter, and two of them load side by side. Covers tor
 import ast
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -126,3 +127,13 @@ def test_on_the_cpu_plain_torch_computes_it(monkeypatch):
     given = (q, k, v, *books, None, 0.25, (16, 16), [2, 1])
     found = [kind.attention(*given) for kind in (torch_cuda.TritonSpectralAttention, torch_cuda.SpectralAttention)]
     assert torch.equal(*found)
+
+
+def test_on_a_gpu_nothing_takes_the_place_of_the_kernels_unsaid(monkeypatch):
+    there = SimpleNamespace(is_cuda=True)
+    for kernels in (None, SimpleNamespace(fits=lambda *operands: False)):
+        monkeypatch.setattr(torch_cuda, "spectral_attention", kernels)
+        with pytest.raises(RuntimeError, match="needs triton, sm_80 or newer, and heads of up to 256 columns"):
+            torch_cuda.TritonSpectralAttention.attention(there, there, there, there, there, None, 0.25, (16, 16), [2, 1])
+        with pytest.raises(RuntimeError, match="needs triton, sm_80 or newer"):
+            torch_cuda.TritonCausalSpectralAttention.attention(there, there, there, there)

@@ -1,6 +1,7 @@
 """The padding mask of a fused attention in one more column of its queries and keys, behind linears of every form; and
 passes/onnx_wider_columns.py."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,19 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from szilard.cost_model.errors import InputError
 from szilard.cost_model.plan import Choice
 from szilard.cost_model.sites import AttentionSite, LinearSite
 from szilard.cost_model.view_onnx import view_onnx
 from szilard.kernels.quantized_linear.formats import ONNX_FORMATS, prepare_group
 from szilard.passes.find import find
-from szilard.passes.onnx_attention import FuseAttention
+from szilard.passes.onnx_attention import FuseAttention, layout_ops
+from szilard.passes.onnx_attention import refusal as fused_refusal
+from szilard.passes.onnx_extract import extract
 from szilard.passes.onnx_keyed_attention import MaskInKeys, refusal
 from szilard.passes.onnx_merge_linear import MergeLinear
 from szilard.passes.onnx_quantize_linear import QuantizeLinears
 
 from .onnx_graphs import apply, choose, graph, kinds, run
 
-TEXT = """(float[B,N,11] x, {mask} keep) => (float[B,N,{joined}] y) {{
+TEXT = """({inputs}float[B,N,11] x, {mask} keep) => (float[B,N,{joined}] y) {{
     q0 = MatMul(x, wq) {query} k0 = MatMul(x, wk) k1 = Add(k0, bk) v1 = MatMul(x, wv)
     q4 = Reshape(q1, split) qh = Transpose<perm = [0, 2, 1, 3]>(q4)
     k4 = Reshape(k1, split) kt = Transpose<perm = [0, 2, 3, 1]>(k4)
@@ -36,15 +40,16 @@ MASKS = {
 }
 
 
-def case(mask="boolean", heads=3, bias=True, guard=False, second="", dim=4):
+def case(mask="boolean", heads=3, bias=True, guard=False, second="", dim=4, queries=None, inputs=""):
     random = np.random.default_rng(heads)
     width = heads * dim
     arrays = {name: random.standard_normal((11, width)).astype(np.float32) / 3 for name in ("wq", "wk", "wv")}
     arrays |= {"bq": random.standard_normal(width).astype(np.float32), "bk": random.standard_normal(width).astype(np.float32)}
     arrays |= {"split": np.array([0, 0, heads, dim]), "join": np.array([0, 0, width]), "scale": np.array(0.6, np.float32)}
-    arrays |= {"low": np.array(-3.0e38, np.float32), "zero": np.array(0, np.float32)}
+    arrays |= {"low": np.array(-3.0e38, np.float32), "zero": np.array(0, np.float32), "half": np.array(0.5, np.float32)}
+    arrays["sizes"] = np.array([5, 5])
     text = TEXT.format(
-        mask=MASKS[mask][0], masked=MASKS[mask][1], joined=width, second=second,
+        mask=MASKS[mask][0], masked=MASKS[mask][1], joined=width, second=second, inputs=inputs,
         query="q1 = Add(q0, bq)" if bias else "q1 = Identity(q0)" if second else "q1 = Add(bq, q0)",
         guard="n = IsNaN(w0) w = Where(n, zero, w0)" if guard else "w = Identity(w0)",
     ).replace("q1 = Identity(q0)", "").replace("w = Identity(w0)", "")  # fmt: skip
@@ -52,7 +57,9 @@ def case(mask="boolean", heads=3, bias=True, guard=False, second="", dim=4):
         text = text.replace("w0 = Softmax", "w = Softmax")
     if not bias:
         text = text.replace("q1 = Add(bq, q0)", "").replace("q0 = MatMul", "q1 = MatMul")
-    used = {name: array for name, array in arrays.items() if name in text.replace(")", ",").replace(",", " ").split()}
+    if queries is not None:
+        text = text.replace("q0 = MatMul(x, wq) q1 = Add(q0, bq)", queries)
+    used = {name: array for name, array in arrays.items() if name in re.findall(r"\w+", text)}
     return graph(text, used)
 
 
@@ -115,6 +122,8 @@ def test_every_form_of_linear_gets_the_columns(form, bias, shaped):
     assert changed == 1
     (node,) = [node for node in after.graph if node.op_type == "MultiHeadAttention"]
     assert len(node.inputs) == 3
+    read = {value.name for node in after.graph for value in node.inputs if value is not None}
+    assert set(after.graph.initializers) <= read
     for batch, length in ((2, 5), (1, 1), (3, 8)):
         given = fed("boolean", batch, length, seed=length)
         (expected,), (found,) = run(fused, given), run(after, given)
@@ -134,18 +143,70 @@ def test_every_mask(mask, heads, dim, bias, guard, length):
     np.testing.assert_allclose(run(after, feeds)[0], run(model, feeds)[0], rtol=3e-5, atol=3e-5)
 
 
+def keyed(model, feeds):
+    """The model with its attention fused and the mask in its keys."""
+    _, attention, linears = sites_of(model, feeds)
+    ready = written(model, attention, linears, "leave", "keyed_attention")
+    return apply(MaskInKeys(), ready, [choose("keyed_attention", attention)], [attention, *linears])
+
+
 def test_queries_that_are_read_elsewhere_keep_the_mask_apart():
     model = case(second="t2 = Identity(q1)")
-    _, attention, linears = sites_of(model, fed("boolean", 2, 5))
     model.graph.outputs.append(next(node.outputs[0] for node in model.graph if node.op_type == "Identity"))
-    ready = written(model, attention, linears, "leave", "keyed_attention")
-    _, changed = apply(MaskInKeys(), ready, [choose("keyed_attention", attention)], [attention, *linears])
-    assert changed == 0
+    with pytest.raises(InputError, match=r"makes the queries of attention .* choose fused_attention"):
+        keyed(model, fed("boolean", 2, 5))
 
 
 @pytest.mark.parametrize(
-    "change", [{"pads_keys": False}, {"mask_is_causal": True}, {"causal": True}, {"sink": "s"}, {"kv_heads": 1}]
+    ("inputs", "queries"),
+    [
+        ("float[B,N,12] q1, ", ""),
+        ("", "z = Concat<axis = 1>(x, x) q0 = MatMul(z, wq) q1, q2 = Split<axis = 1>(q0, sizes)"),
+    ],
 )
-def test_other_masks_are_refused(change):
+def test_queries_that_no_linear_can_widen_keep_the_mask_apart(inputs, queries):
+    feeds = fed("boolean", 2, 5)
+    if inputs:
+        feeds["q1"] = np.random.default_rng(3).standard_normal((2, 5, 12)).astype(np.float32)
+    with pytest.raises(InputError, match="makes the queries of attention"):
+        keyed(case(inputs=inputs, queries=queries), feeds)
+
+
+@pytest.mark.parametrize("factor", ["Mul(q2, half)", "Mul(half, q2)"])
+def test_a_factor_on_the_queries_is_no_obstacle(factor):
+    model, feeds = case(queries=f"q0 = MatMul(x, wq) q2 = Add(q0, bq) q1 = {factor}"), fed("boolean", 2, 5)
+    after, changed = keyed(model, feeds)
+    assert changed == 1
+    np.testing.assert_allclose(run(after, feeds)[0], run(model, feeds)[0], rtol=3e-5, atol=3e-5)
+
+
+def test_the_inputs_of_a_part_that_is_cut_out_get_the_columns():
+    model = case()
+    net, attention, _ = sites_of(model, fed("boolean", 2, 5))
+    part = extract(model, net, [*attention.ops, *layout_ops(attention, net)])
+    for rewrite in (FuseAttention(), MaskInKeys()):
+        assert rewrite.apply(part, [choose("keyed_attention", attention)], {attention.id: attention}) == 1
+    widths = {value.name: value.shape[-1] for value in part.graph.inputs}
+    assert (widths["q1"], widths["k1"], widths["v1"]) == (15, 15, 12)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"pads_keys": False}, "no mask that hides the same keys"),
+        ({"mask_is_causal": True}, "no mask that hides the same keys"),
+        ({"sink": "s"}, "keep its mask apart"),
+    ],
+)
+def test_other_masks_are_refused(change, sentence):
     net, attention, _ = sites_of(case(), fed("boolean", 2, 5))
-    assert refusal(replace(attention, **change), net) != ""
+    site = replace(attention, **change)
+    assert fused_refusal(site, net) == ""
+    assert sentence in refusal(site, net)
+
+
+def test_a_mask_of_each_head_is_refused():
+    net, attention, _ = sites_of(case(), fed("boolean", 2, 5))
+    wide = replace(net, values={**net.values, "keep": replace(net.values["keep"], shape=(2, 3, 1, 5))})
+    assert fused_refusal(attention, wide) == ""
+    assert "keep its mask apart" in refusal(attention, wide)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from szilard.cost_model.errors import InputError
-from szilard.kernels.quantized_conv.codes import dequantize, quantize
+from szilard.kernels.quantized_conv.codes import dequantize, quantize, value_codes
+from szilard.kernels.quantized_conv.formats import prepare
 from szilard.kernels.quantized_conv.reference import simulate
 from szilard.passes.find import find
 from szilard.passes.onnx_gelu import fuse_gelu
@@ -14,6 +15,7 @@ from szilard.passes.onnx_quantize_conv import QuantizeConvs, on_codes_alone
 from szilard.rewriter.backend import groups_of
 from szilard.rewriter.backend_onnx import OnnxBackend
 from szilard.rewriter.calibration_data import relative_error
+from szilard.rewriter.conv_weights import conv_geometry
 from szilard.rewriter.score_conv import IN_CODES, score_convs
 
 from .onnx_graphs import apply, assert_same, choose, graph, kinds, run
@@ -114,6 +116,24 @@ def test_a_site_without_weights_is_refused():
     model, sites, _, _ = scored()
     with pytest.raises(InputError, match="were not prepared"):
         QuantizeConvs({}).apply(model, [choose("int8_conv", sites[0])], {sites[0].id: sites[0]})
+
+
+@pytest.mark.parametrize("way", ["SAME_UPPER", "SAME_LOWER"])
+def test_padding_that_follows_from_the_size_does_so_at_other_sizes(way):
+    """From 8 rows no row of zeros is needed above or below that 9 need on either side."""
+    random, text = np.random.default_rng(2), f'y = Conv<auto_pad = "{way}", strides = [2, 2]>(x, w)'
+    weight = random.standard_normal((4, 3, 3, 3)).astype(np.float32)
+    model = graph(f"(float[2,3,H,7] x) => (float[2,4,P,4] y) {{ {text} }}", {"w": weight})
+    net = OnnxBackend().view(model, {"x": (2, 3, 8, 7)})
+    (site,) = find(net).sites
+    seen, other = (random.standard_normal((2, 3, rows, 7)).astype(np.float32) for rows in (8, 9))
+    codes = [value_codes(found) for found in ([seen, other], [*run(model, {"x": seen}), *run(model, {"x": other})])]
+    made = prepare(weight, None, conv_geometry(net, site), *codes)
+    after, _ = apply(QuantizeConvs({site.id: made}), model, [choose("int8_conv", site)], [site])
+    for x in (seen, other):
+        (wanted,), (found,) = run(model, {"x": x}), run(after, {"x": x})
+        assert found.shape == wanted.shape
+        np.testing.assert_allclose(found, wanted, atol=0.03 * np.abs(wanted).max())
 
 
 HALVES = {

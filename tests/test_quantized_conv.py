@@ -147,3 +147,17 @@ def test_what_is_not_finite_is_refused():
         value_codes([np.full((1, 1, 3), np.nan, np.float32)])
     with pytest.raises(InputError, match="not finite"):
         prepare(np.full((1, 1, 3), np.inf, np.float32), None, geometry, codes, codes)
+
+
+def test_a_channel_without_weights_keeps_its_bias():
+    """As a batch norm leaves it whose gamma is all but zero."""
+    weight = np.random.default_rng(0).standard_normal((3, 2, 3)).astype(np.float32)
+    weight[0] *= 1e-9
+    weight[1] = 0
+    bias, geometry = np.array([0.5, 0.3, -0.2], np.float32), Geometry((1,), (0, 0), (1,), 1)
+    for step in (0.02, 1.0):
+        made = prepare(weight, bias, geometry, Codes((step,), 0), Codes((step,), 0))
+        held, shift = effective(made)
+        np.testing.assert_allclose(shift, bias, atol=1e-6 + step * made.weight_scale[2])
+        np.testing.assert_allclose(held, weight, atol=made.weight_scale[2])
+        assert np.abs(made.bias[:2].astype(np.int64)).max() <= 1 << 30

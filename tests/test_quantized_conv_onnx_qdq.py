@@ -9,16 +9,18 @@ from hypothesis import strategies as st
 
 from szilard.cost_model.cpu_features import products_saturate
 from szilard.cost_model.onnx_style import OnnxStyle
+from szilard.cost_model.sites import ConvSite
 from szilard.kernels.onnx_forms import CONV
 from szilard.kernels.quantized_conv.codes import dequantize, quantize, value_codes
-from szilard.kernels.quantized_conv.formats import prepare
+from szilard.kernels.quantized_conv.formats import Geometry, prepare
 from szilard.kernels.quantized_conv.reference import simulate
+from szilard.passes.find import find
 from szilard.passes.onnx_quantize_conv import QuantizeConvs, on_codes_alone
 from szilard.rewriter.backend import groups_of
 from szilard.rewriter.backend_onnx import OnnxBackend
 from szilard.rewriter.calibration_data import relative_error
 
-from .onnx_graphs import apply, choose, kinds
+from .onnx_graphs import apply, choose, graph, kinds
 from .standard_onnx_runs import WAYS, assert_standard, outputs
 from .test_onnx_quantize_conv import prepared, scored
 from .test_quantized_conv import cases, floats
@@ -102,3 +104,18 @@ def test_a_site_alone_takes_codes_and_gives_codes():
     codes = np.random.default_rng(0).integers(0, 256, (2, 6, 9, 7), np.uint8)
     (got,) = outputs(alone, {alone.graph.inputs[0].name: codes}, "as written")
     assert np.abs(got.astype(int) - simulate(made[sites[1].id], codes)).max() <= 1
+
+
+def test_a_gelu_behind_stays_in_standard_operators():
+    text = "(float[2,3,9,7] x) => (float[2,4,7,5] y) { a = Conv(x, w) d = Div(a, r) e = Erf(d) f = Add(e, o) g = Mul(a, f) y = Mul(g, h) }"
+    random = np.random.default_rng(3)
+    x, weight = random.standard_normal((2, 3, 9, 7)).astype(np.float32), random.standard_normal((4, 3, 3, 3)).astype(np.float32)
+    model = graph(text, {"w": weight, **{name: np.float32(number) for name, number in (("r", 2**0.5), ("o", 1), ("h", 0.5))}})
+    (site,) = (site for site in find(OnnxBackend().view(model, {})).sites if isinstance(site, ConvSite))
+    geometry = Geometry((1, 1), (0, 0, 0, 0), (1, 1), 1)
+    y = floats(x, weight, np.zeros(4, np.float32), geometry)
+    made = prepare(weight, None, geometry, value_codes([x]), value_codes([y]), [x], narrow=products_saturate())
+    after, changed = apply(QuantizeConvs({site.id: made}, OnnxStyle.qdq), model, [choose("int8_conv", site)], [site])
+    assert changed == 1
+    found, plain = (outputs(each, {"x": x}, "optimised")[0] for each in (after, model))
+    assert 0 < np.sum((found - plain) ** 2) < 1e-3 * np.sum(plain**2)

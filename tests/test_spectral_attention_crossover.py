@@ -183,3 +183,10 @@ def test_modules_are_dense_below_the_length_from_which_sparse_pays(causal):
     for length, pays in ((at, True), (at - 1, False)):
         dense, sparse = costs(at_4096, length, CPU)
         assert (sparse < dense) is pays
+
+
+def test_the_gpu_kernels_run_heads_that_they_hold():
+    for width, held in ((128, True), (129, False)):
+        wide = replace(site(4096), head_dim=width)
+        found = meant_for({"a": stand_in(wide, 4096)}, {"a": wide}, load_device("h200"))
+        assert found["a"].on_cuda is held

@@ -21,8 +21,8 @@ from szilard.kernels.spectral_attention import (
 )
 from szilard.kernels.spectral_attention.causal import LAYOUT, POWER_STEPS
 from szilard.kernels.spectral_attention.reference import FLOOR, NEVER
-from szilard.kernels.spectral_attention.triton import MOST_WIDTH
 from szilard.kernels.spectral_attention.triton_options import LOG2E
+from szilard.kernels.spectral_attention.widths import MOST_WIDTH
 
 from .ahead_of_time import MOST_SHARED, inspector, taken
 from .conftest import commit_of

@@ -121,6 +121,22 @@ def test_both_styles_have_the_same_errors(monkeypatch):
     assert errors[0] == pytest.approx(errors[1], rel=1e-6)
 
 
+def test_products_of_codes_are_priced_as_they_run(monkeypatch):
+    """What onnxruntime makes of the standard operators is priced, not the floats that they are written with: for the same seconds formats
+    with a scale of the bias inside cost the same, and others one more pass over the result."""
+    set_clock(monkeypatch, {}, default=1e-3)
+    runtime, qdq = (szilard.rewrite(block_model(), calibration=samples(), onnx_style=style) for style in OnnxStyle)
+    static = 1e-3 * load_device("cpu").value("static")
+    for ours, theirs in zip(qdq.plan.choices, runtime.plan.choices, strict=True):
+        assert ours.before.joules == pytest.approx(theirs.before.joules)
+        if ours.kind == "linear":
+            shares = {
+                o.action: (o.joules - static) / (theirs.option(o.action).joules - static) for o in ours.options if not o.reason
+            }
+            assert shares["int4_weight"] == pytest.approx(1, rel=0.01)
+            assert 1 < shares["int8_static"] < 1.6
+
+
 def test_operators_that_a_model_came_with_stay_and_are_named(monkeypatch):
     text = "(float[N,48] x) => (float[N,5] y) { h = com.microsoft.QuickGelu(x) g = MatMul(h, w) y = Relu(g) }"
     set_clock(monkeypatch, {"leave": 1e-3, "int8_static": 3e-4}, default=9e-4)

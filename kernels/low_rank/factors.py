@@ -56,9 +56,7 @@ def prepare_low_rank(
         raise InputError(f"There is no rank {action!r} for linear layers; choose one of {', '.join(SHARES)}.")
     wide = np.concatenate([np.asarray(weight, np.float32) for weight in weights], axis=1)
     seen = None if activations is None else np.asarray(activations, np.float32)
-    rank = rank_of(action, *wide.shape)
-    if rank == 0:
-        raise InputError(f"A weight of {wide.shape[0]} x {wide.shape[1]} is too small to be split at rank {RANK_STEP} or more.")
+    rank = _rank_or_fault(action, *wide.shape)
     if not np.isfinite(wide).all() or (seen is not None and not np.isfinite(seen).all()):
         raise InputError("A linear layer holds or reads values that are not finite, so it has no low rank; leave it as it is.")
     if seen is not None and (seen.ndim != 2 or seen.shape[1] != len(wide) or not len(seen)):
@@ -66,7 +64,9 @@ def prepare_low_rank(
             f"Calibration inputs of a layer with {len(wide)} inputs must be [M, {len(wide)}], not {list(seen.shape)}."
         )
     if seen is not None and len(seen) < ROWS_PER_RANK * rank:
-        raise InputError(f"its calibration inputs are {len(seen)} rows, too few to tell a rank of {rank}; give more samples")
+        raise InputError(
+            f"A layer's calibration inputs are {len(seen)} rows, too few to tell a rank of {rank}; give more samples."
+        )
     mean = None if seen is None or any(bias is None for bias in biases) else seen.mean(axis=0, dtype=np.float64)
     directions, _ = output_directions(wide, None if seen is None else damped_gram(seen, mean))
     kept = directions[:, :rank]
@@ -115,9 +115,7 @@ def output_directions(weight: np.ndarray, gram: np.ndarray | None) -> tuple[np.n
 def stand_in(action: str, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None]) -> list[Prepared]:
     """Factors of the right sizes with no meaning, for timing alone; InputError where the weights are too small."""
     features, columns = len(weights[0]), sum(weight.shape[1] for weight in weights)
-    rank = rank_of(action, features, columns)
-    if rank == 0:
-        raise InputError(f"A weight of {features} x {columns} is too small to be split at rank {RANK_STEP} or more.")
+    rank = _rank_or_fault(action, features, columns)
     first = np.full((features, rank), 0.01, np.float32)
     found = []
     for weight, bias in zip(weights, biases, strict=True):
@@ -133,3 +131,11 @@ def simulate(prepared: Prepared, x: torch.Tensor) -> torch.Tensor:
     tensors = {name: torch.from_numpy(array) for name, array in prepared.tensors.items()}
     y = x @ tensors["first"] @ tensors["second"]
     return y + tensors["bias"] if "bias" in tensors else y
+
+
+def _rank_or_fault(action: str, features: int, columns: int) -> int:
+    """`rank_of`; InputError where it is 0."""
+    rank = rank_of(action, features, columns)
+    if rank == 0:
+        raise InputError(f"A weight of {features} x {columns} is too small to be split at rank {RANK_STEP} or more.")
+    return rank

@@ -29,7 +29,7 @@ CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d
 
 @dataclass(frozen=True)
 class Geometry:
-    """Of a convolution over d axes: `strides` and `dilations` [d], `pads` [2 d] with all beginnings first, as ONNX has them. With `auto_pad`
+    """Of a convolution over d axes: `strides` and `dilations` [d], `pads` [2 d] with all beginnings first, as in ONNX. With `auto_pad`
     (SAME_UPPER or SAME_LOWER) the pads follow from each size of x, and `pads` are those of the sizes at hand."""
 
     strides: tuple[int, ...]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...cost_model.errors import InputError
+from ..quantized_linear.block_scales import nonzero, symmetric
 
 BITS = {"int8_rows": 8, "int4_rows": 4}
 """Action -> bits of a code. Codes are unsigned; the middle, 2^(bits - 1), stands for zero."""
@@ -48,7 +49,8 @@ def group_of(action: str, width: int) -> int:
 
 def prepare_table(action: str, table: np.ndarray) -> PreparedTable:
     """`table` [V, D] rounded to nearest. int8 codes are symmetric; int4 gives the value of largest magnitude of a group the code 0, one
-    step farther from the middle than the largest code. InputError for unknown actions, odd widths in 4 bits, and values not finite."""
+    step farther from the middle than the largest code. Where every number is one of float16 scales are too, as tables in float16 keep them
+    so. InputError for unknown actions, odd widths in 4 bits, and values not finite."""
     if action not in BITS:
         raise InputError(f"There is no number format {action!r} for tables of embeddings; choose one of {', '.join(BITS)}.")
     rows, width = table.shape
@@ -59,9 +61,9 @@ def prepare_table(action: str, table: np.ndarray) -> PreparedTable:
         raise InputError("A table of embeddings holds values that are not finite, so no integer format can hold them.")
     group, middle = group_of(action, width), 1 << (BITS[action] - 1)
     padded = np.pad(table, ((0, 0), (0, -width % group))).reshape(rows, -1, group)
-    extreme = np.take_along_axis(padded, np.abs(padded).argmax(axis=2)[..., None], axis=2)[..., 0]
-    scale = np.abs(extreme) / 127 if middle == 128 else -extreme / middle
-    scale = np.where(np.abs(scale) < np.finfo(np.float32).tiny, 1, scale).astype(np.float32)
+    scale = nonzero(np.abs(padded).max(axis=2) / 127) if middle == 128 else symmetric(padded.transpose(0, 2, 1), 4)[0]
+    if _is_half(table):
+        scale = _to_half(scale)
     codes = np.clip(np.rint(padded / scale[..., None]) + middle, 0, 2 * middle - 1).astype(np.uint8)
     codes = codes.reshape(rows, -1)[:, :width]
     packed = codes if middle == 128 else codes[:, 0::2] | codes[:, 1::2] << 4
@@ -82,3 +84,14 @@ def looked_up(prepared: PreparedTable, indices: np.ndarray) -> np.ndarray:
         codes = np.stack([codes & 15, codes >> 4], axis=-1).reshape(*codes.shape[:-1], -1)
     spread = np.repeat(scale, prepared.group, axis=-1)[..., : prepared.width]
     return (codes.astype(np.float32) - (1 << (prepared.bits - 1))) * spread
+
+
+def _is_half(table: np.ndarray) -> bool:
+    with np.errstate(over="ignore"):
+        return np.array_equal(table, table.astype(np.float16))
+
+
+def _to_half(scale: np.ndarray) -> np.ndarray:
+    """Scales rounded to float16, none of them to zero, as float32."""
+    sizes = np.maximum(np.abs(scale).astype(np.float16), np.finfo(np.float16).smallest_subnormal)
+    return np.copysign(sizes.astype(np.float32), scale)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from ...cost_model.contents import computed_from_contents
 from ...cost_model.device import Device
@@ -23,6 +24,7 @@ from .causal_prepare import GRID, CausalPrepared
 from .onnx_body import OPSET, attention_nodes
 from .prepare import SparsePrepared
 from .tiling import DENSITY, TILE, budget_for, leaves_for
+from .widths import MOST_WIDTH
 
 LONGEST = 1 << 20
 LONGEST_BUILT = {False: 1 << 12, True: 1 << 11}
@@ -121,7 +123,8 @@ def meant_for(prepared: Mapping[str, Any], sites: Mapping[str, Site], device: De
             same = (site.batch, site.heads, site.kv_heads, site.head_dim, site.key_length, site.sees_no_later)
             if same not in known:
                 known[same] = _pays_from(site, device)
-            found[name] = replace(made, dense_below=known[same], on_cuda=device.kind == "cuda")
+            held = site.head_dim <= MOST_WIDTH.get(getattr(torch, site.dtype), 0)
+            found[name] = replace(made, dense_below=known[same], on_cuda=device.kind == "cuda" and held)
     return found
 
 

@@ -16,7 +16,7 @@ except ImportError:
 
 
 class TritonSpectralAttention(SpectralAttention):
-    """The same by Triton kernels, for operands on CUDA that these take."""
+    """The same by Triton kernels for queries [B, H, M, D], keys [B, KV, N, D] and values [B, KV, N, E] on CUDA, else in plain torch."""
 
     @classmethod
     def attention(
@@ -32,20 +32,30 @@ class TritonSpectralAttention(SpectralAttention):
         budgets: list[int],
     ) -> torch.Tensor:
         books, (tile, key_tile) = (query_codebook, key_codebook), tiles
-        if spectral_attention is None or not spectral_attention.fits(query, key, value):
-            return super().attention(query, key, value, *books, mask, scale, tiles, budgets)
-        return spectral_attention.spectral_attention(
-            query, key, value, *books, scale=scale, tile=tile, budget=budgets, key_mask=mask, key_tile=key_tile
-        )
+        if spectral_attention is not None and spectral_attention.fits(query, key, value):
+            return spectral_attention.spectral_attention(
+                query, key, value, *books, scale=scale, tile=tile, budget=budgets, key_mask=mask, key_tile=key_tile
+            )
+        if query.is_cuda:
+            raise RuntimeError(
+                "Spectral sparse attention on a CUDA device needs triton, sm_80 or newer, and heads of up to 256 columns, 128 in float32; "
+                "install it, or run the model on the CPU."
+            )
+        return super().attention(query, key, value, *books, mask, scale, tiles, budgets)
 
 
 class TritonCausalSpectralAttention(CausalSpectralAttention):
-    """The same by Triton kernels, for operands on CUDA that these take."""
+    """The same by Triton kernels for queries [B, H, N, D], keys [B, KV, N, D] and values [B, KV, N, E] on CUDA, else in plain torch."""
 
     def attention(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        if spectral_attention is None or not spectral_attention.fits(query, key, value):
-            return super().attention(query, key, value)
-        layout = causal_spectral_attention.Layout(*self.sizes)
-        return causal_spectral_attention.causal_spectral_attention(
-            query, key, value, scale=self.scale, budget=self.budgets, layout=layout
-        )
+        if spectral_attention is not None and spectral_attention.fits(query, key, value):
+            layout = causal_spectral_attention.Layout(*self.sizes)
+            return causal_spectral_attention.causal_spectral_attention(
+                query, key, value, scale=self.scale, budget=self.budgets, layout=layout
+            )
+        if query.is_cuda:
+            raise RuntimeError(
+                "Spectral sparse attention on a CUDA device needs triton, sm_80 or newer, and heads of up to 256 columns, 128 in float32; "
+                "install it, or run the model on the CPU."
+            )
+        return super().attention(query, key, value)

@@ -20,9 +20,7 @@ from .triton_options import LEAST
 from .triton_order import order_of
 from .triton_scores import choose, moments
 from .triton_tiles import key_tiles, query_centres
-
-MOST_WIDTH = {torch.float16: 256, torch.bfloat16: 256, torch.float32: 128}
-"""Columns of a head that the kernels hold without spills; a float32 product takes three on tensor cores, and registers for each."""
+from .widths import MOST_WIDTH
 
 
 class Options(NamedTuple):

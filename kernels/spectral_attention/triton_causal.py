@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import torch
 
 from .causal import DENSE, LAYOUT, Layout
-from .triton import MOST_WIDTH, whole_columns
+from .triton import whole_columns
 from .triton_causal_forward import Options, attended
 from .triton_causal_gradient import causal_gradients
 from .triton_options import LEAST
+from .widths import MOST_WIDTH
 
 
 def causal_spectral_attention(
