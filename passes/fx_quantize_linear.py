@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -45,12 +45,11 @@ class FxQuantizeLinear(FxPass):
     """1. "<format>": a call of one small module in the place of the site's matmul. 2. "<format>_merged": one wide module for the sites
     of a choice that read the same x, and a split. The float weight goes where nothing else reads it.
 
-    `prepared` maps the id of each site to its weights in the format that the choice asks for; `build` makes the module.
+    `prepared` maps the id of each site to its weights in the format that the choice asks for.
     """
 
     name: ClassVar[str] = "quantize_linear"
     prepared: Mapping[str, Prepared] = field(default_factory=dict, repr=False)
-    build: Callable[[Prepared], nn.Module] = field(default=build, repr=False)
 
     def rewrite(self, graph: GraphModule, choices: Sequence[Choice], sites: Mapping[str, Site]) -> int:
         """Counts the sites. Raises InputError for a site whose weights are not in `prepared` in that format."""
@@ -83,7 +82,7 @@ class FxQuantizeLinear(FxPass):
     def _call(self, graph: GraphModule, name: str, prepared: Prepared, like: FxLinear) -> Node:
         """A call of a new module on x; its fake value is made from shapes, as packed integer weights have no fake form."""
         target = free_name(graph, name)
-        graph.add_submodule(target, self.build(prepared).eval())
+        graph.add_submodule(target, build(prepared).eval())
         node = graph.graph.call_module(target, (like.x,))
         copy_origin(node, like.matmul)
         node.meta[MODULE_OP] = module_op(prepared)

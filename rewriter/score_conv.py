@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
-import torch
 
 from ..cost_model.cpu_features import products_saturate
 from ..cost_model.errors import InputError
@@ -16,10 +15,9 @@ from ..kernels.quantized_conv.codes import Codes, dequantize, quantize, value_co
 from ..kernels.quantized_conv.formats import (
     ACTION,
     PreparedConv,
-    convolve,
-    effective,
     prepare,
 )
+from ..kernels.quantized_conv.reference import convolved
 from .backend import Arrays, Group, Probe
 from .calibration_data import relative_error
 from .conv_weights import conv_geometry, conv_weight
@@ -90,7 +88,7 @@ def score_convs(
                 continue
             changes = []
             for i in places:
-                y = _conv(made, site, seen[site.x][i])
+                y = convolved(made, seen[site.x][i], site.low, site.high)
                 changes.append(y + _rounded(y, codes[result]) - seen[result][i])
             scores[group.id, ACTION] = Score(disturbed(result, changes), {site.id: made})
     return scores
@@ -110,13 +108,6 @@ def _captured_bytes(group: Group, net: Net, samples: int) -> int:
 def _prepared(net: Net, site: ConvSite, codes: Mapping[str, Codes], x: Sequence[np.ndarray]) -> PreparedConv:
     weight, bias = conv_weight(net, site)
     return prepare(weight, bias, conv_geometry(net, site), codes[site.x], codes[site.result], x, narrow=products_saturate())
-
-
-def _conv(prepared: PreparedConv, site: ConvSite, x: np.ndarray) -> np.ndarray:
-    """The convolution with the weights that its integers stand for, clipped, float32."""
-    weight, bias = (torch.from_numpy(part) for part in effective(prepared))
-    y = convolve(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)), weight.float(), bias, prepared.geometry)
-    return y.clamp(site.low, site.high).numpy()
 
 
 def _rounded(x: np.ndarray, codes: Codes) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
-from szilard.kernels.quantized_linear.onnx_body import QuantizedInputs, linear_nodes, runtime_domain_imports, split_nodes
+from szilard.kernels.quantized_linear.onnx_body import QuantizedInputs, linear_nodes, runtime_domain_imports
 
 
 def model_of(parts, shape):
@@ -23,6 +23,22 @@ def model_of(parts, shape):
     opsets = {"": 20, **runtime_domain_imports()}
     graph = ir.Graph([x], outputs, nodes=nodes, initializers=initializers, opset_imports=opsets, name="linears")
     return ir.Model(graph, ir_version=10)
+
+
+def split_nodes(part, wide, names):
+    """(nodes, one value a layer, initialisers): the result of a merged layer cut along its last axis."""
+    widths = part.tensors["splits"]
+    sizes = ir.Value(
+        name=f"{names[0]}_splits",
+        shape=ir.Shape([len(widths)]),
+        type=ir.TensorType(ir.DataType.INT64),
+        const_value=ir.tensor(widths),
+    )
+    node = ir.node("Split", [wide, sizes], {"axis": -1}, num_outputs=len(names), name=f"{names[0]}_split")
+    for value, name, width in zip(node.outputs, names, widths, strict=True):
+        value.name, value.type = f"{name}_y", ir.TensorType(ir.DataType.FLOAT)
+        value.shape = None if wide.shape is None else ir.Shape([*wide.shape[:-1], int(width)])
+    return [node], list(node.outputs), [sizes]
 
 
 def run(parts, x: np.ndarray):

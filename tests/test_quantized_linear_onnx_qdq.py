@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from szilard.kernels.quantized_linear.formats import effective_weight, merge, prepare, prepare_group
-from szilard.kernels.quantized_linear.onnx_body import QuantizedInputs, split_nodes
+from szilard.kernels.quantized_linear.onnx_body import QuantizedInputs
 from szilard.kernels.quantized_linear.onnx_qdq import BLOCK_FORMATS, COLUMN_FORMATS, linear_nodes
 from szilard.kernels.quantized_linear.reference import simulate
 from szilard.rewriter.onnx_as_run import as_onnxruntime_runs
 
+from .quantized_linear_session import split_nodes
 from .standard_onnx_runs import WAYS, outputs
 
 FORMATS = (*COLUMN_FORMATS, *BLOCK_FORMATS)

@@ -136,7 +136,7 @@ def linear_nodes(prepared: Prepared, x: ir.Value, name: str, shared: QuantizedIn
     """y = x W + b as onnxruntime runs it fastest: x quantised once for each `shared` input, then MatMulIntegerToFloat with zero point,
     per-column scale and bias inside (they cost nothing there; DynamicQuantizeMatMul is within 3 % and shares nothing), one for
     each term of x, and the peaks of the rows last; weight-only formats are one MatMulNBits at accuracy level 4 (other levels compute
-    in float). The caller inserts the nodes after the producer of x; a merged layer gives the wide result (see `split_nodes`)."""
+    in float). The caller inserts the nodes after the producer of x; a merged layer gives the wide result."""
     bias = _initializer(f"{name}_bias", prepared.tensors["bias"])
     if prepared.base not in INTEGER_INPUTS:
         return _block_nodes(prepared, x, name, bias)
@@ -159,17 +159,6 @@ def linear_nodes(prepared: Prepared, x: ir.Value, name: str, shared: QuantizedIn
     elif len(products) > 1:
         output = made.float("Add", products, "y")
     return Body(made.nodes, output, made.initializers)
-
-
-def split_nodes(
-    prepared: Prepared, wide: ir.Value, names: Sequence[str]
-) -> tuple[list[ir.Node], list[ir.Value], list[ir.Value]]:
-    """(nodes, one value per layer, initialisers): the result of a merged layer cut along its last axis, in the order of `merge`."""
-    sizes = _initializer(f"{names[0]}_splits", prepared.tensors["splits"])
-    node = _node("Split", [wide, sizes], [f"{name}_y" for name in names], axis=-1)
-    for output, width in zip(node.outputs, prepared.tensors["splits"], strict=True):
-        _typed(output, ir.DataType.FLOAT, _output_shape(wide, int(width)))
-    return [node], list(node.outputs), [sizes]
 
 
 def _block_nodes(prepared: Prepared, x: ir.Value, name: str, bias: ir.Value) -> Body:
