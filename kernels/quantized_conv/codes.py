@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...cost_model.errors import InputError
+from ..quantized_linear.migration import input_range
 
 CLIPS = (1.0, 0.98, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4)
 """Shares of the range of a value that are tried as the range of its codes."""
@@ -82,10 +83,8 @@ def _some(part: np.ndarray) -> np.ndarray:
 
 
 def _one(bottom: float, top: float) -> Codes:
-    scale = float(np.float32((top - bottom) / 255))
-    if scale < np.finfo(np.float32).tiny:
-        return Codes((1.0,), 0)
-    return Codes((scale,), int(np.clip(np.rint(-bottom / scale), 0, 255)))
+    scale, zero = input_range(np.array([bottom, top]))
+    return Codes((scale,), zero)
 
 
 def _errors(flat: np.ndarray, scales: np.ndarray, zero: int) -> np.ndarray:

@@ -24,7 +24,7 @@ def asymmetric(grouped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def nonzero(scale: np.ndarray) -> np.ndarray:
-    """A column of zeros (or of denormals, whose quotient would overflow) gets the scale 1: its codes are all zero."""
+    """Scales, of any shape, as float32; those of zeros (or of denormals, whose quotient would overflow) are 1: their codes are all zero."""
     return np.where(np.abs(scale) < np.finfo(np.float32).tiny, 1, scale).astype(np.float32)
 
 

@@ -44,7 +44,7 @@ INT4_BLOCK = 32
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """One linear layer y = x W + b in an integer format.
+    """One linear layer y = x W + b in a number format, or as two factors.
 
     `PER_COLUMN`: `weight` int8 [K, N], `weight_scale` float32 [N], `bias` float32 [N]; int8_static adds the scalars
     `scale`, `zero` (u8 codes of the input are round(x / scale) + zero) and `migrated`; if that is 1, x is first multiplied by
@@ -54,8 +54,9 @@ class Prepared:
     first, `weight_scale` float32 [N, blocks], int4 with optional `weight_zero` uint8 [N, ceil(blocks / 2)] (absent: zero point
     2^(bits-1)), scalars `bits` and `block`. `HALF_BITS` have the same layout, the scales in float16 and no zero points, and float16 has
     `weight` float16 [K, N]. int4_group_weight has the operands of linear_int4, `weight_shift` only with zero points; the
-    fp8 formats those of linear_fp8, the weight as uint8. "<format>_merged" adds `splits` int64: the widths of the layers whose columns
-    stand side by side."""
+    fp8 formats those of linear_fp8, the weight as uint8. Of a low rank (`low_rank.factors`): `first` float32 [K, r], `second` float32
+    [r, N], `bias` where the layer has one, and the scalar `rank`. "<format>_merged" adds `splits` int64: the widths of the layers whose
+    columns stand side by side."""
 
     action: str
     tensors: Mapping[str, np.ndarray]

@@ -99,16 +99,19 @@ class Maker:
     initializers: list[ir.Value] = field(default_factory=list)
 
     def constant(self, role: str, array: np.ndarray) -> ir.Value:
+        """A new initialiser that holds `array`."""
         self.initializers.append(_initializer(f"{self.name}_{role}", array))
         return self.initializers[-1]
 
     def float(
         self, kind: str, inputs: Sequence[ir.Value], role: str, shape: ir.Shape | None = None, **attributes: Any
     ) -> ir.Value:
+        """The float32 result of a new node, of `shape`, or of that of its first input."""
         self.nodes.append(_node(kind, inputs, [f"{self.name}_{role}"], **attributes))
         return _typed(self.nodes[-1].outputs[0], ir.DataType.FLOAT, shape or inputs[0].shape)
 
     def codes(self, x: ir.Value, scale: ir.Value, zero: ir.Value, role: str) -> Codes:
+        """The u8 codes of float32 x, of its shape, by scalars `scale` and `zero`."""
         self.nodes.append(_node("QuantizeLinear", [x, scale, zero], [f"{self.name}_{role}"]))
         return Codes(_typed(self.nodes[-1].outputs[0], ir.DataType.UINT8, x.shape), scale, zero)
 
