@@ -79,13 +79,15 @@ class Coefficient:
 @dataclass(frozen=True)
 class Device:
     """A device profile. `kind` is "cpu" or "cuda", `notes` says what machine and runtime the numbers stand for. `calibration` remembers
-    what a calibrated profile was fitted on (`fitted_profile.calibration_record` lists its fields); it is empty for any other."""
+    what a calibrated profile was fitted on (`fitted_profile.calibration_record` lists its fields); it is empty for any other. `tf32`:
+    whether a runtime multiplies float32 matrices as TF32; it is no part of a profile."""
 
     name: str
     kind: str
     notes: str
     coefficients: Mapping[str, Coefficient]
     calibration: Mapping[str, Any] = dataclass_field(default_factory=dict)
+    tf32: bool = False
 
     @cached_property
     def values(self) -> dict[str, float]:
@@ -120,6 +122,18 @@ class Device:
             name = WIDER.get(name, "")
         raise InputError(f"The device profile {self.name} has no coefficient flop.{dtype}; add one, with its rate.{dtype}.")
 
+    def used_by(self, runtime: str) -> Device:
+        """The device as a runtime uses it: onnxruntime's CUDA provider multiplies float32 matrices as TF32 unless a session asks for the
+        option use_tf32=0 (CUDAExecutionProviderInfo::use_tf32), PyTorch only when it is asked to."""
+        return replace(self, tf32=True) if runtime == "onnxruntime" and self.kind == "cuda" else self
+
+    def unit(self, dtype: str) -> tuple[str, float]:
+        """(`resolve` of `dtype`, how many operations in that dtype one of `dtype` takes): one, but two in float16 on matrix units for TF32,
+        whose rate is half as high (datasheets of A100, H100, H200 and L4); a profile may have a price of its own for it."""
+        found = self.resolve(dtype)
+        tf32 = self.tf32 and (dtype, found) == ("float32.tensor", "float32") and "flop.float16.tensor" in self.coefficients
+        return ("float16.tensor", 2.0) if tf32 else (found, 1.0)
+
     def value(self, key: str) -> float:
         """The value of one coefficient in its unit. Raises InputError naming the key when the profile lacks it."""
         if key not in self.coefficients:
@@ -139,6 +153,7 @@ class Device:
     def to_json(self) -> dict[str, Any]:
         """Plain dicts; `device_from_json` is its inverse."""
         data = {"format": FORMAT, **asdict(self)}
+        del data["tf32"]
         return data if self.calibration else {key: value for key, value in data.items() if key != "calibration"}
 
 

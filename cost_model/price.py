@@ -64,10 +64,10 @@ def _priced(
     for kind, by_dtype in parts:
         share = UTILISATION.get(kind, "utilisation.elementwise")
         for dtype, flops in by_dtype.items():
-            unit = device.resolve(dtype)
-            work[unit] = work.get(unit, 0.0) + flops
+            unit, times = device.unit(dtype)
+            work[unit] = work.get(unit, 0.0) + times * flops
             bound = f"rate.{unit} {share}"
-            busy[bound] = busy.get(bound, 0.0) + flops / (value[f"rate.{unit}"] * value[share])
+            busy[bound] = busy.get(bound, 0.0) + times * flops / (value[f"rate.{unit}"] * value[share])
     terms = {
         "arithmetic": sum(value[f"flop.{unit}"] * flops for unit, flops in work.items()),
         "memory": value["byte.memory"] * moved["memory"],

@@ -78,7 +78,7 @@ class AsRun:
 
 def as_run(program: Program, backend: Backend, device: Device, graph: Any) -> AsRun:
     """How the phases of `program`, or of a `graph` made from it, are priced on `device`."""
-    return AsRun(program, backend, device, graph, *run_graph(graph, backend.runtime, device))
+    return AsRun(program, backend, device.used_by(backend.runtime), graph, *run_graph(graph, backend.runtime, device))
 
 
 def run_graph(graph: Any, runtime: str, device: Device, fused: bool = False) -> tuple[Any, str]:

@@ -132,6 +132,7 @@ def serve_limits(
         raise InputError(f"The device profile {device.name} does not say how much memory it has; give --memory BYTES.")
     loaded = load(model, task="decode" if str(model).startswith("hf:") else None)
     program = loaded.program
+    device = device.used_by(program.runtime)
     _check_axes(program)
     backend: Backend
     if program.runtime == "torch":
@@ -227,7 +228,8 @@ def _paper(
     """B* (Theorem 4.2), its point within `limit` (Remark 4.1), and the decompositions of eq. 11 and 13 a token: corrected and as
     printed."""
     device, caches = prices.device, prices.decoder.caches
-    flop = device.values[f"flop.{device.resolve(f'{caches[0].dtype}.tensor')}"]
+    unit, times = device.unit(f"{caches[0].dtype}.tensor")
+    flop = times * device.values[f"flop.{unit}"]
     byte, link = device.values["byte.memory"], device.values["link"]
     heuristic = heuristic_batch(shape.parameters, context, shape.head_dim)
     taken = prices(min(max(1, math.floor(heuristic)), limit))

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from szilard.cost_model.counts import Counts
 from szilard.cost_model.device import REQUIRED, UNITS, device_from_json, device_names, load_device
 from szilard.cost_model.errors import InputError
+from szilard.cost_model.price import price_counts
 
 DTYPES = ("float64", "float32", "float16", "bfloat16", "float8", "int8", "int32")
 
@@ -158,3 +160,27 @@ def test_unknown_names_and_unreadable_files(tmp_path):
         path.write_bytes(content)
         with pytest.raises(InputError, match="cannot be read as JSON"):
             load_device(path)
+
+
+@pytest.mark.parametrize("name", ["a100", "h100", "h200", "l4"])
+def test_onnxruntime_multiplies_float32_as_tf32_on_a_gpu(name):
+    device = load_device(name)
+    used = device.used_by("onnxruntime")
+    assert used.unit("float32.tensor") == ("float16.tensor", 2.0)
+    assert device.used_by("torch").unit("float32.tensor") == ("float32", 1.0)
+    assert used.unit("float32") == ("float32", 1.0)
+    assert used.unit("float16.tensor") == ("float16.tensor", 1.0)
+    counts = Counts({"float32.tensor": 1e12})
+    slow, fast = (price_counts(counts, each, "matmul") for each in (device, used))
+    assert fast.terms["arithmetic"] == pytest.approx(2e12 * device.value("flop.float16.tensor"))
+    bound = fast.seconds_by_bound["rate.float16.tensor utilisation.matmul"]
+    assert bound == pytest.approx(2e12 / device.value("rate.float16.tensor") / device.value("utilisation.matmul"))
+    assert fast.joules < slow.joules
+    assert used.to_json() == device.to_json()
+    own = {key.replace("float16.tensor", "float32.tensor"): each for key, each in device.coefficients.items()}
+    assert replace(device, coefficients={**device.coefficients, **own}).used_by("onnxruntime").unit("float32.tensor")[1] == 1.0
+
+
+def test_a_processor_is_used_as_it_is():
+    cpu = load_device("cpu")
+    assert cpu.used_by("onnxruntime") is cpu

@@ -54,7 +54,7 @@ def test_phases_count_by_their_weights():
 
 
 def test_prices_are_those_of_the_cost_model():
-    device = load_device("h200")
+    device = load_device("h200").used_by("onnxruntime")
     priced = price_net(OnnxBackend().view(block_model(), SMALL), device)
     found = of((SMALL, 1.0), target="h200")
     assert found["total"]["joules"] == pytest.approx(total_cost(priced.ops.values()).joules, rel=1e-12)
