@@ -171,11 +171,17 @@ def test_tables_go_into_codes(monkeypatch, taken):
 
 def test_convolutions_go_on_codes(monkeypatch):
     set_clock(monkeypatch, {"leave": 1e-3, "fold_batch_norm": 1e-3, "int8_conv": 5e-4})
-    clock = {"quantize": 1e-6, "dequantize": 1e-6}
-    monkeypatch.setattr("szilard.rewriter.edge_prices.time_in_turn", lambda _, graphs: {name: [clock[name]] for name in graphs})
+    timed = []
+
+    def timer(backend, graphs):
+        timed.extend(node.op_type for graph, _ in graphs.values() for node in graph.graph)
+        return {name: [1e-6] for name in graphs}
+
+    monkeypatch.setattr("szilard.rewriter.edge_prices.time_in_turn", timer)
     random = np.random.default_rng(2)
     data = [{"x": random.standard_normal((2, 3, 9, 7)).astype(np.float32)} for _ in range(8)]
     result = szilard.rewrite(text_graph(TEXT, weights()), data[0], calibration=data, onnx_style="qdq")
     assert actions(result, "conv") == {"int8_conv"}
+    assert set(timed) == {"QuantizeLinear", "DequantizeLinear"}
     assert_standard(result.optimised[0].program.graph)
     assert 0 < result.report["error"]["measured"] < 0.02
