@@ -33,7 +33,7 @@ def conv_geometry(net: Net, site: ConvSite) -> Geometry:
 
 def conv_stand_in(group: Group, net: Net) -> dict[str, PreparedConv]:
     """What the sites of a group become with made-up ranges, for timing alone."""
-    codes = Codes((1 / 32,), 128)
+    codes = Codes(1 / 32, 128)
     return {
         s.id: prepare(*conv_weight(net, s), conv_geometry(net, s), codes, codes) for s in group.sites if isinstance(s, ConvSite)
     }

@@ -17,7 +17,7 @@ from .candidates import random_feeds, time_in_turn, times_belong_to
 from .edges import Edge
 from .options import Nets, Pricing
 
-CODES = Codes((1 / 32,), 128)
+CODES = Codes(1 / 32, 128)
 
 
 def priced(edges: Sequence[Edge], nets: Nets, pricing: Pricing, progress: Callable[[str], None] = lambda _: None) -> list[Edge]:

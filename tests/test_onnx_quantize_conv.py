@@ -41,9 +41,9 @@ def weights() -> dict[str, np.ndarray]:
     return made | {"low": np.array(0, np.float32), "high": np.array(30, np.float32)}
 
 
-def scored(opset: int = 18):
+def scored(opset: int = 18, **changed: np.ndarray):
     """(model, sites, scores, samples): every convolution and every value that one reads."""
-    model, random = graph(TEXT, weights(), opset=opset), np.random.default_rng(1)
+    model, random = graph(TEXT, {**weights(), **changed}, opset=opset), np.random.default_rng(1)
     samples = [{"x": random.standard_normal((2, 3, 9, 7)).astype(np.float32)} for _ in range(6)]
     backend = OnnxBackend(samples[0])
     net = backend.view(model, {"x": (2, 3, 9, 7)})
@@ -57,6 +57,12 @@ def scored(opset: int = 18):
 
 def prepared(scores) -> dict:
     return {site: made for score in scores.values() for site, made in score.prepared.items()}
+
+
+def test_values_that_are_not_finite_refuse_what_touches_them_and_nothing_else():
+    _, sites, scores, _ = scored(w3=np.full((4, 6, 1, 1), np.inf, np.float32))
+    refused = {key for key, score in scores.items() if score.refusal}
+    assert refused == {(site.id, "int8_conv") for site in sites if site.weight == "w3"}
 
 
 @pytest.mark.parametrize("opset", [11, 18])
@@ -83,7 +89,7 @@ def test_the_graph_computes_what_the_reference_does():
     first, second, *last = (made[site.id] for site in sites)
     codes = simulate(second, simulate(first, quantize(samples[0]["x"], first.x)))
     want = sum(dequantize(simulate(each, codes), each.y) for each in last)
-    np.testing.assert_allclose(run(after, samples[0])[0], want, atol=1.01 * max(each.y.common for each in last))
+    np.testing.assert_allclose(run(after, samples[0])[0], want, atol=1.01 * max(each.y.scale for each in last))
 
 
 def test_what_is_left_in_floating_point_reads_and_is_read_through_one_conversion():

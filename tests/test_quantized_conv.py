@@ -54,16 +54,14 @@ def cases(draw):
 
 
 @settings(max_examples=25, deadline=None)
-@given(cases(), st.booleans(), st.booleans())
-def test_the_nodes_compute_what_the_reference_does(case, by_channel, clipped):
+@given(cases(), st.booleans())
+def test_the_nodes_compute_what_the_reference_does(case, clipped):
     x, weight, bias, geometry = case
     y = floats(x, weight, bias, geometry).clip(0 if clipped else -np.inf, None)
-    made = prepare(
-        weight, bias, geometry, value_codes([x], by_channel), value_codes([y], by_channel), [x], narrow=products_saturate()
-    )
+    made = prepare(weight, bias, geometry, value_codes([x]), value_codes([y]), [x], narrow=products_saturate())
     got = in_onnxruntime(made, x)
     want = dequantize(simulate(made, quantize(x, made.x)), made.y)
-    steps = np.abs(got - want) / made.y.spread(x.ndim)
+    steps = np.abs(got - want) / made.y.scale
     # Where a sum lies half way between two codes, the float32 scaling of the runtime may go either way.
     assert steps.max() < 1.01
     assert (steps > 0.5).mean() < 0.02
@@ -75,11 +73,11 @@ def test_the_nodes_compute_what_the_reference_does(case, by_channel, clipped):
 @given(cases())
 def test_integers_stand_for_nearly_the_same_weights(case):
     x, weight, bias, geometry = case
-    made = prepare(weight, bias, geometry, value_codes([x], True), Codes((1.0,), 0))
+    made = prepare(weight, bias, geometry, value_codes([x]), Codes(1.0, 0))
     held, shift = effective(made)
     assert held.shape == weight.shape
-    np.testing.assert_allclose(held, weight, atol=np.abs(weight).max() * 0.6 / 127 * max(made.x.scales) / min(made.x.scales))
-    np.testing.assert_allclose(shift, bias, atol=made.x.common * made.weight_scale.max())
+    np.testing.assert_allclose(held, weight, atol=np.abs(weight).max() * 0.6 / 127)
+    np.testing.assert_allclose(shift, bias, atol=made.x.scale * made.weight_scale.max())
 
 
 def test_calibration_inputs_keep_the_output_of_a_channel_and_its_mean():
@@ -97,12 +95,12 @@ def test_calibration_inputs_keep_the_output_of_a_channel_and_its_mean():
         errors.append(np.sum(change**2))
         shifts.append(np.abs(change.mean(axis=(0, 2, 3))).max())
     assert errors[1] < 0.7 * errors[0]
-    assert shifts[1] < codes.common * held.weight_scale.max() < shifts[0]
+    assert shifts[1] < codes.scale * held.weight_scale.max() < shifts[0]
 
 
 def test_narrow_weights_keep_to_seven_bits():
     weight = np.random.default_rng(0).standard_normal((3, 4, 3)).astype(np.float32)
-    geometry, codes = Geometry((1,), (0, 0), (1,), 1), Codes((1.0,), 0)
+    geometry, codes = Geometry((1,), (0, 0), (1,), 1), Codes(1.0, 0)
     assert np.abs(prepare(weight, None, geometry, codes, codes, narrow=True).weight).max() == 63
     assert np.abs(prepare(weight, None, geometry, codes, codes).weight).max() == 127
 
@@ -123,26 +121,17 @@ def test_bytes_are_held_exactly_and_positive_values_from_code_zero():
     codes = value_codes([image])
     assert np.array_equal(dequantize(quantize(image, codes), codes), image)
     assert value_codes([np.abs(image)]).zero == 0
-    assert value_codes([np.zeros((1, 2, 3), np.float32)]) == Codes((1.0,), 0)
+    assert value_codes([np.zeros((1, 2, 3), np.float32)]) == Codes(1.0, 0)
 
 
 def test_a_lone_outlier_is_clipped():
     x = np.random.default_rng(0).standard_normal((1, 1, 400000)).astype(np.float32)
     x[0, 0, 7] = 14
-    assert value_codes([x]).common < 0.9 * (14 - x.min()) / 255
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31), st.integers(2, 6))
-def test_a_scale_for_each_channel_never_rounds_worse(seed, channels):
-    random = np.random.default_rng(seed)
-    x = (random.standard_normal((2, channels, 5, 7)) * random.uniform(0.01, 3, (1, channels, 1, 1))).astype(np.float32)
-    errors = [np.sum((dequantize(quantize(x, codes), codes) - x) ** 2) for codes in (value_codes([x], True), value_codes([x]))]
-    assert errors[0] <= errors[1] * (1 + 1e-6)
+    assert value_codes([x]).scale < 0.9 * (14 - x.min()) / 255
 
 
 def test_what_is_not_finite_is_refused():
-    geometry, codes = Geometry((1,), (0, 0), (1,), 1), Codes((1.0,), 0)
+    geometry, codes = Geometry((1,), (0, 0), (1,), 1), Codes(1.0, 0)
     with pytest.raises(InputError, match="not finite"):
         value_codes([np.full((1, 1, 3), np.nan, np.float32)])
     with pytest.raises(InputError, match="not finite"):
@@ -156,7 +145,7 @@ def test_a_channel_without_weights_keeps_its_bias():
     weight[1] = 0
     bias, geometry = np.array([0.5, 0.3, -0.2], np.float32), Geometry((1,), (0, 0), (1,), 1)
     for step in (0.02, 1.0):
-        made = prepare(weight, bias, geometry, Codes((step,), 0), Codes((step,), 0))
+        made = prepare(weight, bias, geometry, Codes(step, 0), Codes(step, 0))
         held, shift = effective(made)
         np.testing.assert_allclose(shift, bias, atol=1e-6 + step * made.weight_scale[2])
         np.testing.assert_allclose(held, weight, atol=made.weight_scale[2])

@@ -43,14 +43,14 @@ def model_of(made, shape, way: str) -> ir.Model:
 
 @pytest.mark.parametrize("way", WAYS)
 @settings(max_examples=12, deadline=None)
-@given(case=cases(), by_channel=st.booleans(), clipped=st.booleans())
-def test_the_nodes_compute_what_the_reference_does(way, case, by_channel, clipped):
+@given(case=cases(), clipped=st.booleans())
+def test_the_nodes_compute_what_the_reference_does(way, case, clipped):
     x, weight, bias, geometry = case
     y = floats(x, weight, bias, geometry).clip(0 if clipped else -np.inf, None)
-    codes = value_codes([x], by_channel), value_codes([y], by_channel)
+    codes = value_codes([x]), value_codes([y])
     made = prepare(weight, bias, geometry, *codes, [x], narrow=products_saturate())
     (got,) = outputs(model_of(made, x.shape, way), {"x": x}, way)
-    steps = np.abs(got - dequantize(simulate(made, quantize(x, made.x)), made.y)) / made.y.spread(x.ndim)
+    steps = np.abs(got - dequantize(simulate(made, quantize(x, made.x)), made.y)) / made.y.scale
     # Where a sum lies half way between two codes, the rounding of its floats may go either way.
     assert steps.max() < 1.01
     assert (steps > 0.5).mean() < 0.02
@@ -87,7 +87,7 @@ def test_the_graph_computes_what_the_reference_does(way):
     want = sum(dequantize(simulate(each, codes), each.y) for each in last)
     got = outputs(after, samples[0], way)[0]
     # A code of one convolution that goes the other way moves those behind it.
-    assert np.abs(got - want).max() < 4 * max(each.y.common for each in last)
+    assert np.abs(got - want).max() < 4 * max(each.y.scale for each in last)
     assert np.sum((got - want) ** 2) < 1e-4 * np.sum(want**2)
 
 

@@ -41,8 +41,8 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class PreparedConv:
-    """y = clip(conv(x, W) + b) on codes: `weight` int8 [M, C / groups, *kernel] stands for W times the scales of x over their `common`,
-    `weight_scale` float32 [M], `bias` int32 [M] in steps of x.common * weight_scale. A clip is the saturation of the codes of `y`."""
+    """y = clip(conv(x, W) + b) on codes: `weight` int8 [M, C / groups, *kernel], `weight_scale` float32 [M], `bias` int32 [M] in steps of
+    x.scale * weight_scale. A clip is the saturation of the codes of `y`."""
 
     weight: np.ndarray
     weight_scale: np.ndarray
@@ -74,15 +74,13 @@ def prepare(
             "A convolution holds weights that are not finite, so no integer format can hold them; leave it as it is."
         )
     limit = 63 if narrow else 127
-    target = weight * _of_inputs(x, weight, geometry)
-    flat = target.reshape(len(weight), -1).T
-    # The bias is whole steps of x.common * scale, and has to fit into 32 bits with room for the sum that it is added to.
-    least = np.abs(bias) / (np.float64(x.common) * MOST_STEPS)
+    flat = weight.reshape(len(weight), -1).T
+    # The bias is whole steps of x.scale * scale, and has to fit into 32 bits with room for the sum that it is added to.
+    least = np.abs(bias) / (np.float64(x.scale) * MOST_STEPS)
     scale = nonzero(np.maximum(np.abs(flat).max(axis=0) / limit, least))
     spread, zero = np.broadcast_to(scale, flat.shape), np.zeros_like(flat)
     if len(samples) and geometry.groups == 1 and len(flat) <= WIDEST_ROUNDING:
-        seen = [sample * (np.float32(x.common) / x.spread(sample.ndim)) for sample in samples]
-        columns = _columns(seen, weight.shape[2:], geometry)
+        columns = _columns(samples, weight.shape[2:], geometry)
         codes = compensated(flat, spread, zero, -limit, limit, columns.T @ columns)
     else:
         codes = nearest(flat, spread, zero, -limit, limit)
@@ -90,7 +88,7 @@ def prepare(
     made = PreparedConv(held, scale, np.zeros(len(weight), np.int32), x, y, geometry)
     if len(samples):
         bias = bias + _mean_output(weight - effective(made)[0], samples, geometry)
-    steps = np.rint(bias.astype(np.float64) / (np.float64(x.common) * scale))
+    steps = np.rint(bias.astype(np.float64) / (np.float64(x.scale) * scale))
     whole = np.iinfo(np.int32)
     return replace(made, bias=steps.clip(whole.min, whole.max).astype(np.int32))
 
@@ -98,17 +96,8 @@ def prepare(
 def effective(prepared: PreparedConv) -> tuple[np.ndarray, np.ndarray]:
     """The float32 weight and bias that the integers stand for."""
     weight = prepared.weight * prepared.weight_scale.reshape(-1, *(1,) * (prepared.weight.ndim - 1))
-    bias = prepared.bias * (np.float64(prepared.x.common) * prepared.weight_scale)
-    return weight / _of_inputs(prepared.x, weight, prepared.geometry), bias.astype(np.float32)
-
-
-def _of_inputs(x: Codes, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """The scales of x over their `common`, as float32 to be broadcast over a weight [M, C / groups, *kernel]."""
-    if len(x.scales) == 1:
-        return np.ones((1,) * weight.ndim, np.float32)
-    grouped = (np.array(x.scales) / x.common).astype(np.float32).reshape(geometry.groups, 1, -1)
-    each = np.broadcast_to(grouped, (geometry.groups, len(weight) // geometry.groups, grouped.shape[2]))
-    return each.reshape(len(weight), -1, *(1,) * (weight.ndim - 2))
+    bias = prepared.bias * (np.float64(prepared.x.scale) * prepared.weight_scale)
+    return weight, bias.astype(np.float32)
 
 
 def folded(

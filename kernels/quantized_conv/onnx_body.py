@@ -41,10 +41,9 @@ def coded_shape(shape: ir.Shape) -> ir.Shape:
 
 
 def quantize_nodes(x: ir.Value, codes: Codes, rank: int, name: str) -> Body:
-    """float32 x [B, C, *] -> its codes [B, *, C]. Scales of channels need operator set 13."""
-    scale, zero = channel_scales(codes, name)
-    along: dict[str, Any] = {"axis": 1} if len(codes.scales) > 1 else {}
-    node = make_node("QuantizeLinear", [x, scale, zero], f"{name}_codes", ir.DataType.UINT8, x.shape, **along)
+    """float32 x [B, C, *] -> its codes [B, *, C]."""
+    scale, zero = code_scale(codes, name)
+    node = make_node("QuantizeLinear", [x, scale, zero], f"{name}_codes", ir.DataType.UINT8, x.shape)
     order = [0, *range(2, rank), 1]
     moved = make_node("Transpose", [node.outputs[0]], f"{name}_last", ir.DataType.UINT8, _moved(x.shape, order), perm=order)
     return Body([node, moved], CodedValue(moved.outputs[0], codes), [scale, zero])
@@ -54,21 +53,18 @@ def dequantize_nodes(x: CodedValue, rank: int, name: str) -> tuple[list[ir.Node]
     """Codes [B, *, C] -> (nodes, float32 [B, C, *], initialisers)."""
     order = [0, rank - 1, *range(1, rank - 1)]
     shape = _moved(x.value.shape, order)
-    scale, zero = channel_scales(x.codes, f"{name}_read")
-    along: dict[str, Any] = {"axis": 1} if len(x.codes.scales) > 1 else {}
+    scale, zero = code_scale(x.codes, f"{name}_read")
     moved = make_node("Transpose", [x.value], f"{name}_first", ir.DataType.UINT8, shape, perm=order)
-    node = make_node("DequantizeLinear", [moved.outputs[0], scale, zero], f"{name}_float", ir.DataType.FLOAT, shape, **along)
+    node = make_node("DequantizeLinear", [moved.outputs[0], scale, zero], f"{name}_float", ir.DataType.FLOAT, shape)
     return [moved, node], node.outputs[0], [scale, zero]
 
 
 def conv_nodes(prepared: PreparedConv, x: CodedValue, name: str, shape: ir.Shape | None = None) -> Body:
-    """Codes of y [B, *, M] from codes of x [B, *, C]: one QLinearConv. It knows one scale of y: where channels have their own, the scales
-    of the weight make up for it. `shape` is that of y [B, M, *], where it is known."""
-    scale, zero = common_scale(prepared.y, f"{name}_y")
-    read_scale, read_zero = common_scale(prepared.x, f"{name}_x")
+    """Codes of y [B, *, M] from codes of x [B, *, C]: one QLinearConv. `shape` is that of y [B, M, *], where it is known."""
+    scale, zero = code_scale(prepared.y, f"{name}_y")
+    read_scale, read_zero = code_scale(prepared.x, f"{name}_x")
     weight = make_initializer(f"{name}_weight", prepared.weight)
-    shares = np.float32(prepared.y.common) / prepared.y.spread(2).reshape(-1)
-    weight_scale = make_initializer(f"{name}_weight_scale", (prepared.weight_scale * shares).astype(np.float32))
+    weight_scale = make_initializer(f"{name}_weight_scale", prepared.weight_scale)
     weight_zero = make_initializer(f"{name}_weight_zero", np.zeros_like(prepared.bias, np.int8))
     bias = make_initializer(f"{name}_bias", prepared.bias)
     geometry = prepared.geometry
@@ -87,21 +83,11 @@ def padding(geometry: Geometry) -> dict[str, Any]:
     return {"auto_pad": geometry.auto_pad} if geometry.auto_pad else {"pads": list(geometry.pads)}
 
 
-def common_scale(codes: Codes, name: str) -> tuple[ir.Value, ir.Value]:
-    """One scale and zero point, as initialisers."""
+def code_scale(codes: Codes, name: str) -> tuple[ir.Value, ir.Value]:
+    """Scale and zero point, as initialisers."""
     return (
-        make_initializer(f"{name}_scale", np.array(codes.common, np.float32)),
+        make_initializer(f"{name}_scale", np.array(codes.scale, np.float32)),
         make_initializer(f"{name}_zero", np.array(codes.zero, np.uint8)),
-    )
-
-
-def channel_scales(codes: Codes, name: str) -> tuple[ir.Value, ir.Value]:
-    """The scale and zero point of each channel, or of all of them, as initialisers."""
-    if len(codes.scales) == 1:
-        return common_scale(codes, name)
-    scales = np.array(codes.scales, np.float32)
-    return make_initializer(f"{name}_scale", scales), make_initializer(
-        f"{name}_zero", np.full(len(scales), codes.zero, np.uint8)
     )
 
 

@@ -3,14 +3,12 @@ have their channels where the values have them, [B, C, *]."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
 from .codes import Codes
 from .formats import PreparedConv
-from .onnx_body import Body, CodedValue, channel_scales, common_scale, make_initializer, make_node, padding
+from .onnx_body import Body, CodedValue, code_scale, make_initializer, make_node, padding
 
 OPSET = 13
 """The operator set since which DequantizeLinear has an axis."""
@@ -27,30 +25,28 @@ def coded_shape(shape: ir.Shape) -> ir.Shape:
 
 
 def quantize_nodes(x: ir.Value, codes: Codes, rank: int, name: str) -> Body:
-    """float32 x [B, C, *] -> its codes. Scales of channels need operator set 13; `rank` is not needed here."""
-    scale, zero = channel_scales(codes, name)
-    node = make_node("QuantizeLinear", [x, scale, zero], f"{name}_codes", ir.DataType.UINT8, x.shape, **_along(codes))
+    """float32 x [B, C, *] -> its codes; `rank` is not needed here."""
+    scale, zero = code_scale(codes, name)
+    node = make_node("QuantizeLinear", [x, scale, zero], f"{name}_codes", ir.DataType.UINT8, x.shape)
     return Body([node], CodedValue(node.outputs[0], codes), [scale, zero])
 
 
 def dequantize_nodes(x: CodedValue, rank: int, name: str) -> tuple[list[ir.Node], ir.Value, list[ir.Value]]:
     """Codes [B, C, *] -> (nodes, float32 of the same shape, initialisers)."""
-    scale, zero = channel_scales(x.codes, f"{name}_read")
+    scale, zero = code_scale(x.codes, f"{name}_read")
     inputs = [x.value, scale, zero]
-    node = make_node("DequantizeLinear", inputs, f"{name}_float", ir.DataType.FLOAT, x.value.shape, **_along(x.codes))
+    node = make_node("DequantizeLinear", inputs, f"{name}_float", ir.DataType.FLOAT, x.value.shape)
     return [node], node.outputs[0], [scale, zero]
 
 
 def conv_nodes(prepared: PreparedConv, x: CodedValue, name: str, shape: ir.Shape | None = None) -> Body:
     """Codes of y [B, M, *] (`shape`, where it is known) from codes of x [B, C, *]: x, the weight and the bias made floating point, one
-    Conv, and QuantizeLinear. As in `onnx_body.conv_nodes` x and y have one scale each, and the scales of the weight make up for those of
-    channels."""
+    Conv, and QuantizeLinear."""
     geometry, weight = prepared.geometry, prepared.weight
-    shares = np.float32(prepared.y.common) / prepared.y.spread(2).reshape(-1)
-    scales = (prepared.weight_scale * shares).astype(np.float32)
-    read = [x.value, *common_scale(prepared.x, f"{name}_x")]
+    scales = prepared.weight_scale
+    read = [x.value, *code_scale(prepared.x, f"{name}_x")]
     held = [make_initializer(f"{name}_weight", weight), make_initializer(f"{name}_weight_scale", scales)]
-    steps = (np.float32(prepared.x.common) * scales).astype(np.float32)
+    steps = (np.float32(prepared.x.scale) * scales).astype(np.float32)
     shift = [make_initializer(f"{name}_bias", prepared.bias), make_initializer(f"{name}_bias_scale", steps)]
     floats = [
         make_node("DequantizeLinear", read, f"{name}_x_float", ir.DataType.FLOAT, x.value.shape),
@@ -62,10 +58,6 @@ def conv_nodes(prepared: PreparedConv, x: CodedValue, name: str, shape: ir.Shape
         strides=list(geometry.strides), dilations=list(geometry.dilations), **padding(geometry),
         kernel_shape=list(weight.shape[2:]),
     )  # fmt: skip
-    scale, zero = common_scale(prepared.y, f"{name}_y")
+    scale, zero = code_scale(prepared.y, f"{name}_y")
     node = make_node("QuantizeLinear", [conv.outputs[0], scale, zero], f"{name}_y", ir.DataType.UINT8, shape)
     return Body([*floats, conv, node], CodedValue(node.outputs[0], prepared.y), [*read[1:], *held, *shift, scale, zero])
-
-
-def _along(codes: Codes) -> dict[str, Any]:
-    return {"axis": 1} if len(codes.scales) > 1 else {}
