@@ -45,7 +45,7 @@ if triton is not None:
         elif ACTIVATION == "gelu":
             total = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))
         elif ACTIVATION == "silu":
-            total = total * tl.sigmoid(total)
+            total = total / (1.0 + tl.exp(-total))
         return total
 
     @triton.jit
