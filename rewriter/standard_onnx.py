@@ -31,8 +31,6 @@ OPERATORS = {
     "fused_attention": "MultiHeadAttention or GroupQueryAttention",
     "keyed_attention": "MultiHeadAttention or GroupQueryAttention",
     "skip_layer_norm": "SkipLayerNormalization",
-    "int8_token": "MatMulIntegerToFloat between scales of rows",
-    "int8_hilo": "MatMulIntegerToFloat twice",
 }
 """Action -> the operators of onnxruntime that it is."""
 
