@@ -165,7 +165,7 @@ def onnx_ladder(
             probe.run(sample, {output: found[x] @ change for output, (x, change) in changes.items()})
             for sample, found, _ in known
         ]
-        return relative_error(outputs, [reference for _, _, reference in known])
+        return relative_error(outputs, [reference for _, _, reference in known], [sample for sample, _, _ in known])
 
     scoring, held_out = (seen(some if every else representative(some)) for some in (data.scoring, data.held_out))
     errors = {(group.id, width): error(scoring, {group.id: width}) for group in groups for width in WIDTHS}

@@ -86,7 +86,9 @@ def run(plans: int, low: float) -> dict[str, Any]:
     for number in range(plans):
         plan = random_plan(random, groups, scores, low, FACTOR * low)
         with backend.runner(made(backend, graph, groups, scores, plan)) as runner:
-            measured = {name: relative_error([runner(s) for s in found], reference[name]) for name, found in samples.items()}
+            measured = {
+                name: relative_error([runner(s) for s in found], reference[name], found) for name, found in samples.items()
+            }
         predicted = sum(scores[site, action].error for site, action in plan.items() if action != "leave")
         rows.append({"predicted": predicted, **measured, "actions": plan})
         print(

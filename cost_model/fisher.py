@@ -24,13 +24,15 @@ class OwnOutputs:
     """A `Seed` that needs no labels: d log p / d outputs for outputs drawn from the model's own distribution, the same on every run.
 
     "gaussian": p = N(outputs, 1), so that the gradients are normal; "softmax": a class drawn over the last axis. `ignored` are numbers of
-    outputs that do not count, as those of integers never do. `squares` is the sum of squares of the outputs that do and `rows` how many
-    vectors they hold, over the samples seen: with `squares` a gaussian score becomes a relative squared error, with `rows` a softmax one
+    outputs that do not count, as those of integers never do; of outputs [B, L, ...] those rows count that `tokens` says, [B, L] for each
+    sample, all of them where it is None or has another shape. `squares` is the sum of squares of what counts and `rows` how many vectors
+    that is, over the samples seen: with `squares` a gaussian score becomes a relative squared error, with `rows` a softmax one
     twice the divergence of a row [nats]."""
 
     distribution: str = "gaussian"
     random: int = 0
     ignored: frozenset[int] = frozenset()
+    tokens: Sequence[torch.Tensor | None] = ()
     squares: float = 0.0
     rows: int = 0
     _seen: set[int] = field(default_factory=set)
@@ -42,17 +44,27 @@ class OwnOutputs:
             if number in self.ignored or not output.is_floating_point():
                 found.append(torch.zeros_like(output))
                 continue
+            counted = self._counted(sample, output)
             if sample not in self._seen:
-                self.squares += float(torch.linalg.vector_norm(output, dtype=torch.float64)) ** 2
-                self.rows += output.numel() // max(1, output.shape[-1] if output.dim() else 1)
+                what = output if counted is None else output[counted]
+                self.squares += float(torch.linalg.vector_norm(what, dtype=torch.float64)) ** 2
+                self.rows += what.numel() // max(1, what.shape[-1] if what.dim() else 1)
             if self.distribution == "gaussian":
-                found.append(torch.randn(output.shape, generator=generator).to(output.dtype))
-                continue
-            likely = torch.softmax(output.float(), -1).reshape(-1, output.shape[-1])
-            drawn = torch.multinomial(likely, 1, generator=generator)
-            found.append((-likely).scatter_add_(1, drawn, torch.ones_like(drawn, dtype=likely.dtype)).reshape(output.shape))
+                slope = torch.randn(output.shape, generator=generator).to(output.dtype)
+            else:
+                likely = torch.softmax(output.float(), -1).reshape(-1, output.shape[-1])
+                drawn = torch.multinomial(likely, 1, generator=generator)
+                slope = (-likely).scatter_add_(1, drawn, torch.ones_like(drawn, dtype=likely.dtype)).reshape(output.shape)
+            if counted is not None:
+                slope[~counted] = 0
+            found.append(slope)
         self._seen.add(sample)
         return tuple(found)
+
+    def _counted(self, sample: int, output: torch.Tensor) -> torch.Tensor | None:
+        """Which rows of an output count, None for all."""
+        tokens = self.tokens[sample] if sample < len(self.tokens) else None
+        return tokens if tokens is not None and output.dim() > 2 and output.shape[:2] == tokens.shape else None
 
 
 def of_loss(loss: Loss) -> Seed:

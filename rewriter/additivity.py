@@ -98,6 +98,6 @@ def additivity(
                     for site in linear[key[0]].linears
                 }
                 outputs.append(probe.run(sample, addends))
-            together.append(relative_error(outputs, reference))
+            together.append(relative_error(outputs, reference, probed))
     apart = tuple(sum(scores[key].error for key in pair) for pair in pairs)
     return Additivity(apart, tuple(together))

@@ -42,7 +42,7 @@ def clean_up(program: Program, backend: Backend, gate: Gate) -> tuple[Any, Step]
     nodes = backend.node_count(graph)
     changed = backend.clean_up(graph)
     backend.lint(graph)
-    error = gate.sample_error(graph)
+    error = gate.sample_error(graph, padding=True)
     if error > gate.rounding:
         raise SzilardError(
             f"Clean-up moved the outputs of {program.source} by {error:.2g} (relative squared), which is a fault of szilard; "
@@ -84,7 +84,8 @@ def apply_choices(
         try:
             changed = rewrite.apply(attempt, mine, sites)
             backend.lint(attempt)
-            error = gate.sample_error(attempt)
+            # As long as nothing is rounded, what padding gives stays equal too.
+            error = gate.sample_error(attempt, padding=exact and spent <= gate.rounding)
             # Behind an inexact pass an exact one is held to the outputs that it found, not to those of the original.
             moved = gate.sample_error(attempt, graph) if exact and spent > gate.rounding else error - spent
         except SzilardError as fault:

@@ -43,6 +43,7 @@ from ..passes.onnx_sparse_attention import SparsifyAttention
 from ..passes.onnx_unfold_heads import unfold_heads
 from .backend import FORMAT_ACTIONS, Arrays, Group, Pass, Probe, Runner
 from .cuda_formats import cuda_formats, only_checked
+from .normal_onnx import float_dtypes
 from .print_onnx import print_onnx
 from .raise_opset import raise_opset
 from .runtime_onnx import LARGEST_INLINE_BYTES, onnx_probe, onnx_runner, save_model, weight_bytes
@@ -97,9 +98,7 @@ class OnnxBackend:
 
     def float_dtypes(self, graph: ir.Model) -> set[str]:
         """The float dtypes of its weights."""
-        tensors = (value.const_value for value in graph.graph.initializers.values())
-        names = {tensor.dtype.name.lower() for tensor in tensors if tensor is not None and tensor.dtype.is_floating_point()}
-        return {{"float": "float32", "double": "float64"}.get(name, name) for name in names}
+        return float_dtypes(graph)
 
     def node_count(self, graph: ir.Model) -> int:
         return sum(1 for _ in graph.graph.all_nodes())

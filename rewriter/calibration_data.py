@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..cost_model.errors import InputError
 from ..cost_model.program import Program
 from ..models.cache_names import is_cache
 from .fault_text import fault_text
+from .padding import kept_tokens
 from .sample import checked_sample
 
 Sample = Mapping[str, np.ndarray]
@@ -94,43 +96,67 @@ def _unstack(arrays: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
     return [{name: array[i] for name, array in stacked.items()} for i in range(next(iter(counts.values()), 0))]
 
 
-def relative_error(outputs: Iterable[Mapping[str, np.ndarray]], reference: Iterable[Mapping[str, np.ndarray]]) -> float:
+def relative_error(
+    outputs: Iterable[Mapping[str, np.ndarray]],
+    reference: Iterable[Mapping[str, np.ndarray]],
+    samples: Sequence[Sample] | None = None,
+) -> float:
     """||y - y0||^2 / ||y0||^2 over all float outputs of all samples (design: the error of a rewrite); integer outputs count
     the share of elements that differ. A NaN where the reference has none gives infinity.
+
+    Outputs [B, L, ...] of `samples` that are padded count at the tokens that are there alone; where no samples are given, everywhere.
 
     Key/value caches are summed by themselves, and the larger of the two errors counts: they hold far more numbers than the logits beside
     them, which would not be seen in one sum.
     """
     sums = {caches: np.zeros(2) for caches in (False, True)}
-    for got, want in zip(outputs, reference, strict=True):
+    kept = repeat(None) if samples is None else map(kept_tokens, samples)
+    for (got, want), tokens in zip(zip(outputs, reference, strict=True), kept, strict=samples is not None):
         for name, expected in want.items():
-            found = _squares(got[name], expected)
+            found = _squares(got[name], expected, None if is_cache(name) else tokens)
             if found is None:
                 return float("inf")
             sums[is_cache(name)] += found
     return max(_ratio(difference, scale) for difference, scale in sums.values())
 
 
-def _squares(actual: np.ndarray, expected: np.ndarray) -> tuple[float, float] | None:
-    """(||y - y0||^2, ||y0||^2) of one output, of integers (elements that differ, elements); None where no distance is finite."""
+def _squares(actual: np.ndarray, expected: np.ndarray, tokens: np.ndarray | None) -> tuple[float, float] | None:
+    """(||y - y0||^2, ||y0||^2) of one output, of integers (elements that differ, elements), of the `tokens` [B, L] alone where it is
+    [B, L, ...]; None where no distance is finite, at padding too: it would reach means over the tokens as NaN."""
     if actual.shape != expected.shape:
         return None
-    if expected.dtype.kind != "f":
-        return float(np.count_nonzero(actual != expected)), float(expected.size)
+    # [B, D] of one vector a text may have as many columns as there are tokens.
+    padded = tokens is not None and expected.ndim > 2 and expected.shape[:2] == tokens.shape
+    rows, counted = (tokens.size, tokens.reshape(-1, 1)) if padded and tokens is not None else (1, np.ones((1, 1), bool))
+    wide = expected.reshape(rows, -1), actual.reshape(rows, -1)
     difference = scale = 0.0
-    flat = expected.reshape(-1), actual.reshape(-1)
-    for start in range(0, expected.size, NUMBERS_AT_ONCE):
-        part = slice(start, start + NUMBERS_AT_ONCE)
-        wanted, found = (x[part].astype(np.float64) for x in flat)
+    for part in _parts(*wide[0].shape):
+        wanted, found = (x[part] for x in wide)
+        used = np.broadcast_to(counted[part[0]], wanted.shape)
+        if expected.dtype.kind != "f":
+            difference += float(np.count_nonzero((wanted != found) & used))
+            scale += float(np.count_nonzero(used))
+            continue
+        wanted, found = wanted.astype(np.float64), found.astype(np.float64)
         finite = np.isfinite(wanted)
         if not np.array_equal(np.isfinite(found), finite):
             return None
-        if not finite.all():
-            wanted, found = wanted[finite], found[finite]
+        used = used & finite
+        if not used.all():
+            wanted, found = wanted[used], found[used]
         apart = found - wanted
-        difference += float(apart @ apart)
-        scale += float(wanted @ wanted)
+        difference += float(np.vdot(apart, apart))
+        scale += float(np.vdot(wanted, wanted))
     return difference, scale
+
+
+def _parts(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
+    """Of an array of that size, about `NUMBERS_AT_ONCE` at a time."""
+    wide = min(columns, NUMBERS_AT_ONCE)
+    high = NUMBERS_AT_ONCE // max(1, wide)
+    for row in range(0, rows, high):
+        for column in range(0, columns, NUMBERS_AT_ONCE):
+            yield slice(row, row + high), slice(column, column + NUMBERS_AT_ONCE)
 
 
 def _ratio(difference: float, scale: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,11 @@ ROUNDING = {"float64": 1e-20, "float32": 1e-9, "float16": 1e-4, "bfloat16": 1e-3
 # Held-out samples that every pass is checked on. One alone was too few: on a photograph of which EfficientNet makes little, an integer
 # format of all its convolutions had more than ten times its mean error.
 SAMPLES = 4
+
+
+def rounding_of(dtypes: Collection[str]) -> float:
+    """The relative squared error that rounding in the narrowest of `dtypes` may cause, 0 without a float."""
+    return max((limit for dtype, limit in ROUNDING.items() if dtype in dtypes), default=0.0)
 
 
 @dataclass(eq=False)
@@ -44,8 +49,7 @@ class Gate:
     def rounding(self) -> float:
         """The relative squared error that dtype rounding alone may cause, by the narrowest float of the outputs and the weights."""
         found = {str(array.dtype) for outputs in self._references[0] for array in outputs.values()}
-        found |= self.backend.float_dtypes(self.program.graph)
-        return max((limit for dtype, limit in ROUNDING.items() if dtype in found), default=0.0)
+        return rounding_of(found | self.backend.float_dtypes(self.program.graph))
 
     def tolerance(self, predicted: float) -> float:
         """How far one inexact pass may move the outputs on the sample: ten times the budget or the error `predicted` for its choices,
@@ -53,16 +57,16 @@ class Gate:
         instead of undoing it. No limit where a metric is the budget."""
         return float("inf") if self.metric is not None else 10 * max(self.budget.error, predicted)
 
-    def sample_error(self, graph: Any, than: Any = None) -> float:
+    def sample_error(self, graph: Any, than: Any = None, padding: bool = False) -> float:
         """Relative squared error of the outputs on the first held-out samples (the sample inputs where there is no calibration), against
-        those of the graph `than`, of the original where it is None."""
+        those of the graph `than`, of the original where it is None; with `padding` of what they give there too."""
         samples = self._held_out_samples[:SAMPLES]
         reference = self._references[0]
         if than is not None:
             with self.backend.runner(than) as run:
                 reference = [run(sample) for sample in samples]
         with self.backend.runner(graph) as run:
-            return relative_error([run(sample) for sample in samples], reference)
+            return relative_error([run(sample) for sample in samples], reference, None if padding else samples)
 
     @property
     def metric_before(self) -> float | None:
@@ -72,7 +76,8 @@ class Gate:
     def held_out(self, graph: Any) -> tuple[float, tuple[float, float] | None]:
         """(relative squared error, (metric before, metric after) or None) on held-out data."""
         with self.backend.runner(graph) as run:
-            error = relative_error([run(sample) for sample in self._held_out_samples], self._references[1])
+            outputs = [run(sample) for sample in self._held_out_samples]
+            error = relative_error(outputs, self._references[1], self._held_out_samples)
             metric = self.metric(run) if self.metric else None
         before = self._references[2]
         return error, None if metric is None or before is None else (before, metric)

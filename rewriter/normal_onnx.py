@@ -26,6 +26,13 @@ def normalise(model: ir.Model) -> ir.Model:
     return model
 
 
+def float_dtypes(model: ir.Model) -> set[str]:
+    """The float dtypes of its weights, as numpy calls them."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    names = {tensor.dtype.name.lower() for tensor in tensors if tensor is not None and tensor.dtype.is_floating_point()}
+    return {{"float": "float32", "double": "float64"}.get(name, name) for name in names}
+
+
 def _see_through_identities(graph: ir.Graph) -> None:
     for node in list(graph):
         if node.op_type != "Identity" or node.domain not in ("", "ai.onnx"):

@@ -10,6 +10,7 @@ import numpy as np
 from ..cost_model.program import Program
 from .backend import Arrays
 from .calibration_data import relative_error
+from .padding import kept_tokens, token_rows
 from .timed_model import Bind, bound_call, named_outputs
 
 
@@ -25,12 +26,15 @@ def output_distance(a: Program, b: Program, binds: Sequence[Bind], samples: Sequ
     name = a.outputs[0]
     if any(left[name].shape != right[name].shape for left, right in zip(expected, got, strict=True)):
         return {"unavailable": f"The output {name} has different shapes in A and B, so they cannot be compared."}
-    cosines = [_cosine(left[name], right[name]) for left, right in zip(expected, got, strict=True)]
-    return {"relative_squared": relative_error(got, expected), "cosine": float(np.mean(cosines)), "samples": len(samples)}
+    cosines = [_cosine(w[name], g[name], kept_tokens(s)) for w, g, s in zip(expected, got, samples, strict=True)]
+    return {
+        "relative_squared": relative_error(got, expected, samples),
+        "cosine": float(np.mean(cosines)),
+        "samples": len(samples),
+    }
 
 
-def _cosine(left: np.ndarray, right: np.ndarray) -> float:
-    width = left.shape[-1] if left.ndim else 1
-    x, y = left.reshape(-1, width).astype(np.float64), right.reshape(-1, width).astype(np.float64)
+def _cosine(left: np.ndarray, right: np.ndarray, kept: np.ndarray | None) -> float:
+    x, y = (token_rows(np.atleast_1d(array), kept).astype(np.float64) for array in (left, right))
     lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     return float(np.mean(np.where(lengths > 0, np.sum(x * y, axis=1) / np.where(lengths > 0, lengths, 1.0), 1.0)))

@@ -11,15 +11,13 @@ import onnx_ir as ir
 from ..cost_model.errors import InputError
 from .backend import Arrays
 from .calibration_data import relative_error
+from .check import rounding_of
 from .fault_text import fault_text
-from .normal_onnx import normalise
+from .normal_onnx import float_dtypes, normalise
 from .runtime_onnx import onnx_runner
 
 LEAST_IR_VERSION = 10
 """The version of the file format that opset 21 came with; its 4 bit integers need it."""
-
-ROUNDING = 1e-9
-"""Relative squared error of outputs up to which a conversion counts as exact."""
 
 
 def raise_opset(model: ir.Model, opset: int, sample: Arrays) -> str:
@@ -42,7 +40,8 @@ def raise_opset(model: ir.Model, opset: int, sample: Arrays) -> str:
         wanted, found = (_outputs(each, sample) for each in (model, copy))
     except InputError as fault:
         return f"converted from opset {had} to {opset} it does not run ({str(fault).rstrip('.')})"
-    if sample and relative_error([found], [wanted]) > ROUNDING:
+    dtypes = {str(array.dtype) for array in wanted.values()} | float_dtypes(model)
+    if sample and relative_error([found], [wanted]) > rounding_of(dtypes):
         return f"converted from opset {had} to {opset} it computes other numbers"
     model.graph, model.ir_version = copy.graph, copy.ir_version
     return ""

@@ -26,6 +26,7 @@ from ..kernels.quantized_linear.reference import simulate
 from .backend import Arrays, Group, Probe
 from .calibration_data import relative_error
 from .head_scores import HeadScores
+from .padding import kept_tokens, token_rows
 from .score_range import out_of_range
 
 # Rows of activations against which weights are rounded, and rows that one probe run spends. Twice as many moved no error of MiniLM by
@@ -124,7 +125,7 @@ def score_linears(
                     )
                     for sample, found in zip(probed, captured, strict=True)
                 ]
-                error = relative_error(outputs, reference)
+                error = relative_error(outputs, reference, probed)
                 structure = _structure(action, weights, rows[x])
                 found = {s.id: p for s, p in zip(sites, prepared, strict=True)}
                 scores[group.id, action] = Score(error, found, structure=structure)
@@ -191,12 +192,13 @@ def _captured_bytes(group: Group) -> int:
 
 
 def _rows(probe: Probe, samples: Sequence[Arrays], read: Sequence[str]) -> dict[str, np.ndarray]:
-    """Value -> float32 [at most `ROUNDING_ROWS`, K], the same share of rows from every sample."""
+    """Value -> float32 [at most `ROUNDING_ROWS`, K], the same share of rows from every sample, none of padding."""
     parts: dict[str, list[np.ndarray]] = {value: [] for value in read}
     share = -(-ROUNDING_ROWS // len(samples))
     for sample in samples:
+        kept = kept_tokens(sample)
         for value, found in probe.capture(sample, read).items():
-            flat = found.reshape(-1, found.shape[-1])
+            flat = token_rows(found, kept)
             parts[value].append(flat[np.linspace(0, len(flat) - 1, min(share, len(flat))).astype(int)].astype(np.float32))
     return {value: np.concatenate(found) for value, found in parts.items()}
 

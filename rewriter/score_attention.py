@@ -74,7 +74,7 @@ def score_attentions(
                 found = [(text, *_both(site, made, text.operands)) for text in _texts(site, captured[id(sample)])]
                 size = (*captured[id(sample)][site.query].shape[:3], captured[id(sample)][site.value].shape[3])
                 outputs.append(probe.run(sample, {site.output: _addend(size, found)}))
-            scores[group.id, "spectral_sparse"] = Score(relative_error(outputs, reference), {site.id: made}, heads)
+            scores[group.id, "spectral_sparse"] = Score(relative_error(outputs, reference, probed), {site.id: made}, heads)
     return scores
 
 

@@ -56,7 +56,7 @@ def score_convs(
                 outputs.append(probe.run({**sample, value: sample[value] + change}, {}))
             else:
                 outputs.append(probe.run(sample, {value: change}))
-        return relative_error(outputs, reference)
+        return relative_error(outputs, reference, probed)
 
     alone = [Group(value, "value", ()) for value in values]
     for part in chunks([*wanted, *alone], lambda group: _captured_bytes(group, net, len(chosen))):

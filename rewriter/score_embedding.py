@@ -41,7 +41,7 @@ def score_embeddings(
         for sample in probed:
             indices = _indices(site, net, probe, sample)
             outputs.append(probe.run(sample, {site.output: looked_up(prepared, indices) - table[indices]}))
-        scores[group.id, action] = Score(relative_error(outputs, reference), {site.id: prepared})
+        scores[group.id, action] = Score(relative_error(outputs, reference, probed), {site.id: prepared})
     return scores
 
 

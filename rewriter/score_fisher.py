@@ -16,10 +16,13 @@ from ..cost_model.fisher import OwnOutputs, change_gradients, row_changes, weigh
 from ..cost_model.net import Net
 from ..cost_model.sites import LinearSite
 from ..kernels.low_rank.factors import SHARES
+from ..kernels.quantized_linear.half_formats import HALF_FORMATS
 from ..models.cache_names import is_cache
 from .backend import Arrays, Group
+from .padding import kept_tokens, token_rows
 from .runtime_torch import as_tensors
 from .score import Score, prepare_linear, simulate_linear
+from .score_range import out_of_range
 
 COLUMNS_AT_ONCE = 1 << 20
 """Numbers of a weight rounded at a time: rounding holds about ten copies of what it rounds, and columns are rounded by themselves."""
@@ -54,9 +57,13 @@ def score_by_gradients(
         return found
     read = {site.x for group in left for site in group.linears}
     watched = {site.output for group in left for site in group.linears}
-    seed = OwnOutputs(ignored=frozenset(number for number, name in enumerate(outputs) if is_cache(name)))
     fed = [as_tensors(sample, inputs) for sample in (*samples, *rounding)]
+    tokens = [kept_tokens(sample) for sample in (*samples, *rounding)]
     count = len(samples)
+    seed = OwnOutputs(
+        ignored=frozenset(number for number, name in enumerate(outputs) if is_cache(name)),
+        tokens=[None if kept is None else torch.from_numpy(kept) for kept in tokens],
+    )
 
     values: dict[str, list[torch.Tensor]] = {}
     slopes: dict[str, list[torch.Tensor]] = {}
@@ -75,10 +82,10 @@ def score_by_gradients(
                 progress(f"error of {name} at {group.id}, by gradients")
                 try:
                     # A model whose outputs are integers, or all zero, has no gradients to go by.
-                    share = _error(group, name, net, values, slopes, count) / seed.squares if seed.squares else None
-                    error = _weight_error(group, name, net, values) if share is None else share
+                    share = _error(group, name, net, values, slopes, tokens, count) / seed.squares if seed.squares else None
+                    error = _weight_error(group, name, net, values, tokens) if share is None else share
                 except InputError as fault:
-                    if name not in SHARES:
+                    if name not in (*SHARES, *HALF_FORMATS):
                         raise
                     found[group.id, name] = Score(float("inf"), {}, refused=str(fault))
                     continue
@@ -97,17 +104,21 @@ def _error(
     net: Net,
     values: Mapping[str, list[torch.Tensor]],
     slopes: Mapping[str, list[torch.Tensor]],
+    tokens: Sequence[np.ndarray | None],
     count: int,
 ) -> float:
-    """What rounding all sites of a group to a format adds to the squared error of the outputs, over the first `count` samples."""
+    """What rounding all sites of a group to a format adds to the squared error of the outputs, over the first `count` samples; of the
+    others the `tokens` that are no padding are rounded on. Raises InputError where the format does not hold what the sites read or make."""
     sites = group.linears
-    every = [value.reshape(-1, value.shape[-1]).float() for value in values[sites[0].x]]
-    rows, x = every[:count], torch.cat(every[count:] or every).numpy()
+    rows = [value.reshape(-1, value.shape[-1]).float() for value in values[sites[0].x][:count]]
+    x = _rounded_on(values[sites[0].x], tokens, count)
     moved = [torch.zeros(len(row), dtype=torch.float64) for row in rows]
     # A low rank is one of the whole weight; columns of other formats are rounded by themselves.
     pieces = [[_slice(site, 0, site.out_features, net) for site in sites]] if name in SHARES else _columns(sites, net)
     for parts in pieces:
         weights, biases = [weight for _, _, weight, _ in parts], [bias for _, _, _, bias in parts]
+        if beyond := out_of_range(name, weights, biases, [x, *(row.numpy() for row in rows)]):
+            raise InputError(beyond)
         made = prepare_linear(name, weights, biases, x)
         for prepared, (site, start, weight, bias) in zip(made, parts, strict=True):
             dense = torch.from_numpy(weight)
@@ -123,11 +134,19 @@ def _error(
     return sum(float(each.square().sum()) for each in moved)
 
 
-def _weight_error(group: Group, name: str, net: Net, values: Mapping[str, list[torch.Tensor]]) -> float:
+def _rounded_on(values: Sequence[torch.Tensor], tokens: Sequence[np.ndarray | None], count: int) -> np.ndarray:
+    """Rows [M, K] of a value on the samples behind the first `count`, on all where there are no others."""
+    start = count if len(values) > count else 0
+    return torch.cat([token_rows(v, kept).float() for v, kept in zip(values[start:], tokens[start:], strict=True)]).numpy()
+
+
+def _weight_error(
+    group: Group, name: str, net: Net, values: Mapping[str, list[torch.Tensor]], tokens: Sequence[np.ndarray | None]
+) -> float:
     """The relative squared error of the outputs of a group for white inputs: what its weights alone say."""
     parts = [_slice(site, 0, site.out_features, net) for site in group.linears]
-    x = torch.cat([value.reshape(-1, value.shape[-1]).float() for value in values[group.linears[0].x]])
-    made = prepare_linear(name, [weight for _, _, weight, _ in parts], [None for _ in parts], x.numpy())
+    x = _rounded_on(values[group.linears[0].x], tokens, 0)
+    made = prepare_linear(name, [weight for _, _, weight, _ in parts], [None for _ in parts], x)
     white, none = torch.eye(x.shape[-1]), torch.zeros(1, x.shape[-1])
     got = torch.cat([simulate_linear(each, white) - simulate_linear(each, none) for each in made], 1)
     return weight_error(torch.cat([torch.from_numpy(weight) for _, _, weight, _ in parts], 1), got)

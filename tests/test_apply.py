@@ -29,7 +29,7 @@ def applied(*steps, tolerance):
         print_step=str,
     )  # fmt: skip
     gate = SimpleNamespace(
-        sample_error=lambda graph, than=None: graph["error" if than is None else "moved"],
+        sample_error=lambda graph, than=None, padding=False: graph["error" if than is None else "moved"],
         tolerance=lambda predicted: tolerance,
         rounding=EXACT,
     )

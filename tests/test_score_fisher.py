@@ -139,3 +139,13 @@ def test_without_numbers_at_the_end_the_weights_themselves_say_how_far_they_move
     )
     errors = {name: found[groups[0].id, name].error for name in FORMATS}
     assert 0 < errors["int8_weight"] < errors["int4_weight"] / 20 < 0.05
+
+
+def test_what_float16_cannot_hold_is_refused_by_gradients_too(case):
+    loud = Case()
+    loud.samples = [{name: array * np.float32(1e5) for name, array in sample.items()} for sample in loud.samples]
+    first = next(group for group in loud.groups if group.linears[0].x == loud.inputs[0])
+    refused = loud.by_gradients({first: ("float16", "int8_weight")})
+    assert refused[first.id, "float16"].refusal.startswith("its inputs reach")
+    assert refused[first.id, "int8_weight"].refusal == ""
+    assert case.by_gradients({case.groups[0]: ("float16",)})[case.groups[0].id, "float16"].refusal == ""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from ..onnx_nodes import make_initializer, make_node, typed
 from .codes import Codes
 from .formats import Geometry, PreparedConv
 
@@ -43,9 +44,9 @@ def coded_shape(shape: ir.Shape) -> ir.Shape:
 def quantize_nodes(x: ir.Value, codes: Codes, rank: int, name: str) -> Body:
     """float32 x [B, C, *] -> its codes [B, *, C]."""
     scale, zero = code_scale(codes, name)
-    node = make_node("QuantizeLinear", [x, scale, zero], f"{name}_codes", ir.DataType.UINT8, x.shape)
+    node = typed_node("QuantizeLinear", [x, scale, zero], f"{name}_codes", ir.DataType.UINT8, x.shape)
     order = [0, *range(2, rank), 1]
-    moved = make_node("Transpose", [node.outputs[0]], f"{name}_last", ir.DataType.UINT8, _moved(x.shape, order), perm=order)
+    moved = typed_node("Transpose", [node.outputs[0]], f"{name}_last", ir.DataType.UINT8, _moved(x.shape, order), perm=order)
     return Body([node, moved], CodedValue(moved.outputs[0], codes), [scale, zero])
 
 
@@ -54,8 +55,8 @@ def dequantize_nodes(x: CodedValue, rank: int, name: str) -> tuple[list[ir.Node]
     order = [0, rank - 1, *range(1, rank - 1)]
     shape = _moved(x.value.shape, order)
     scale, zero = code_scale(x.codes, f"{name}_read")
-    moved = make_node("Transpose", [x.value], f"{name}_first", ir.DataType.UINT8, shape, perm=order)
-    node = make_node("DequantizeLinear", [moved.outputs[0], scale, zero], f"{name}_float", ir.DataType.FLOAT, shape)
+    moved = typed_node("Transpose", [x.value], f"{name}_first", ir.DataType.UINT8, shape, perm=order)
+    node = typed_node("DequantizeLinear", [moved.outputs[0], scale, zero], f"{name}_float", ir.DataType.FLOAT, shape)
     return [moved, node], node.outputs[0], [scale, zero]
 
 
@@ -69,7 +70,7 @@ def conv_nodes(prepared: PreparedConv, x: CodedValue, name: str, shape: ir.Shape
     bias = make_initializer(f"{name}_bias", prepared.bias)
     geometry = prepared.geometry
     last = None if shape is None else coded_shape(shape)
-    node = make_node(
+    node = typed_node(
         "QLinearConv", [x.value, read_scale, read_zero, weight, weight_scale, weight_zero, scale, zero, bias], f"{name}_y",
         ir.DataType.UINT8, last, RUNTIME_DOMAIN, channels_last=1, group=geometry.groups, strides=list(geometry.strides),
         **padding(geometry), dilations=list(geometry.dilations), kernel_shape=list(prepared.weight.shape[2:]),
@@ -91,7 +92,7 @@ def code_scale(codes: Codes, name: str) -> tuple[ir.Value, ir.Value]:
     )
 
 
-def make_node(
+def typed_node(
     kind: str,
     inputs: Sequence[ir.Value],
     name: str,
@@ -101,17 +102,9 @@ def make_node(
     **attributes: Any,
 ) -> ir.Node:
     """A node with one result, which has its name."""
-    node = ir.node(kind, inputs, attributes=attributes, domain=domain, num_outputs=1, name=name)
-    node.outputs[0].name = name
-    node.outputs[0].type = ir.TensorType(dtype)
-    node.outputs[0].shape = shape
+    node = make_node(kind, inputs, [name], domain, **attributes)
+    typed(node.outputs[0], dtype, shape)
     return node
-
-
-def make_initializer(name: str, array: np.ndarray) -> ir.Value:
-    """A constant of that name."""
-    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
-    return ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
 
 
 def _moved(shape: ir.Shape | None, order: Sequence[int]) -> ir.Shape | None:

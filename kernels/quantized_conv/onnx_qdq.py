@@ -6,9 +6,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ..onnx_nodes import make_initializer
 from .codes import Codes
 from .formats import PreparedConv
-from .onnx_body import Body, CodedValue, code_scale, make_initializer, make_node, padding
+from .onnx_body import Body, CodedValue, code_scale, padding, typed_node
 
 OPSET = 13
 """The operator set since which DequantizeLinear has an axis."""
@@ -27,7 +28,7 @@ def coded_shape(shape: ir.Shape) -> ir.Shape:
 def quantize_nodes(x: ir.Value, codes: Codes, rank: int, name: str) -> Body:
     """float32 x [B, C, *] -> its codes; `rank` is not needed here."""
     scale, zero = code_scale(codes, name)
-    node = make_node("QuantizeLinear", [x, scale, zero], f"{name}_codes", ir.DataType.UINT8, x.shape)
+    node = typed_node("QuantizeLinear", [x, scale, zero], f"{name}_codes", ir.DataType.UINT8, x.shape)
     return Body([node], CodedValue(node.outputs[0], codes), [scale, zero])
 
 
@@ -35,7 +36,7 @@ def dequantize_nodes(x: CodedValue, rank: int, name: str) -> tuple[list[ir.Node]
     """Codes [B, C, *] -> (nodes, float32 of the same shape, initialisers)."""
     scale, zero = code_scale(x.codes, f"{name}_read")
     inputs = [x.value, scale, zero]
-    node = make_node("DequantizeLinear", inputs, f"{name}_float", ir.DataType.FLOAT, x.value.shape)
+    node = typed_node("DequantizeLinear", inputs, f"{name}_float", ir.DataType.FLOAT, x.value.shape)
     return [node], node.outputs[0], [scale, zero]
 
 
@@ -49,15 +50,15 @@ def conv_nodes(prepared: PreparedConv, x: CodedValue, name: str, shape: ir.Shape
     steps = (np.float32(prepared.x.scale) * scales).astype(np.float32)
     shift = [make_initializer(f"{name}_bias", prepared.bias), make_initializer(f"{name}_bias_scale", steps)]
     floats = [
-        make_node("DequantizeLinear", read, f"{name}_x_float", ir.DataType.FLOAT, x.value.shape),
-        make_node("DequantizeLinear", held, f"{name}_weight_float", ir.DataType.FLOAT, ir.Shape(weight.shape), axis=0),
-        make_node("DequantizeLinear", shift, f"{name}_bias_float", ir.DataType.FLOAT, ir.Shape([len(weight)]), axis=0),
+        typed_node("DequantizeLinear", read, f"{name}_x_float", ir.DataType.FLOAT, x.value.shape),
+        typed_node("DequantizeLinear", held, f"{name}_weight_float", ir.DataType.FLOAT, ir.Shape(weight.shape), axis=0),
+        typed_node("DequantizeLinear", shift, f"{name}_bias_float", ir.DataType.FLOAT, ir.Shape([len(weight)]), axis=0),
     ]
-    conv = make_node(
+    conv = typed_node(
         "Conv", [each.outputs[0] for each in floats], f"{name}_conv", ir.DataType.FLOAT, shape, group=geometry.groups,
         strides=list(geometry.strides), dilations=list(geometry.dilations), **padding(geometry),
         kernel_shape=list(weight.shape[2:]),
     )  # fmt: skip
     scale, zero = code_scale(prepared.y, f"{name}_y")
-    node = make_node("QuantizeLinear", [conv.outputs[0], scale, zero], f"{name}_y", ir.DataType.UINT8, shape)
+    node = typed_node("QuantizeLinear", [conv.outputs[0], scale, zero], f"{name}_y", ir.DataType.UINT8, shape)
     return Body([*floats, conv, node], CodedValue(node.outputs[0], prepared.y), [*read[1:], *held, *shift, scale, zero])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from ..onnx_nodes import make_initializer, make_node, typed
 from .formats import FINE_ZERO, INTEGER_INPUTS, Prepared, fine_scale, row_range_of
 
 RUNTIME_DOMAIN = "com.microsoft"
@@ -20,8 +21,8 @@ def runtime_domain_imports() -> dict[str, int]:
     return {RUNTIME_DOMAIN: 1}
 
 
-class Codes(NamedTuple):
-    """u8 codes (shape of x) with their `scale` and `zero` (scalars)."""
+class Term(NamedTuple):
+    """A part of x: u8 codes (shape of x) with their `scale` and `zero` (scalars)."""
 
     values: ir.Value
     scale: ir.Value
@@ -32,7 +33,7 @@ class Codes(NamedTuple):
 class QuantizedInput:
     """x as the sum of its `terms`, one of codes or two, times the `peak` [..., 1] of each row where it has one scale a row."""
 
-    terms: tuple[Codes, ...]
+    terms: tuple[Term, ...]
     peak: ir.Value | None = None
 
 
@@ -64,11 +65,11 @@ def quantize_nodes(
         return [], shared.known[key], []
     made = Maker(name)
     if prepared.base == "int8_dynamic":
-        node = _node("DynamicQuantizeLinear", [x], [f"{name}_q", f"{name}_q_scale", f"{name}_q_zero"])
+        node = make_node("DynamicQuantizeLinear", [x], [f"{name}_q", f"{name}_q_scale", f"{name}_q_zero"])
         for output, dtype in zip(node.outputs, (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8), strict=True):
             output.type = ir.TensorType(dtype)
         node.outputs[0].shape = x.shape
-        shared.known[key] = QuantizedInput((Codes(*node.outputs),))
+        shared.known[key] = QuantizedInput((Term(*node.outputs),))
         return [node], shared.known[key], []
     source = (
         made.float("Mul", [x, made.constant("input_scale", prepared.tensors["input_scale"])], "scaled")
@@ -100,20 +101,20 @@ class Maker:
 
     def constant(self, role: str, array: np.ndarray) -> ir.Value:
         """A new initialiser that holds `array`."""
-        self.initializers.append(_initializer(f"{self.name}_{role}", array))
+        self.initializers.append(make_initializer(f"{self.name}_{role}", array))
         return self.initializers[-1]
 
     def float(
         self, kind: str, inputs: Sequence[ir.Value], role: str, shape: ir.Shape | None = None, **attributes: Any
     ) -> ir.Value:
         """The float32 result of a new node, of `shape`, or of that of its first input."""
-        self.nodes.append(_node(kind, inputs, [f"{self.name}_{role}"], **attributes))
-        return _typed(self.nodes[-1].outputs[0], ir.DataType.FLOAT, shape or inputs[0].shape)
+        self.nodes.append(make_node(kind, inputs, [f"{self.name}_{role}"], **attributes))
+        return typed(self.nodes[-1].outputs[0], ir.DataType.FLOAT, shape or inputs[0].shape)
 
-    def codes(self, x: ir.Value, scale: ir.Value, zero: ir.Value, role: str) -> Codes:
+    def codes(self, x: ir.Value, scale: ir.Value, zero: ir.Value, role: str) -> Term:
         """The u8 codes of float32 x, of its shape, by scalars `scale` and `zero`."""
-        self.nodes.append(_node("QuantizeLinear", [x, scale, zero], [f"{self.name}_{role}"]))
-        return Codes(_typed(self.nodes[-1].outputs[0], ir.DataType.UINT8, x.shape), scale, zero)
+        self.nodes.append(make_node("QuantizeLinear", [x, scale, zero], [f"{self.name}_{role}"]))
+        return Term(typed(self.nodes[-1].outputs[0], ir.DataType.UINT8, x.shape), scale, zero)
 
     def by_row(self, prepared: Prepared, x: ir.Value, opset: int) -> QuantizedInput:
         """x over the peak of its row, then one scale for all: with one for each row along its last axis QuantizeLinear is 90 times slower.
@@ -140,7 +141,7 @@ def linear_nodes(prepared: Prepared, x: ir.Value, name: str, shared: QuantizedIn
     per-column scale and bias inside (they cost nothing there; DynamicQuantizeMatMul is within 3 % and shares nothing), one for
     each term of x, and the peaks of the rows last; weight-only formats are one MatMulNBits at accuracy level 4 (other levels compute
     in float). The caller inserts the nodes after the producer of x; a merged layer gives the wide result."""
-    bias = _initializer(f"{name}_bias", prepared.tensors["bias"])
+    bias = make_initializer(f"{name}_bias", prepared.tensors["bias"])
     if prepared.base not in INTEGER_INPUTS:
         return _block_nodes(prepared, x, name, bias)
     nodes, quantized, initializers = quantize_nodes(prepared, x, name, shared or QuantizedInputs())
@@ -154,8 +155,8 @@ def linear_nodes(prepared: Prepared, x: ir.Value, name: str, shared: QuantizedIn
         inside = bias if quantized.peak is None and position == 0 else None
         inputs = [codes.values, weight, codes.scale, columns, codes.zero, None, inside]
         label = f"{name}_y" if len(quantized.terms) == 1 and quantized.peak is None else f"{name}_product_{position}"
-        made.nodes.append(_node("MatMulIntegerToFloat", inputs, [label], RUNTIME_DOMAIN))
-        products.append(_typed(made.nodes[-1].outputs[0], ir.DataType.FLOAT, shape))
+        made.nodes.append(make_node("MatMulIntegerToFloat", inputs, [label], RUNTIME_DOMAIN))
+        products.append(typed(made.nodes[-1].outputs[0], ir.DataType.FLOAT, shape))
     output = products[0]
     if quantized.peak is not None:
         output = made.float("Add", [made.float("Mul", [output, quantized.peak], "scaled_product"), bias], "y")
@@ -165,10 +166,12 @@ def linear_nodes(prepared: Prepared, x: ir.Value, name: str, shared: QuantizedIn
 
 
 def _block_nodes(prepared: Prepared, x: ir.Value, name: str, bias: ir.Value) -> Body:
-    weight = _initializer(f"{name}_weight", prepared.tensors["weight"])
-    scale = _initializer(f"{name}_weight_scale", prepared.tensors["weight_scale"])
-    zero = _initializer(f"{name}_weight_zero", prepared.tensors["weight_zero"]) if "weight_zero" in prepared.tensors else None
-    node = _node(
+    weight = make_initializer(f"{name}_weight", prepared.tensors["weight"])
+    scale = make_initializer(f"{name}_weight_scale", prepared.tensors["weight_scale"])
+    zero = (
+        make_initializer(f"{name}_weight_zero", prepared.tensors["weight_zero"]) if "weight_zero" in prepared.tensors else None
+    )
+    node = make_node(
         "MatMulNBits",
         [x, weight, scale, zero, None, bias],
         [f"{name}_y"],
@@ -179,7 +182,7 @@ def _block_nodes(prepared: Prepared, x: ir.Value, name: str, bias: ir.Value) -> 
         block_size=int(prepared.scalars["block"]),
         accuracy_level=4,
     )
-    output = _typed(node.outputs[0], ir.DataType.FLOAT, _output_shape(x, prepared.out_features))
+    output = typed(node.outputs[0], ir.DataType.FLOAT, _output_shape(x, prepared.out_features))
     return Body([node], output, [v for v in (weight, scale, zero, bias) if v is not None])
 
 
@@ -190,24 +193,6 @@ def _moved(prepared: Prepared) -> bool:
 def _input_key(prepared: Prepared) -> str:
     multiplier = prepared.tensors["input_scale"].tobytes() if _moved(prepared) else b""
     return f"{prepared.base} {sorted(prepared.scalars.items())} {hashlib.sha256(multiplier).hexdigest()}"
-
-
-def _node(kind: str, inputs: Sequence[ir.Value | None], outputs: Sequence[str], domain: str = "", **attributes: Any) -> ir.Node:
-    node = ir.node(kind, inputs, attributes=attributes, domain=domain, num_outputs=len(outputs), name=outputs[0])
-    for value, label in zip(node.outputs, outputs, strict=True):
-        value.name = label
-    return node
-
-
-def _initializer(name: str, array: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
-    return ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-
-
-def _typed(value: ir.Value, dtype: ir.DataType, shape: ir.Shape | None) -> ir.Value:
-    value.type = ir.TensorType(dtype)
-    value.shape = shape
-    return value
 
 
 def _output_shape(x: ir.Value, features: int) -> ir.Shape | None:
