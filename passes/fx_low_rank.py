@@ -13,10 +13,10 @@ from ..cost_model.plan import Choice
 from ..cost_model.sites import Site
 from ..kernels.low_rank.factors import SHARES
 from ..kernels.quantized_linear.formats import Prepared
+from .chosen import prepared_for
 from .fx_graph import add_constant, aten, insert_call
 from .fx_linear import FxLinear, linears_of, replace_linear
 from .fx_pass import FxPass
-from .onnx_low_rank import factors
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class FxLowRank(FxPass):
     def _replace(self, graph: GraphModule, choice: Choice, group: Sequence[FxLinear]) -> None:
         if not group:
             return
-        parts = [factors(self.prepared, choice, linear.site) for linear in group]
+        parts = [prepared_for(self.prepared, choice, linear.site) for linear in group]
         anchor, made = group[0].matmul, []
         with graph.graph.inserting_before(anchor):
             first = _constant(graph, choice, group[0], parts[0], "first")

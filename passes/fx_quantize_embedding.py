@@ -13,10 +13,9 @@ from ..cost_model.plan import Choice
 from ..cost_model.sites import EmbeddingSite, Site
 from ..kernels.quantized_embedding.formats import BITS, PreparedTable
 from ..kernels.quantized_embedding.torch_module import build
+from .chosen import members, prepared_for
 from .fx_graph import aten, copy_origin, free_name, nodes_by_name, take_over
 from .fx_pass import FxPass
-from .onnx_pass import members
-from .onnx_quantize_embedding import table_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class FxQuantizeEmbedding(FxPass):
             for site in members(choice, sites) if choice.action in BITS else ():
                 node = nodes.get(site.ops[0]) if isinstance(site, EmbeddingSite) else None
                 if isinstance(site, EmbeddingSite) and node is not None and node.target is aten.embedding.default:
-                    _replace(graph, node, site, table_of(self.prepared, choice, site))
+                    _replace(graph, node, site, prepared_for(self.prepared, choice, site))
                     changed += 1
         return changed
 

@@ -9,18 +9,16 @@ from typing import ClassVar
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from ..cost_model.errors import InputError
 from ..cost_model.module_op import MODULE_OP, ModuleOp
 from ..cost_model.plan import Choice
 from ..cost_model.sites import Site
 from ..kernels.linear_parts.tuning import most_rows, split_rows
 from ..kernels.quantized_linear import torch_cpu, torch_cuda
 from ..kernels.quantized_linear.formats import PER_COLUMN, TORCH_FORMATS, TRITON_FORMATS, Prepared, merge
+from .chosen import MERGED, prepared_for
 from .fx_graph import copy_origin, fake_mode_of, free_name
 from .fx_linear import FxLinear, linears_of, replace_linear, split_columns
 from .fx_pass import FxPass
-
-MERGED = "_merged"
 
 
 def build(prepared: Prepared) -> nn.Module:
@@ -68,11 +66,13 @@ class FxQuantizeLinear(FxPass):
 
     def _replace(self, graph: GraphModule, choice: Choice, linear: FxLinear) -> None:
         with graph.graph.inserting_before(linear.matmul):
-            new = self._call(graph, f"{linear.site.id}_{choice.action}", self._weights(choice, linear), linear)
+            new = self._call(
+                graph, f"{linear.site.id}_{choice.action}", prepared_for(self.prepared, choice, linear.site), linear
+            )
         replace_linear(linear, new)
 
     def _merge(self, graph: GraphModule, choice: Choice, group: Sequence[FxLinear]) -> None:
-        wide = merge([self._weights(choice, linear) for linear in group])
+        wide = merge([prepared_for(self.prepared, choice, linear.site) for linear in group])
         with graph.graph.inserting_before(group[0].matmul):
             call = self._call(graph, f"{choice.site}_{choice.action}", wide, group[0])
             pieces = split_columns(graph, call, group)
@@ -90,12 +90,3 @@ class FxQuantizeLinear(FxPass):
         with fake_mode_of(graph):
             node.meta["val"] = x.new_empty((*x.shape[:-1], prepared.out_features))
         return node
-
-    def _weights(self, choice: Choice, linear: FxLinear) -> Prepared:
-        prepared = self.prepared.get(linear.site.id)
-        if prepared is None or prepared.base != choice.action.removesuffix(MERGED):
-            held = "none" if prepared is None else f"{prepared.base} ones"
-            raise InputError(
-                f"The choice at {choice.site} is {choice.action}, but site {linear.site.id} has {held} of its prepared weights."
-            )
-        return prepared

@@ -13,9 +13,10 @@ from ..cost_model.net import Net, Op
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, Site
 from .attention_masks import ABSORBING
+from .chosen import members
 from .onnx_attention_mask import AttentionMasks, guarded, leaves_finite, mask_refusal
 from .onnx_folded_layout import after_folding, before_folding, folding_ops, last_size, only_reader, pack, unpack
-from .onnx_pass import MICROSOFT, OnnxPass, Surgeon, members, operation
+from .onnx_pass import MICROSOFT, OnnxPass, Surgeon, operation
 from .onnx_shapes import Proofs, Sizes, fix_reshapes, inferred_sizes, joins, unchanged
 
 ACTION = "fused_attention"

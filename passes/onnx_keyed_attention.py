@@ -13,10 +13,11 @@ from ..cost_model.errors import InputError
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, Site
+from .chosen import members
 from .onnx_attention import ACTION as FUSED
 from .onnx_attention import KEYED as ACTION
 from .onnx_attention import refusal as fused_refusal
-from .onnx_pass import CUT_OUT, OnnxPass, Surgeon, members, operation
+from .onnx_pass import CUT_OUT, OnnxPass, Surgeon, operation
 from .onnx_wider_columns import Wider
 
 HIDDEN = -1e4

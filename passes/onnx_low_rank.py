@@ -9,13 +9,13 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from ..cost_model.errors import InputError
 from ..cost_model.plan import Choice
 from ..cost_model.sites import LinearSite, Site
 from ..kernels.low_rank.factors import SHARES
 from ..kernels.quantized_linear.formats import Prepared
+from .chosen import members, prepared_for
 from .onnx_merge_linear import by_input
-from .onnx_pass import OnnxPass, Surgeon, members, operation
+from .onnx_pass import OnnxPass, Surgeon, operation
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class LowRankLinears(OnnxPass):
 
     def _replace(self, surgeon: Surgeon, choice: Choice, group: Sequence[LinearSite]) -> None:
         dtype = np.dtype(group[0].dtype)
-        parts = [factors(self.prepared, choice, site) for site in group]
+        parts = [prepared_for(self.prepared, choice, site) for site in group]
         names = [f"{site.id}.{choice.action}" for site in group]
         first = surgeon.constant(f"{names[0]}.first", parts[0].tensors["first"].astype(dtype))
         nodes = [operation("MatMul", [surgeon.value(group[0].x), first], f"{names[0]}.narrow")]
@@ -53,12 +53,3 @@ class LowRankLinears(OnnxPass):
                 nodes.append(operation("Add", [nodes[-1].outputs[0], bias], f"{name}.add"))
             outputs[site.output] = nodes[-1].outputs[0]
         surgeon.replace(group, nodes, outputs)
-
-
-def factors(prepared: Mapping[str, Prepared], choice: Choice, site: LinearSite) -> Prepared:
-    """The factors of a site; InputError where there are none, or those of another action."""
-    found = prepared.get(site.id)
-    if found is None or found.action != choice.action:
-        held = "none" if found is None else f"{found.action} ones"
-        raise InputError(f"The choice at {choice.site} is {choice.action}, but site {site.id} has {held} of its factors.")
-    return found

@@ -11,7 +11,8 @@ import onnx_ir as ir
 
 from ..cost_model.plan import Choice
 from ..cost_model.sites import LinearSite, Site
-from .onnx_pass import OnnxPass, Surgeon, members, operation
+from .chosen import members
+from .onnx_pass import OnnxPass, Surgeon, operation
 
 ACTION = "merged"
 

@@ -168,14 +168,6 @@ def operation(
     return ir.node(op_type, inputs, attributes, domain=domain, outputs=values, name=name)  # type: ignore[arg-type]
 
 
-def members(choice: Choice, sites: Mapping[str, Site]) -> tuple[Site, ...]:
-    """The sites that a choice speaks of, in its order; InputError names one that was not found in the model."""
-    for name in choice.sites:
-        if name not in sites:
-            raise InputError(f"The plan names the site {name!r}, which was not found in this model; make the plan again.")
-    return tuple(sites[name] for name in choice.sites)
-
-
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from graph.inputs
     yield from graph.initializers.values()

@@ -16,8 +16,9 @@ from ..kernels.onnx_forms import CONV
 from ..kernels.quantized_conv.codes import Codes
 from ..kernels.quantized_conv.formats import ACTION, PreparedConv
 from ..kernels.quantized_conv.onnx_body import CodedValue
+from .chosen import members
 from .onnx_gelu import fuse_gelu
-from .onnx_pass import OnnxPass, Surgeon, members
+from .onnx_pass import OnnxPass, Surgeon
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from ..cost_model.errors import InputError
 from ..cost_model.onnx_style import OnnxStyle
 from ..cost_model.plan import Choice
 from ..cost_model.sites import EmbeddingSite, Site
 from ..kernels.onnx_forms import EMBEDDING
 from ..kernels.quantized_embedding.formats import BITS, PreparedTable
-from .onnx_pass import OnnxPass, Surgeon, members
+from .chosen import members, prepared_for
+from .onnx_pass import OnnxPass, Surgeon
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class QuantizeEmbeddings(OnnxPass):
                 continue
             for site in members(choice, sites):
                 if isinstance(site, EmbeddingSite) and surgeon.pending(site):
-                    table, name = table_of(self.prepared, choice, site), f"{site.id}.{choice.action}"
+                    table, name = prepared_for(self.prepared, choice, site), f"{site.id}.{choice.action}"
                     body = form.table_nodes(table, surgeon.value(site.indices), site.dtype, name)
                     surgeon.adopt(body.initializers)
                     surgeon.replace([site], body.nodes, {site.output: body.output})
@@ -44,12 +44,3 @@ class QuantizeEmbeddings(OnnxPass):
             surgeon.import_domain(domain, version)
         surgeon.close()
         return changed
-
-
-def table_of(prepared: Mapping[str, PreparedTable], choice: Choice, site: EmbeddingSite) -> PreparedTable:
-    """The table of a site in codes; InputError where there is none, or one of another format."""
-    found = prepared.get(site.id)
-    if found is None or found.action != choice.action:
-        held = "no table in codes" if found is None else f"one in {found.action}"
-        raise InputError(f"The choice at {choice.site} is {choice.action}, but for site {site.id} there is {held}.")
-    return found

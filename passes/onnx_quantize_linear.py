@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from ..cost_model.errors import InputError
 from ..cost_model.onnx_style import OnnxStyle
 from ..cost_model.plan import Choice
 from ..cost_model.sites import LinearSite, Site
@@ -17,11 +16,10 @@ from ..kernels.quantized_linear.formats import ONNX_FORMATS, Prepared, merge
 from ..kernels.quantized_linear.half_formats import HALF_FORMATS
 from ..kernels.quantized_linear.onnx_body import Body, QuantizedInputs
 from ..kernels.quantized_linear.onnx_half import half_nodes
+from .chosen import MERGED, members, prepared_for
 from .onnx_casts import drop_round_trips
 from .onnx_merge_linear import by_input, split
-from .onnx_pass import OnnxPass, Surgeon, members
-
-MERGED = "_merged"
+from .onnx_pass import OnnxPass, Surgeon
 
 
 @dataclass(frozen=True)
@@ -59,27 +57,18 @@ class QuantizeLinears(OnnxPass):
         return changed
 
     def _replace(self, surgeon: Surgeon, choice: Choice, site: LinearSite, shared: QuantizedInputs) -> None:
-        body = self._nodes(self._weights(choice, site), surgeon, site, f"{site.id}.{choice.action}", shared)
+        body = self._nodes(prepared_for(self.prepared, choice, site), surgeon, site, f"{site.id}.{choice.action}", shared)
         surgeon.adopt(body.initializers)
         surgeon.replace([site], body.nodes, {site.output: body.output})
 
     def _merge(self, surgeon: Surgeon, choice: Choice, group: Sequence[LinearSite], shared: QuantizedInputs) -> None:
         name = f"{group[0].id}.{choice.action}"
-        wide = merge([self._weights(choice, site) for site in group])
+        wide = merge([prepared_for(self.prepared, choice, site) for site in group])
         body = self._nodes(wide, surgeon, group[0], name, shared)
         surgeon.adopt(body.initializers)
         parts = split(surgeon, body.output, [site.out_features for site in group], f"{name}.split")
         outputs = {site.output: part for site, part in zip(group, parts.outputs, strict=True)}
         surgeon.replace(group, [*body.nodes, parts], outputs)
-
-    def _weights(self, choice: Choice, site: LinearSite) -> Prepared:
-        prepared = self.prepared.get(site.id)
-        if prepared is None or prepared.base != choice.action.removesuffix(MERGED):
-            held = "none" if prepared is None else f"{prepared.base} ones"
-            raise InputError(
-                f"The choice at {choice.site} is {choice.action}, but for site {site.id} there are {held} of its prepared weights."
-            )
-        return prepared
 
     def _nodes(self, prepared: Prepared, surgeon: Surgeon, site: LinearSite, name: str, shared: QuantizedInputs) -> Body:
         if prepared.base in HALF_FORMATS:

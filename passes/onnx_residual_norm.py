@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from ..cost_model.plan import Choice
 from ..cost_model.sites import Region, Site
-from .onnx_pass import MICROSOFT, OnnxPass, Surgeon, members, operation
+from .chosen import members
+from .onnx_pass import MICROSOFT, OnnxPass, Surgeon, operation
 
 SKIP = "skip_layer_norm"
 SUM = "sum_layer_norm"

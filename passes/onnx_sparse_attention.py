@@ -18,7 +18,8 @@ from ..kernels.spectral_attention.onnx_body import OPSET, attention_nodes
 from ..kernels.spectral_attention.onnx_builder import Builder
 from ..kernels.spectral_attention.prepare import SparsePrepared
 from .attention_up import MASKED
-from .onnx_pass import OnnxPass, Surgeon, members, operation
+from .chosen import members
+from .onnx_pass import OnnxPass, Surgeon, operation
 
 ACTION = "spectral_sparse"
 

@@ -110,10 +110,10 @@ def test_missing_weights_and_unknown_sites_are_named():
     program = traced(Pair(), torch.randn(3, 7, WIDTH))
     graph = cleaned(program)
     sites = sites_of(graph, program, "linear")
-    with pytest.raises(InputError, match="none of its prepared weights"):
+    with pytest.raises(InputError, match="is nothing"):
         FxQuantizeLinear().apply(graph, [choice("int8_dynamic", sites)], sites)
     prepared = prepared_of(program, graph, sites, "int4_weight")
-    with pytest.raises(InputError, match="int4_weight ones"):
+    with pytest.raises(InputError, match="is int4_weight"):
         FxQuantizeLinear(prepared=prepared).apply(graph, [choice("int8_dynamic", sites)], sites)
     with pytest.raises(InputError, match="'nowhere'"):
         FxQuantizeLinear(prepared=prepared).apply(graph, [choice("int8_dynamic", {"nowhere": None})], sites)

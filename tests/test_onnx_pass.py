@@ -5,9 +5,9 @@ import pytest
 
 from szilard.cost_model.errors import InputError
 from szilard.cost_model.sites import Region
-from szilard.passes.onnx_pass import Surgeon, members, operation
+from szilard.passes.onnx_pass import Surgeon, operation
 
-from .onnx_graphs import assert_same, choose, graph, kinds, run
+from .onnx_graphs import assert_same, graph, kinds, run
 
 TEXT = """(float[N,4] x) => (float[N,4] s, float[N,4] y) {
     h = Relu(v)
@@ -59,8 +59,6 @@ def test_names_that_are_not_there():
     stranger = Region("other", "residual_norm", ("n1", "n9"), (), ("s",), "float32")
     with pytest.raises(InputError, match="'n9', which the model does not have"):
         surgeon.pending(stranger)
-    with pytest.raises(InputError, match="site 'site', which was not found"):
-        members(choose("leave", SITE), {})
 
 
 def test_constants():

@@ -65,8 +65,8 @@ def test_weights_in_another_format_are_refused():
     model, sites, _ = linears(["add", "add"], (4, 4), random, features=FEATURES)
     known = {site.id: site for site in sites}
     choice = choose("int8_static", *sites)
-    with pytest.raises(InputError, match="there are none of its prepared weights"):
+    with pytest.raises(InputError, match="is nothing"):
         QuantizeLinears().apply(model.clone(), [choice], known)
     other = prepared(model, sites, "int8_dynamic", random)
-    with pytest.raises(InputError, match="there are int8_dynamic ones of its prepared weights"):
+    with pytest.raises(InputError, match="is int8_dynamic"):
         QuantizeLinears(other).apply(model.clone(), [choice], known)
