@@ -17,15 +17,28 @@ from ..kernels.quantized_conv.codes import Codes
 from ..kernels.quantized_conv.formats import ACTION, PreparedConv
 from ..kernels.quantized_conv.onnx_body import CodedValue
 from .chosen import members
+from .onnx_coded_parts import joined
 from .onnx_gelu import fuse_gelu
 from .onnx_pass import OnnxPass, Surgeon
+
+
+@dataclass(eq=False)
+class _Codes:
+    """A model whose sites are put on codes one after the other. `coded`: values and the codes that some site reads or wrote. `results`:
+    those that were written in codes, so that their floats are what the codes stand for. `passed`: ops on floats that codes stand for."""
+
+    surgeon: Surgeon
+    coded: dict[str, CodedValue] = field(default_factory=dict)
+    results: dict[str, CodedValue] = field(default_factory=dict)
+    passed: list[ir.Node] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class QuantizeConvs(OnnxPass):
     """1. A convolution, its batch norm and the clip behind them: one QLinearConv on codes with the channels last, or in standard ONNX one
     Conv between DequantizeLinear and QuantizeLinear. 2. What it reads in codes is what another wrote, else quantised once for all its
-    readers; what it writes is floating point again only where something reads it so. 3. A Gelu behind that stays one op for onnxruntime.
+    readers; what it writes is floating point again only where something reads it so. 3. For onnxruntime maxima of windows and channels side
+    by side stay in codes from what wrote them to what reads them, and a Gelu behind codes stays one op.
 
     `prepared` maps the id of each site to what it becomes.
     """
@@ -42,11 +55,9 @@ class QuantizeConvs(OnnxPass):
         pending = [site for site in found if isinstance(site, ConvSite) and surgeon.pending(site)]
         # Producers first: what a site reads in codes is there when its turn comes.
         pending.sort(key=lambda site: place[site.ops[0]])
-        coded: dict[str, CodedValue] = {}
-        ends: list[ir.Node] = []
-        for site in pending:
-            ends.append(self._replace(surgeon, site, coded))
-        surgeon.sweep(ends)
+        codes = _Codes(surgeon)
+        ends = [self._replace(codes, site) for site in pending]
+        surgeon.sweep([*codes.passed, *ends])
         for node in ends:
             if node.graph is surgeon.graph and self.style is OnnxStyle.runtime:
                 fuse_gelu(surgeon, node.outputs[0])
@@ -55,8 +66,9 @@ class QuantizeConvs(OnnxPass):
         surgeon.close()
         return len(pending)
 
-    def _replace(self, surgeon: Surgeon, site: ConvSite, coded: dict[str, CodedValue]) -> ir.Node:
+    def _replace(self, at: _Codes, site: ConvSite) -> ir.Node:
         """Puts the site on codes, and gives the node that makes a float of its result."""
+        surgeon = at.surgeon
         made = self.prepared.get(site.id)
         if not isinstance(made, PreparedConv):
             raise InputError(f"The choice at {site.id} is {ACTION}, but its weights were not prepared.")
@@ -64,25 +76,25 @@ class QuantizeConvs(OnnxPass):
         same = surgeon.nodes[site.ops[0]].attributes.get_string("auto_pad", "") or ""
         made = replace(made, geometry=replace(made.geometry, auto_pad=same if same.startswith("SAME") else ""))
         form, name, rank = CONV[self.style], f"{site.id}.{ACTION}", made.weight.ndim
-        start, x = self._coded(surgeon, site.x, made.x, rank, name, coded)
+        start, x = self._coded(at, site.x, made.x, rank, name)
         body = form.conv_nodes(made, x, name, surgeon.value(site.result).shape)
         nodes, back, initializers = form.dequantize_nodes(body.output, rank, name)
         surgeon.adopt([*body.initializers, *initializers])
         whole = replace(site, ops=(*site.ops, site.activation)) if site.activation else site
         surgeon.replace([whole], [*start, *body.nodes, *nodes], {site.result: back})
-        coded[site.result] = body.output
+        at.coded[site.result] = at.results[site.result] = body.output
         return nodes[-1]
 
-    def _coded(
-        self, surgeon: Surgeon, name: str, codes: Codes, rank: int, prefix: str, coded: dict[str, CodedValue]
-    ) -> tuple[list[ir.Node], CodedValue]:
+    def _coded(self, at: _Codes, name: str, codes: Codes, rank: int, prefix: str) -> tuple[list[ir.Node], CodedValue]:
         """A value in codes, and the nodes that make them where nothing has yet."""
-        known = coded.get(name)
+        known, value = at.coded.get(name), at.surgeon.value(name)
         if known is not None and known.codes == codes:
             return [], known
-        body = CONV[self.style].quantize_nodes(surgeon.value(name), codes, rank, f"{prefix}.x")
-        surgeon.adopt(body.initializers)
-        coded.setdefault(name, body.output)
+        found = joined(value, codes, at.results, rank, f"{prefix}.x") if self.style is OnnxStyle.runtime else None
+        body, passed = found or (CONV[self.style].quantize_nodes(value, codes, rank, f"{prefix}.x"), [])
+        at.passed += passed
+        at.surgeon.adopt(body.initializers)
+        at.coded.setdefault(name, body.output)
         return body.nodes, body.output
 
 

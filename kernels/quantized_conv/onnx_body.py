@@ -3,7 +3,7 @@ the layout of the integer kernels, and onnxruntime would else put a transpose on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +77,22 @@ def conv_nodes(prepared: PreparedConv, x: CodedValue, name: str, shape: ir.Shape
     )  # fmt: skip
     made = [scale, zero, read_scale, read_zero, weight, weight_scale, weight_zero, bias]
     return Body([node], CodedValue(node.outputs[0], prepared.y), made)
+
+
+def pool_nodes(x: CodedValue, settings: Mapping[str, Any], name: str) -> Body:
+    """Maxima of windows of codes [B, *, C], which are the codes of the maxima; `settings` are the attributes of ONNX's MaxPool."""
+    node = typed_node("NhwcMaxPool", [x.value], f"{name}_codes", ir.DataType.UINT8, None, RUNTIME_DOMAIN, **settings)
+    return Body([node], CodedValue(node.outputs[0], x.codes), [])
+
+
+def join_nodes(parts: Sequence[CodedValue], codes: Codes, name: str, shape: ir.Shape | None) -> Body:
+    """The channels of all parts [B, *, C] side by side in `codes`, each read by codes of its own; `shape` is that of the floats."""
+    scale, zero = code_scale(codes, name)
+    read = [code_scale(part.codes, f"{name}_part{place}") for place, part in enumerate(parts)]
+    inputs = [scale, zero, *(v for part, of_part in zip(parts, read, strict=True) for v in (part.value, *of_part))]
+    last = None if shape is None else coded_shape(shape)
+    node = typed_node("QLinearConcat", inputs, f"{name}_joined", ir.DataType.UINT8, last, RUNTIME_DOMAIN, axis=-1)
+    return Body([node], CodedValue(node.outputs[0], codes), [scale, zero, *(v for of_part in read for v in of_part)])
 
 
 def padding(geometry: Geometry) -> dict[str, Any]:
