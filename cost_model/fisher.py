@@ -24,7 +24,7 @@ class OwnOutputs:
     """A `Seed` that needs no labels: d log p / d outputs for outputs drawn from the model's own distribution, the same on every run.
 
     "gaussian": p = N(outputs, 1), so that the gradients are normal; "softmax": a class drawn over the last axis. `ignored` are numbers of
-    outputs that do not count, as those of integers never do; of outputs [B, L, ...] those rows count that `tokens` says, [B, L] for each
+    outputs that do not count, as those of integers never do; of outputs [B, L, D] those rows count that `tokens` says, [B, L] for each
     sample, all of them where it is None or has another shape. `squares` is the sum of squares of what counts and `rows` how many vectors
     that is, over the samples seen: with `squares` a gaussian score becomes a relative squared error, with `rows` a softmax one
     twice the divergence of a row [nats]."""
@@ -46,9 +46,10 @@ class OwnOutputs:
                 continue
             counted = self._counted(sample, output)
             if sample not in self._seen:
-                what = output if counted is None else output[counted]
-                self.squares += float(torch.linalg.vector_norm(what, dtype=torch.float64)) ** 2
-                self.rows += what.numel() // max(1, what.shape[-1] if what.dim() else 1)
+                lengths = torch.linalg.vector_norm(torch.atleast_1d(output), dim=-1, dtype=torch.float64)
+                lengths = lengths if counted is None else lengths[counted]
+                self.squares += float(lengths.square().sum())
+                self.rows += lengths.numel()
             if self.distribution == "gaussian":
                 slope = torch.randn(output.shape, generator=generator).to(output.dtype)
             else:
@@ -64,7 +65,7 @@ class OwnOutputs:
     def _counted(self, sample: int, output: torch.Tensor) -> torch.Tensor | None:
         """Which rows of an output count, None for all."""
         tokens = self.tokens[sample] if sample < len(self.tokens) else None
-        return tokens if tokens is not None and output.dim() > 2 and output.shape[:2] == tokens.shape else None
+        return tokens if tokens is not None and output.dim() == 3 and output.shape[:2] == tokens.shape else None
 
 
 def of_loss(loss: Loss) -> Seed:

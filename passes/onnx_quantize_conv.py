@@ -17,19 +17,19 @@ from ..kernels.quantized_conv.codes import Codes
 from ..kernels.quantized_conv.formats import ACTION, PreparedConv
 from ..kernels.quantized_conv.onnx_body import CodedValue
 from .chosen import members
-from .onnx_coded_parts import joined
+from .onnx_coded_parts import CodedParts
 from .onnx_gelu import fuse_gelu
 from .onnx_pass import OnnxPass, Surgeon
 
 
 @dataclass(eq=False)
 class _Codes:
-    """A model whose sites are put on codes one after the other. `coded`: values and the codes that some site reads or wrote. `results`:
-    those that were written in codes, so that their floats are what the codes stand for. `passed`: ops on floats that codes stand for."""
+    """A model whose sites are put on codes one after the other. `coded`: values and the codes that some site reads or wrote. `passed`: ops
+    on floats that codes stand for."""
 
     surgeon: Surgeon
+    parts: CodedParts
     coded: dict[str, CodedValue] = field(default_factory=dict)
-    results: dict[str, CodedValue] = field(default_factory=dict)
     passed: list[ir.Node] = field(default_factory=list)
 
 
@@ -55,7 +55,7 @@ class QuantizeConvs(OnnxPass):
         pending = [site for site in found if isinstance(site, ConvSite) and surgeon.pending(site)]
         # Producers first: what a site reads in codes is there when its turn comes.
         pending.sort(key=lambda site: place[site.ops[0]])
-        codes = _Codes(surgeon)
+        codes = _Codes(surgeon, CodedParts({site.ops[0] for site in pending}))
         ends = [self._replace(codes, site) for site in pending]
         surgeon.sweep([*codes.passed, *ends])
         for node in ends:
@@ -82,7 +82,7 @@ class QuantizeConvs(OnnxPass):
         surgeon.adopt([*body.initializers, *initializers])
         whole = replace(site, ops=(*site.ops, site.activation)) if site.activation else site
         surgeon.replace([whole], [*start, *body.nodes, *nodes], {site.result: back})
-        at.coded[site.result] = at.results[site.result] = body.output
+        at.coded[site.result] = at.parts.results[site.result] = body.output
         return nodes[-1]
 
     def _coded(self, at: _Codes, name: str, codes: Codes, rank: int, prefix: str) -> tuple[list[ir.Node], CodedValue]:
@@ -90,7 +90,7 @@ class QuantizeConvs(OnnxPass):
         known, value = at.coded.get(name), at.surgeon.value(name)
         if known is not None and known.codes == codes:
             return [], known
-        found = joined(value, codes, at.results, rank, f"{prefix}.x") if self.style is OnnxStyle.runtime else None
+        found = at.parts.joined(value, codes, rank, f"{prefix}.x") if self.style is OnnxStyle.runtime else None
         body, passed = found or (CONV[self.style].quantize_nodes(value, codes, rank, f"{prefix}.x"), [])
         at.passed += passed
         at.surgeon.adopt(body.initializers)

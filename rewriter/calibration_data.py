@@ -104,7 +104,7 @@ def relative_error(
     """||y - y0||^2 / ||y0||^2 over all float outputs of all samples (design: the error of a rewrite); integer outputs count
     the share of elements that differ. A NaN where the reference has none gives infinity.
 
-    Outputs [B, L, ...] of `samples` that are padded count at the tokens that are there alone; where no samples are given, everywhere.
+    Outputs [B, L, D] of `samples` that are padded count at the tokens that are there alone; where no samples are given, everywhere.
 
     Key/value caches are summed by themselves, and the larger of the two errors counts: they hold far more numbers than the logits beside
     them, which would not be seen in one sum.
@@ -122,12 +122,14 @@ def relative_error(
 
 def _squares(actual: np.ndarray, expected: np.ndarray, tokens: np.ndarray | None) -> tuple[float, float] | None:
     """(||y - y0||^2, ||y0||^2) of one output, of integers (elements that differ, elements), of the `tokens` [B, L] alone where it is
-    [B, L, ...]; None where no distance is finite, at padding too: it would reach means over the tokens as NaN."""
+    [B, L, D]; None where no distance is finite, at padding too: it would reach means over the tokens as NaN."""
     if actual.shape != expected.shape:
         return None
     # [B, D] of one vector a text may have as many columns as there are tokens.
-    padded = tokens is not None and expected.ndim > 2 and expected.shape[:2] == tokens.shape
-    rows, counted = (tokens.size, tokens.reshape(-1, 1)) if padded and tokens is not None else (1, np.ones((1, 1), bool))
+    counted = np.ones((1, 1), bool)
+    if tokens is not None and expected.ndim == 3 and expected.shape[:2] == tokens.shape:
+        counted = tokens.reshape(-1, 1)
+    rows = len(counted)
     wide = expected.reshape(rows, -1), actual.reshape(rows, -1)
     difference = scale = 0.0
     for part in _parts(*wide[0].shape):

@@ -57,14 +57,10 @@ class Gate:
         instead of undoing it. No limit where a metric is the budget."""
         return float("inf") if self.metric is not None else 10 * max(self.budget.error, predicted)
 
-    def sample_error(self, graph: Any, than: Any = None, padding: bool = False) -> float:
-        """Relative squared error of the outputs on the first held-out samples (the sample inputs where there is no calibration), against
-        those of the graph `than`, of the original where it is None; with `padding` of what they give there too."""
-        samples = self._held_out_samples[:SAMPLES]
-        reference = self._references[0]
-        if than is not None:
-            with self.backend.runner(than) as run:
-                reference = [run(sample) for sample in samples]
+    def sample_error(self, graph: Any, padding: bool = False) -> float:
+        """Relative squared error of the outputs on the first held-out samples (the sample inputs where there is no calibration); with
+        `padding` of what they give there too."""
+        samples, reference = self._held_out_samples[:SAMPLES], self._references[0]
         with self.backend.runner(graph) as run:
             return relative_error([run(sample) for sample in samples], reference, None if padding else samples)
 

@@ -1,4 +1,7 @@
-"""The edges between sites that can run on codes: which values may be held in codes, and what a plan pays to make codes of one and back."""
+"""The edges between sites that can run on codes: which values may be held in codes, and what a plan pays to make codes of one and back.
+
+Maxima and channels side by side between such sites are priced on floats, with conversions around them: the pass that leaves them out where
+it can makes a plan cheaper than it was thought."""
 
 from __future__ import annotations
 

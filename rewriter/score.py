@@ -22,6 +22,7 @@ from ..cost_model.weight_structure import Estimate, estimates
 from ..kernels.low_rank.factors import SHARES, damped_gram, more_accurate, prepare_low_rank
 from ..kernels.low_rank.factors import simulate as simulate_low_rank
 from ..kernels.quantized_linear.formats import Prepared, prepare_group
+from ..kernels.quantized_linear.half_formats import HALF_FORMATS
 from ..kernels.quantized_linear.reference import simulate
 from .backend import Arrays, Group, Probe
 from .calibration_data import relative_error
@@ -98,6 +99,9 @@ def score_linears(
     for groups in chunks(tuple(wanted), _captured_bytes):
         read = list(dict.fromkeys(group.linears[0].x for group in groups))
         rows = _rows(probe, samples, read)
+        # Padding too: what float16 does not hold there would reach the tokens as NaN.
+        halves = any(action in HALF_FORMATS for group in groups for action in wanted[group])
+        seen = _rows(probe, samples, read, padding=True) if halves else rows
         captured = [probe.capture(sample, read) for sample in probed]
         for group in groups:
             sites = group.linears
@@ -105,7 +109,7 @@ def score_linears(
             weights, biases = [linear_weight(net, s) for s in sites], [linear_bias(net, s) for s in sites]
             for action in sorted(wanted[group]):
                 progress(f"error of {action} at {group.id}")
-                if beyond := out_of_range(action, weights, biases, [rows[x], *(found[x] for found in captured)]):
+                if beyond := out_of_range(action, weights, biases, [seen[x], *(found[x] for found in captured)]):
                     scores[group.id, action] = Score(float("inf"), {}, refused=beyond)
                     continue
                 try:
@@ -191,12 +195,12 @@ def _captured_bytes(group: Group) -> int:
     return 4 * group.linears[0].in_features * (ROUNDING_ROWS + PROBE_ROWS)
 
 
-def _rows(probe: Probe, samples: Sequence[Arrays], read: Sequence[str]) -> dict[str, np.ndarray]:
-    """Value -> float32 [at most `ROUNDING_ROWS`, K], the same share of rows from every sample, none of padding."""
+def _rows(probe: Probe, samples: Sequence[Arrays], read: Sequence[str], padding: bool = False) -> dict[str, np.ndarray]:
+    """Value -> float32 [at most `ROUNDING_ROWS`, K], the same share of rows from every sample, of `padding` only where it is asked for."""
     parts: dict[str, list[np.ndarray]] = {value: [] for value in read}
     share = -(-ROUNDING_ROWS // len(samples))
     for sample in samples:
-        kept = kept_tokens(sample)
+        kept = None if padding else kept_tokens(sample)
         for value, found in probe.capture(sample, read).items():
             flat = token_rows(found, kept)
             parts[value].append(flat[np.linspace(0, len(flat) - 1, min(share, len(flat))).astype(int)].astype(np.float32))

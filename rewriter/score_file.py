@@ -160,7 +160,7 @@ def _scoring_digest() -> str:
     """A short hash of the code that makes scores, beside that of kernels and passes."""
     here = Path(__file__).parent
     rooms = {
-        here: ("score*.py", "runtime_*.py", "calibration_data.py"),
+        here: ("score*.py", "runtime_*.py", "calibration_data.py", "padding.py"),
         here.parent / "cost_model": ("fisher.py", "block_gradients.py"),
     }
     sources = sorted(path for room, names in rooms.items() for name in names for path in room.glob(name))

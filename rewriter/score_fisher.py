@@ -117,8 +117,7 @@ def _error(
     pieces = [[_slice(site, 0, site.out_features, net) for site in sites]] if name in SHARES else _columns(sites, net)
     for parts in pieces:
         weights, biases = [weight for _, _, weight, _ in parts], [bias for _, _, _, bias in parts]
-        if beyond := out_of_range(name, weights, biases, [x, *(row.numpy() for row in rows)]):
-            raise InputError(beyond)
+        _check_range(name, weights, biases, values[sites[0].x])
         made = prepare_linear(name, weights, biases, x)
         for prepared, (site, start, weight, bias) in zip(made, parts, strict=True):
             dense = torch.from_numpy(weight)
@@ -134,6 +133,14 @@ def _error(
     return sum(float(each.square().sum()) for each in moved)
 
 
+def _check_range(
+    name: str, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None], values: Sequence[torch.Tensor]
+) -> None:
+    """Padding too: what is infinite there would reach the tokens as NaN."""
+    if beyond := out_of_range(name, weights, biases, [value.float().numpy() for value in values]):
+        raise InputError(beyond)
+
+
 def _rounded_on(values: Sequence[torch.Tensor], tokens: Sequence[np.ndarray | None], count: int) -> np.ndarray:
     """Rows [M, K] of a value on the samples behind the first `count`, on all where there are no others."""
     start = count if len(values) > count else 0
@@ -146,6 +153,7 @@ def _weight_error(
     """The relative squared error of the outputs of a group for white inputs: what its weights alone say."""
     parts = [_slice(site, 0, site.out_features, net) for site in group.linears]
     x = _rounded_on(values[group.linears[0].x], tokens, 0)
+    _check_range(name, [weight for _, _, weight, _ in parts], [bias for _, _, _, bias in parts], values[group.linears[0].x])
     made = prepare_linear(name, [weight for _, _, weight, _ in parts], [None for _ in parts], x)
     white, none = torch.eye(x.shape[-1]), torch.zeros(1, x.shape[-1])
     got = torch.cat([simulate_linear(each, white) - simulate_linear(each, none) for each in made], 1)

@@ -55,3 +55,16 @@ def test_outputs_that_cannot_be_compared():
 def test_rows_of_zeros_count_as_equal():
     zeros = bind(lambda x: 0 * x)
     assert output_distance(program("y"), program("y"), [zeros, zeros], [{"x": X}])["cosine"] == 1.0
+
+
+def test_padding_is_not_compared():
+    mask, words = np.array([[1, 1, 0], [1, 1, 1]]), np.ones((2, 3, 4), np.float32)
+
+    def other(x):
+        return np.where(mask[..., None] == 1, x, -x)
+
+    sample = {"x": words, "attention_mask": mask}
+    found = output_distance(program("y"), program("y"), [bind(identity), bind(other)], [sample])
+    assert found == {"relative_squared": 0.0, "cosine": 1.0, "samples": 1}
+    apart = output_distance(program("y"), program("y"), [bind(identity), bind(other)], [{"x": words}])
+    assert apart["cosine"] == pytest.approx(4 / 6)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from szilard.cost_model.fisher import OwnOutputs
 from szilard.passes.find import find
 from szilard.rewriter import calibration_data
 from szilard.rewriter.backend import groups_of
@@ -34,9 +35,17 @@ def test_one_mask_of_zeros_and_ones_tells_tokens_from_padding():
         {"attention_mask": MASK[0]},
         {"attention_mask": -1e4 * (1 - MASK)},
         {"attention_mask": MASK, "decoder_input_ids": words},
-        {"attention_mask": MASK, "decoder_attention_mask": MASK},
+        {"attention_mask": MASK, "encoder_hidden_states": words},
+        {"encoder_attention_mask": MASK, "input_ids": words},
+        {"global_attention_mask": MASK, "input_ids": words},
     ):
         assert kept_tokens(nothing) is None
+
+
+def test_behind_caches_the_tokens_are_the_last_that_the_mask_speaks_of():
+    sample = {"input_ids": np.ones((3, 2), np.int64), "attention_mask": MASK, "past_key_values.0.key": np.ones((3, 1, 3, 4))}
+    assert np.array_equal(kept_tokens(sample), MASK[:, 3:] == 1)
+    assert kept_tokens(sample | {"attention_mask": np.sort(MASK)}) is None
 
 
 def test_rows_of_a_value_that_has_none_for_each_token_all_stay():
@@ -45,8 +54,8 @@ def test_rows_of_a_value_that_has_none_for_each_token_all_stay():
     assert np.array_equal(token_rows(value, kept), value[kept])
     assert np.array_equal(token_rows(value.reshape(15, 2), kept), value[kept])
     assert torch.equal(token_rows(torch.from_numpy(value), kept), torch.from_numpy(value[kept]))
-    pooled = value[:, 0]
-    assert len(token_rows(pooled, kept)) == 3
+    for other in (value[:, 0], value.transpose(1, 0, 2), value.reshape(3, 1, 5, 2)):
+        assert len(token_rows(other, kept)) == other.size // 2
     assert len(token_rows(value, None)) == 15
 
 
@@ -77,6 +86,16 @@ def test_vectors_of_a_text_and_caches_count_whole_and_no_number_is_lost_at_paddi
     assert relative_error([{"y": found[..., None]}], [{"y": tokens}], samples) == 0
     broken = np.where(found == 2, np.nan, 1.0)[..., None]
     assert relative_error([{"y": broken}], [{"y": tokens}], samples) == np.inf
+
+
+def test_softmax_gradients_are_of_the_tokens_alone():
+    logits, tokens = torch.randn(3, 5, 7), torch.from_numpy(MASK == 1)
+    seed = OwnOutputs("softmax", tokens=[tokens])
+    (slope,) = seed(0, (logits,))
+    assert not slope[~tokens].any()
+    assert slope[tokens].any(-1).all()
+    assert seed.rows == int(MASK.sum())
+    assert seed.squares == pytest.approx(float(logits[tokens].square().sum()), rel=1e-6)
 
 
 class Masked(nn.Module):
