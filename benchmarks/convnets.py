@@ -84,7 +84,7 @@ NETWORKS = {
         "efficientnet", "1x3x224x224", (1, 3, 224, 224), 0.004,
         lambda: [{"image": crop[None]} for crop in photographs.crops(48, photographs.CALIBRATION, seed=1)], agreement,
     ),
-    "recognition": Network("recognition", "1x3x48x320", (1, 3, 48, 320), 0.1, lambda: rapidocr.line_calibration(24), reading),
+    "recognition": Network("recognition", "1x3x48x320", (1, 3, 48, 320), 0.05, lambda: rapidocr.line_calibration(80), reading),
 }  # fmt: skip
 
 
