@@ -26,6 +26,8 @@ from ..passes.fx_attention import refusal as attention_refusal
 from ..passes.fx_batch_norm import FxBatchNorm
 from ..passes.fx_clean_up import FxCleanUp
 from ..passes.fx_extract import extract
+from ..passes.fx_half_linear import ACTION as HALF
+from ..passes.fx_half_linear import FxHalfLinear
 from ..passes.fx_low_rank import FxLowRank
 from ..passes.fx_merge_linear import FxMergeLinear
 from ..passes.fx_quantize_embedding import FxQuantizeEmbedding
@@ -115,7 +117,8 @@ class TorchBackend:
             (frozenset({"merged"}), FxMergeLinear()),
             (frozenset({"spectral_sparse"}), FxSparseAttention(prepared=prepared)),
             (frozenset(SHARES), FxLowRank(prepared=prepared)),
-            (FORMAT_ACTIONS, FxQuantizeLinear(prepared=prepared)),
+            (frozenset({HALF}), FxHalfLinear(prepared=prepared)),
+            (FORMAT_ACTIONS - {HALF}, FxQuantizeLinear(prepared=prepared)),
             (frozenset(BITS), FxQuantizeEmbedding(prepared=prepared)),
         )
 
@@ -130,6 +133,9 @@ class TorchBackend:
                     "" if site.dtype in TRITON_DTYPES else f"its dtype is {site.dtype}, and Triton's kernels take none such"
                 )
                 formats.update(dict.fromkeys(TRITON_FORMATS, triton))
+                formats[HALF] = (
+                    "" if site.dtype == "float32" else f"its dtype is {site.dtype}, and float16 is for float32 alone"
+                )
                 if "rate.float8.tensor" not in device.values:
                     formats["fp8_token"] = triton or f"{device.name} does not multiply fp8"
             formats.update(structure_actions(group, self.runtime, device))

@@ -46,11 +46,11 @@ def test_a_cpu_has_the_formats_that_need_no_gpu(offered):
 
 
 @pytest.mark.parametrize("sites", [1, 3])
-def test_on_cuda_only_triton_kernels_may_be_taken(offered, sites):
+def test_on_cuda_triton_kernels_and_float16_may_be_taken(offered, sites):
     actions = offered[sites, "h200"]
     allowed = {action for action, refusal in actions.items() if not refusal}
     merged = {"merged", *(f"{name}_merged" for name in TRITON_FORMATS)} if sites > 1 else set()
-    assert allowed == set(TRITON_FORMATS) | merged
+    assert allowed == {*TRITON_FORMATS, "float16"} | merged
     assert all("no CUDA kernel" in actions[name] for name in FORMATS)
 
 
@@ -65,6 +65,7 @@ def test_on_cuda_a_float64_linear_has_no_kernel():
     for group in groups_of(find(net_of(cleaned(program), program)).sites):
         actions = TorchBackend(program).actions(group, net_of(cleaned(program), program), load_device("h200"))
         assert "its dtype is float64" in actions["int8_column_weight"]
+        assert actions["float16"] == "its dtype is float64, and float16 is for float32 alone"
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,13 @@ def test_few_rows_take_four_bits_and_many_take_fp8_inputs_where_the_error_allows
     assert many.action == "fp8_token"
     assert many.after.label == "roofline"
     assert many.after.seconds < many.before.seconds
+
+
+def test_where_fp8_would_err_too_much_many_rows_take_float16(planned):
+    many, result = planned(16384, budget=1e-6)
+    assert many.action == "float16"
+    assert many.after.joules < many.before.joules
+    assert 1e-10 < result.report["runtimes"]["torch"]["error"]["measured"] < 1e-6
 
 
 def test_lint_names_a_node_without_a_shape():

@@ -79,10 +79,10 @@ def test_zeros_stay_zeros_and_odd_rows_have_no_four_bits():
 def test_a_table_of_another_format_is_refused():
     weights = table(0, 5, 8)
     model, site = lookup(weights)
-    with pytest.raises(InputError, match="there is no table in codes"):
+    with pytest.raises(InputError, match="site words is nothing"):
         QuantizeEmbeddings().apply(model.clone(), [choose("int8_rows", site)], {"words": site})
     made = {"words": prepare_table("int4_rows", weights)}
-    with pytest.raises(InputError, match="there is one in int4_rows"):
+    with pytest.raises(InputError, match="site words is int4_rows"):
         QuantizeEmbeddings(made).apply(model.clone(), [choose("int8_rows", site)], {"words": site})
 
 

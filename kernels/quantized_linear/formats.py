@@ -25,7 +25,7 @@ CALIBRATED = frozenset(["int8_static", "int8_hilo"])
 TRITON_FORMATS = ("int8_column_weight", *GPU_FORMATS)
 """Formats that only torch on CUDA has a kernel for; those of `FORMATS` run on CPUs, in torch and in onnxruntime."""
 
-# Each runtime's: those of `HALF_FORMATS` are onnxruntime's on CUDA.
+# Each runtime's: those of `HALF_FORMATS` are onnxruntime's on CUDA; of these torch has float16, by products of its own.
 TORCH_FORMATS = (*FORMATS, *TRITON_FORMATS)
 ONNX_FORMATS = (*FORMATS, *HALF_FORMATS)
 EVERY_FORMAT = (*FORMATS, *TRITON_FORMATS, *HALF_FORMATS)

@@ -1,4 +1,4 @@
-"""Formats with inputs in float16, for onnxruntime's CUDA provider: weights in float16 too, or in few bits in blocks.
+"""Formats with inputs in float16, on CUDA: weights in float16 too, or for onnxruntime in few bits in blocks.
 
 There is none with bfloat16: the CPU provider, on which every file is checked, has no product of it.
 """

@@ -1,0 +1,80 @@
+"""Linears in float16 in torch.fx: the numbers of the reference, one cast of what several read, dtypes and free shapes kept."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from szilard.cost_model.errors import InputError
+from szilard.kernels.quantized_linear.formats import prepare_group
+from szilard.kernels.quantized_linear.reference import simulate
+from szilard.passes.fx_half_linear import ACTION, FxHalfLinear
+from szilard.rewriter.print_fx import print_fx
+
+from .fx_graphs import choice, cleaned, distance, groups, net_of, run, sites_of, traced, without_values
+
+WIDTH = 71
+
+
+class Three(nn.Module):
+    """Two linears on one input, and a bias added behind a third that has none."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(WIDTH, 67), nn.Linear(WIDTH, 65, bias=False)
+        self.third, self.shift = nn.Linear(67, 69, bias=False), nn.Parameter(torch.randn(69))
+
+    def forward(self, x):
+        y = self.first(x)
+        return self.second(x), self.third(y.relu()) + self.shift
+
+
+def halved(dynamic=None):
+    torch.manual_seed(0)
+    program = traced(Three(), torch.randn(3, 7, WIDTH), dynamic=dynamic)
+    graph = cleaned(program)
+    sites = sites_of(graph, program, "linear")
+    parameters = {node.name: graph.get_parameter(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
+    prepared = {}
+    for each in groups(sites, ACTION):
+        members = [sites[name] for name in each.sites]
+        weights = [parameters[site.weight].detach().numpy() for site in members]
+        weights = [weight.T if site.transposed else weight for weight, site in zip(weights, members, strict=True)]
+        biases = [parameters[site.bias].detach().numpy() if site.bias else None for site in members]
+        prepared |= dict(zip(each.sites, prepare_group(ACTION, weights, biases), strict=True))
+    before = run(graph, program)
+    rewrite = FxHalfLinear(prepared=prepared)
+    changed = rewrite.apply(graph, groups(sites, ACTION), sites)
+    assert rewrite.apply(graph, groups(sites, ACTION), sites) == 0
+    return program, graph, sites, prepared, changed, before
+
+
+def test_products_in_float16_between_casts():
+    program, graph, sites, prepared, changed, before = halved()
+    assert changed == 3
+    assert without_values(graph) == []
+    ops = net_of(graph, program).ops.values()
+    # One cast of x for the two that read it, one for the third, and one behind each.
+    assert [sum(op.kind == kind for op in ops) for kind in ("matmul", "cast")] == [3, 5]
+    assert {parameter.dtype for parameter in graph.parameters()} == {torch.float16}
+    after = run(graph, program)
+    assert {each.dtype for each in after} == {torch.float32}
+    assert 1e-5 < distance(after, before) < 1e-3
+    x = torch.from_numpy(program.sample["x"]).reshape(-1, WIDTH)
+    site = next(site for site in sites.values() if site.out_features == 65)
+    assert distance([after[0].reshape(-1, 65)], [simulate(prepared[site.id], x)]) < 1e-4
+    assert print_fx(graph).count("F.linear") == 3
+
+
+def test_shapes_stay_free():
+    program, graph, *_ = halved(dynamic={"x": {0: "batch"}})
+    assert run(graph, program, x=np.ones((5, 7, WIDTH), np.float32))[0].shape == (5, 7, 65)
+
+
+def test_other_actions_are_left_and_missing_weights_are_named():
+    program = traced(Three(), torch.randn(3, 7, WIDTH))
+    graph = cleaned(program)
+    sites = sites_of(graph, program, "linear")
+    assert FxHalfLinear().apply(graph, [choice("merged", sites)], sites) == 0
+    with pytest.raises(InputError, match="is nothing"):
+        FxHalfLinear().apply(graph, groups(sites, ACTION), sites)
