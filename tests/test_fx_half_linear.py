@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from szilard.cost_model.errors import InputError
 from szilard.kernels.quantized_linear.formats import prepare_group
@@ -12,21 +11,7 @@ from szilard.passes.fx_half_linear import ACTION, FxHalfLinear
 from szilard.rewriter.print_fx import print_fx
 
 from .fx_graphs import choice, cleaned, distance, groups, net_of, run, sites_of, traced, without_values
-
-WIDTH = 71
-
-
-class Three(nn.Module):
-    """Two linears on one input, and a bias added behind a third that has none."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Linear(WIDTH, 67), nn.Linear(WIDTH, 65, bias=False)
-        self.third, self.shift = nn.Linear(67, 69, bias=False), nn.Parameter(torch.randn(69))
-
-    def forward(self, x):
-        y = self.first(x)
-        return self.second(x), self.third(y.relu()) + self.shift
+from .test_fx_low_rank import WIDTH, Three
 
 
 def halved(dynamic=None):
