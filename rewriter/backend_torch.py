@@ -26,7 +26,7 @@ from ..passes.fx_attention import refusal as attention_refusal
 from ..passes.fx_batch_norm import FxBatchNorm
 from ..passes.fx_clean_up import FxCleanUp
 from ..passes.fx_extract import extract
-from ..passes.fx_half_linear import ACTION as HALF
+from ..passes.fx_half_linear import DTYPES as HALVES
 from ..passes.fx_half_linear import FxHalfLinear
 from ..passes.fx_low_rank import FxLowRank
 from ..passes.fx_merge_linear import FxMergeLinear
@@ -117,8 +117,8 @@ class TorchBackend:
             (frozenset({"merged"}), FxMergeLinear()),
             (frozenset({"spectral_sparse"}), FxSparseAttention(prepared=prepared)),
             (frozenset(SHARES), FxLowRank(prepared=prepared)),
-            (frozenset({HALF}), FxHalfLinear(prepared=prepared)),
-            (FORMAT_ACTIONS - {HALF}, FxQuantizeLinear(prepared=prepared)),
+            (frozenset(HALVES), FxHalfLinear(prepared=prepared)),
+            (FORMAT_ACTIONS - frozenset(HALVES), FxQuantizeLinear(prepared=prepared)),
             (frozenset(BITS), FxQuantizeEmbedding(prepared=prepared)),
         )
 
@@ -127,15 +127,15 @@ class TorchBackend:
         site = group.sites[0]
         if isinstance(site, LinearSite):
             formats = dict.fromkeys(FORMATS, "" if device.kind == "cpu" else NO_KERNEL_ON_CUDA)
+            formats["bfloat16"] = _halved(site, "bfloat16")
             mergeable = (*INTEGER_INPUTS, *(TRITON_FORMATS if device.kind == "cuda" else ()))
             if device.kind == "cuda":
                 triton = (
                     "" if site.dtype in TRITON_DTYPES else f"its dtype is {site.dtype}, and Triton's kernels take none such"
                 )
                 formats.update(dict.fromkeys(TRITON_FORMATS, triton))
-                formats[HALF] = (
-                    "" if site.dtype == "float32" else f"its dtype is {site.dtype}, and float16 is for float32 alone"
-                )
+                # Not on CPUs: without instructions for its products, which few have, they are no faster than those of float32.
+                formats["float16"] = _halved(site, "float16")
                 if "rate.float8.tensor" not in device.values:
                     formats["fp8_token"] = triton or f"{device.name} does not multiply fp8"
             formats.update(structure_actions(group, self.runtime, device))
@@ -153,3 +153,8 @@ class TorchBackend:
 
     def print_step(self, graph: GraphModule) -> str:
         return print_fx(graph, self._program.dynamic)
+
+
+def _halved(site: LinearSite, dtype: str) -> str:
+    """Why a linear cannot be put into a dtype of 16 bits, "" if it can."""
+    return "" if site.dtype == "float32" else f"its dtype is {site.dtype}, and {dtype} is for float32 alone"

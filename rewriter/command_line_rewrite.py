@@ -20,6 +20,13 @@ Calibration = Annotated[
     Path | None,
     typer.Option("--calib", metavar="NPZ", help="Calibration inputs: keys are input names, the first axis counts samples."),
 ]
+DataFree = Annotated[
+    bool,
+    typer.Option(
+        "--data-free",
+        help="Use no calibration data: change what the weights alone tell an error of, checked on the sample inputs.",
+    ),
+]
 ErrorBudget = Annotated[
     float | None,
     typer.Option(
@@ -78,6 +85,7 @@ def rewrite(
     out: Out,
     target: TargetOrPlan = "",
     calib: Calibration = None,
+    data_free: DataFree = False,
     budget: ErrorBudget = None,
     joules: JouleBudget = None,
     metric: Metric = "",
@@ -119,6 +127,7 @@ def rewrite(
             include=include or (),
             exclude=exclude or (),
             onnx_style=onnx_style,
+            data_free=data_free,
             progress=progress,
         )
     deliver({**result.report, "folder": str(out)}, rewrite_text(result, out), as_json)

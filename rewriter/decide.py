@@ -22,6 +22,7 @@ from .score import Score, prepare_linears, score_linears
 from .score_attention import captured_values, score_attentions
 from .score_conv import score_convs
 from .score_embedding import score_embeddings
+from .score_weights import score_by_weights
 from .solve import Solution, eligible, solve
 
 Scores = dict[tuple[str, str], Score]
@@ -47,8 +48,8 @@ def decide(
 
     An option not yet scored counts as free of error, or as wrong as a larger rank that was scored. Solve; score what was taken unscored;
     solve again, until nothing unscored is taken. The plan is then as good as if all had been scored: options left unscored would not be
-    taken even if they had no error, or that of the larger rank. `keep` is given each score of a format as soon as it is measured, behind
-    the kind of its site.
+    taken even if they had no error, or that of the larger rank. Without `calibration` errors are those of the weights. `keep` is given each
+    score of a format as soon as it is measured, behind the kind of its site.
     """
     by_id, scores = {(group.kind, group.id): group for group in groups}, dict(known)
     with ExitStack() as stack:
@@ -57,7 +58,7 @@ def decide(
             scored = [_with_errors(choice, scores) for choice in choices]
             between = with_errors(edges, scores)
             solution = solve(scored, budget, error_limit=error_limit, joules_elsewhere=joules_elsewhere, edges=between)
-            wanted = {
+            wanted: dict[Group, str] = {
                 by_id[choice.kind, choice.site]: _first_to_score(choice, scores)
                 for choice in solution.choices
                 if scored_as(choice.action) and (choice.site, scored_as(choice.action)) not in scores
@@ -65,7 +66,9 @@ def decide(
             values = [each.value for each in solution.converted if each.quantized and (each.value, IN_CODES) not in scores]
             if not wanted and not values:
                 break
-            assert calibration is not None
+            if calibration is None:
+                scores.update(score_by_weights(wanted, net, progress))
+                continue
             if probe is None:
                 able = {(c.kind, c.site) for c in choices if any(scored_as(o.action) and not o.reason for o in c.options)}
                 probe = stack.enter_context(_probe(graph, net, [g for g in groups if (g.kind, g.id) in able], backend))

@@ -80,7 +80,8 @@ class Request:
     """What the user asked for, the same for every runtime. `table` is set where the target is the machine at hand; `known_scores` are
     errors that another runtime of the same model has measured already: they belong to the model, not to the runtime. `only`: kinds of
     sites that alone may change, none for all; `include` and `exclude`: shell patterns of names that alone may, and may not. Errors are kept
-    in a file of the folder `scores`, None for none. `onnx_style`: the operators that the .onnx file is written in."""
+    in a file of the folder `scores`, None for none. `onnx_style`: the operators that the .onnx file is written in. `data_free`: errors
+    are those of weights, where there is no `calibration`."""
 
     device: Device
     workload: Workload
@@ -96,6 +97,7 @@ class Request:
     exclude: tuple[str, ...] = ()
     scores: Path | None = None
     onnx_style: OnnxStyle = OnnxStyle.runtime
+    data_free: bool = False
 
 
 def optimise(program: Program, backend: Backend, request: Request, progress: Progress = lambda _: None) -> Optimised:
@@ -217,6 +219,7 @@ def _priced(
             exact=request.exact,
             budget=request.budget,
             calibration=request.calibration,
+            data_free=request.data_free,
             left=left_out(group, request.only, request.include, request.exclude),
         )
         if group.kind == "attention" and pricing.decoding:

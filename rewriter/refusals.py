@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from ..cost_model.errors import InputError
 from ..cost_model.plan import Budget
 from ..cost_model.sites import Kind
 from .backend import EXACT_ACTIONS, EXACT_BUT, Group
 from .calibration_data import CalibrationData
+from .score_weights import by_weights
+
+TOLD_BY_DATA = "without calibration data its error cannot be known; give --calib"
+TOLD_BY_WEIGHTS = f"{TOLD_BY_DATA}, or --data-free to go by the weights"
 
 
 def check_kinds(only: Collection[str]) -> frozenset[str]:
@@ -19,6 +24,13 @@ def check_kinds(only: Collection[str]) -> frozenset[str]:
     if unknown:
         raise InputError(f"There are no sites of kind {unknown[0]!r}; the kinds are {', '.join(Kind)}.")
     return frozenset(wanted)
+
+
+def check_data_free(data_free: bool, calibration: Any, exact: bool) -> None:
+    """InputError where a request to go by the weights contradicts another."""
+    if data_free and (exact or calibration is not None):
+        other = "--exact" if exact else "--calib"
+        raise InputError(f"--data-free and {other} contradict each other; give one of them.")
 
 
 def patterns_of(given: Collection[str]) -> tuple[str, ...]:
@@ -55,17 +67,24 @@ def _names(group: Group) -> tuple[str, ...]:
 
 
 def refusals(
-    actions: Mapping[str, str], *, exact: bool, budget: Budget, calibration: CalibrationData | None, left: str = ""
+    actions: Mapping[str, str],
+    *,
+    exact: bool,
+    budget: Budget,
+    calibration: CalibrationData | None,
+    data_free: bool = False,
+    left: str = "",
 ) -> dict[str, str]:
     """`actions` (action -> sentence, "" if allowed) of one group of sites with the sentences that the request itself adds; `left` is what
-    `left_out` says of them."""
+    `left_out` says of them. `data_free`: what the weights alone tell an error of may be taken without calibration data."""
     if left:
         return {action: reason or ("" if action == "leave" else left) for action, reason in actions.items()}
     if exact or budget.error == 0:
-        sentence = "only exact rewrites were asked for"
         actions = {action: reason or EXACT_BUT.get(action, "") for action, reason in actions.items()}
+        inexact = dict.fromkeys(actions, "only exact rewrites were asked for")
     elif calibration is None:
-        sentence = "without calibration data its error cannot be known; give --calib"
+        told = "" if data_free else TOLD_BY_WEIGHTS
+        inexact = {action: told if by_weights(action) else TOLD_BY_DATA for action in actions}
     else:
-        sentence = ""
-    return {action: reason or ("" if action in EXACT_ACTIONS else sentence) for action, reason in actions.items()}
+        inexact = dict.fromkeys(actions, "")
+    return {action: reason or ("" if action in EXACT_ACTIONS else inexact[action]) for action, reason in actions.items()}

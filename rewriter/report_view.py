@@ -204,12 +204,18 @@ def _error(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         aside = " (not limited)" if metric else ""
         rows.append((f"measured error{where}", f"{number(found.get('measured'))} relative squared error{aside}"))
     if "held_out" in error:
-        rows.append(
-            ("data", "held back from scoring" if error["held_out"] else "not held back: fewer than two calibration samples")
-        )
+        rows.append(("data", _data(error)))
     if report.get("gap") is not None:
         rows.append(("solver's gap", f"the plan is within {100 * report['gap']:.2g} % of the best one"))
     return rows
+
+
+def _data(error: Mapping[str, Any]) -> str:
+    if error["held_out"]:
+        return "held back from scoring"
+    if error.get("data_free"):
+        return "none: choices go by the weights alone, and the measured error is that on the sample inputs"
+    return "not held back: fewer than two calibration samples"
 
 
 def _drop(before: float | None, after: float | None) -> str:

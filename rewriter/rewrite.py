@@ -24,7 +24,7 @@ from .folder import check_target, new_folder
 from .metric import metric_function
 from .optimise import DEFAULT_ERROR, Optimised, Request, optimise
 from .programs import Part, check_plan, programs_of
-from .refusals import check_kinds, check_patterns, patterns_of
+from .refusals import check_data_free, check_kinds, check_patterns, patterns_of
 from .report_programs import whole_report
 from .rewritten import Rewritten, check_joules, joules_after, of_program, part_of_plan, untouched
 from .runtime_onnx import OnnxModule
@@ -75,6 +75,7 @@ def rewrite(
     include: Collection[str] = (),
     exclude: Collection[str] = (),
     onnx_style: str | None = None,
+    data_free: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """Rewrite `model` so that it does the same work for fewer joules.
@@ -82,13 +83,15 @@ def rewrite(
     `model`: a module, an ExportedProgram, an ONNX model, or a path or spec as on the command line (`load`). `sample`: example
     inputs (a tuple or a dict), which a module needs. `target`: a device profile's name or file ("cpu"). `budget`: the largest relative
     squared error of the outputs (0.02), or with a `metric` its largest absolute drop (the predicted error then stays within 0.02 too), or
-    a `Budget`. `calibration`: see `read_calibration`; without it only exact rewrites are made. `plan`: a plan whose choices are
+    a `Budget`. `calibration`: see `read_calibration`; without it only exact rewrites are made, or with `data_free`,
+    for which no other data is read, those too whose error the weights tell, checked on the sample inputs. `plan`: a plan whose choices are
     replayed; it also gives the target, the budget, the workload, `include` and `exclude` where these are not given. `only`: kinds of
     sites that alone may change (`sites.Kind`), none for all; `include` and `exclude`: shell patterns of the names of sites that alone
     may change, and that may not. `onnx_style`: the operators that an .onnx file is written in (`OnnxStyle`), "runtime", or those of the
     plan. Raises InputError for what cannot be used and BudgetError for what cannot be met.
     """
     kinds = check_kinds(only)
+    check_data_free(data_free, calibration, exact)
     if out is not None:
         check_target(out, force)
     replayed = _plan(plan)
@@ -104,7 +107,8 @@ def rewrite(
     if score is not None:
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
         wanted = replace(wanted, metric=name if metric is not None else source.metric_name)
-    data = read_calibration(source.calibration if calibration is None else calibration, source.program)
+    given = source.calibration if calibration is None else calibration
+    data = None if data_free else read_calibration(given, source.program)
     check_joules(wanted, programs.parts)
     running = [(part, *_runtimes(part.loaded.program, style, _said(part, progress))) for part in programs.parts]
     if included or excluded:
@@ -132,6 +136,7 @@ def rewrite(
             exclude=excluded,
             scores=default_folder(),
             onnx_style=style,
+            data_free=data_free,
         )
         done.append(_rewritten(part, runtimes, refused, request, progress))
     for runtime in dict.fromkeys(each.backend.runtime for part in done for each in part.done):

@@ -169,10 +169,10 @@ def _structure(action: str, weights: Sequence[np.ndarray], rows: np.ndarray) -> 
 
 
 def prepare_linear(
-    action: str, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None], rows: np.ndarray
+    action: str, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None], rows: np.ndarray | None
 ) -> list[Prepared]:
-    """What the sites of a group become in a format or at a rank, for inputs `rows` [M, K]."""
-    if action in SHARES:
+    """What the sites of a group become in a format or, which needs them, at a rank, for inputs `rows` [M, K]."""
+    if action in SHARES and rows is not None:
         return prepare_low_rank(action, weights, biases, rows)
     return prepare_group(action, weights, biases, rows, narrow=products_saturate())
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..cost_model.errors import InputError
-from ..cost_model.fisher import OwnOutputs, change_gradients, row_changes, weight_error
+from ..cost_model.fisher import OwnOutputs, change_gradients, row_changes
 from ..cost_model.net import Net
 from ..cost_model.sites import LinearSite
 from ..kernels.low_rank.factors import SHARES
@@ -21,8 +21,9 @@ from ..models.cache_names import is_cache
 from .backend import Arrays, Group
 from .padding import kept_tokens, token_rows
 from .runtime_torch import as_tensors
-from .score import Score, prepare_linear, simulate_linear
+from .score import Score, linear_bias, linear_weight, prepare_linear, simulate_linear
 from .score_range import out_of_range
+from .score_weights import white_error
 
 COLUMNS_AT_ONCE = 1 << 20
 """Numbers of a weight rounded at a time: rounding holds about ten copies of what it rounds, and columns are rounded by themselves."""
@@ -151,13 +152,10 @@ def _weight_error(
     group: Group, name: str, net: Net, values: Mapping[str, list[torch.Tensor]], tokens: Sequence[np.ndarray | None]
 ) -> float:
     """The relative squared error of the outputs of a group for white inputs: what its weights alone say."""
-    parts = [_slice(site, 0, site.out_features, net) for site in group.linears]
-    x = _rounded_on(values[group.linears[0].x], tokens, 0)
-    _check_range(name, [weight for _, _, weight, _ in parts], [bias for _, _, _, bias in parts], values[group.linears[0].x])
-    made = prepare_linear(name, [weight for _, _, weight, _ in parts], [None for _ in parts], x)
-    white, none = torch.eye(x.shape[-1]), torch.zeros(1, x.shape[-1])
-    got = torch.cat([simulate_linear(each, white) - simulate_linear(each, none) for each in made], 1)
-    return weight_error(torch.cat([torch.from_numpy(weight) for _, _, weight, _ in parts], 1), got)
+    weights, biases = [linear_weight(net, site) for site in group.linears], [linear_bias(net, site) for site in group.linears]
+    read = values[group.linears[0].x]
+    _check_range(name, weights, biases, read)
+    return white_error(prepare_linear(name, weights, biases, _rounded_on(read, tokens, 0)), weights, biases)
 
 
 def _columns(sites: Sequence[LinearSite], net: Net) -> list[list[tuple[LinearSite, int, np.ndarray, np.ndarray | None]]]:

@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from szilard.kernels.quantized_linear.formats import effective_weight, merge, prepare, prepare_group
-from szilard.kernels.quantized_linear.half_formats import HALF_BITS, HALF_FORMATS, LARGEST_HALF, block_refusal, to_half
+from szilard.kernels.quantized_linear.half_formats import (
+    DTYPE_FORMATS,
+    HALF_BITS,
+    HALF_FORMATS,
+    LARGEST_HALF,
+    block_refusal,
+    to_half,
+)
 from szilard.kernels.quantized_linear.onnx_body import runtime_domain_imports
 from szilard.kernels.quantized_linear.onnx_half import half_nodes
 from szilard.kernels.quantized_linear.reference import simulate
@@ -142,6 +149,27 @@ def test_the_input_the_product_and_the_sum_are_rounded():
     assert simulate(prepare("float16", np.ones((2, 1), np.float32)), rows).tolist() == [[1.0], [1.0]]
     biased = prepare("float16", np.ones((2, 1), np.float32), np.array([2048.7], np.float32))
     assert simulate(biased, rows).tolist() == [[2048.0], [2048.0]]
+
+
+def test_bfloat16_rounds_the_input_and_once_the_sum_with_its_bias():
+    rows = torch.tensor([[1 + 2.0**-9, 0.0], [256.0, 1.0]])
+    prepared = prepare("bfloat16", np.array([[1 + 2.0**-9], [1.0]], np.float32), np.array([1.0], np.float32))
+    assert prepared.tensors["weight"].tolist() == [[1.0], [1.0]]
+    # 256 + 1 alone is 256 in 8 bits, and with the bias before it is rounded 258.
+    assert simulate(prepared, rows).tolist() == [[2.0], [258.0]]
+    assert np.isfinite(prepare("bfloat16", np.full((1, 1), 3e38, np.float32)).tensors["weight"]).all()
+
+
+@pytest.mark.parametrize("action", DTYPE_FORMATS)
+def test_layers_in_a_dtype_lose_their_mean_error_to_the_bias_they_have(action):
+    weight, bias, x = case(64, 9, 40)
+    x = x + 2
+    (alone,) = prepare_group(action, [weight], [None], x)
+    (corrected,) = prepare_group(action, [weight], [bias], x)
+    assert not alone.tensors["bias"].any()
+    mean_error = (x @ (weight - effective_weight(corrected)) + bias - corrected.tensors["bias"]).mean(axis=0)
+    assert np.abs(mean_error).max() < 1e-4
+    assert np.abs(corrected.tensors["bias"] - bias).max() > 0
 
 
 def test_few_bits_are_held_by_scales_of_float16():

@@ -15,7 +15,17 @@ def test_only_what_is_exact_for_all_inputs_is_left_of_an_exact_request():
     assert found == refusals(ACTIONS, exact=False, budget=Budget(error=0.0), calibration=None)
     with_budget = refusals(ACTIONS, exact=False, budget=Budget(), calibration=None)
     assert [action for action, reason in with_budget.items() if not reason] == ["leave", "fused_attention", "keyed_attention"]
-    assert "--calib" in with_budget["int8_static"]
+    assert with_budget["int8_static"].endswith("give --calib")
+
+
+def test_without_data_what_the_weights_tell_is_taken_where_that_was_asked_for():
+    actions = {**ACTIONS, "int8_weight": "", "bfloat16_merged": "", "int8_rows": ""}
+    without = refusals(actions, exact=False, budget=Budget(), calibration=None)
+    assert without["int8_weight"].endswith("give --calib, or --data-free to go by the weights")
+    asked = refusals(actions, exact=False, budget=Budget(), calibration=None, data_free=True)
+    assert {a for a, reason in asked.items() if not reason} - set(ACTIONS) == {"int8_weight", "bfloat16_merged", "int8_rows"}
+    assert asked["int8_static"].endswith("give --calib")
+    assert asked["int4_weight"] == "its dtype is float64"
 
 
 def test_what_is_left_out_is_left_for_that_reason_alone():

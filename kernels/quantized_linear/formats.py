@@ -1,4 +1,4 @@
-"""What a linear layer becomes in each integer format: codes, scales and bias, ready for any runtime."""
+"""What a linear layer becomes in each number format: codes or numbers, scales and bias, ready for any runtime."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ...cost_model.errors import InputError
 from .block_scales import asymmetric, in_half, nonzero, symmetric
 from .gpu_formats import GPU_FORMATS, gpu_tensors, gpu_weight
-from .half_formats import HALF_BITS, HALF_FORMATS, half_block, to_half
+from .half_formats import DTYPE_FORMATS, HALF_BITS, HALF_FORMATS, half_block, to_bfloat16, to_half
 from .migration import channel_multipliers, input_range
 from .rounding import output_error, rounded
 from .row_scale import RowRange, row_range
@@ -25,14 +25,14 @@ CALIBRATED = frozenset(["int8_static", "int8_hilo"])
 TRITON_FORMATS = ("int8_column_weight", *GPU_FORMATS)
 """Formats that only torch on CUDA has a kernel for; those of `FORMATS` run on CPUs, in torch and in onnxruntime."""
 
-# Each runtime's: those of `HALF_FORMATS` are onnxruntime's on CUDA; of these torch has float16, by products of its own.
+# Each runtime's. Those of `HALF_FORMATS` are onnxruntime's on CUDA; torch has those of `DTYPE_FORMATS`, by products of its own.
 TORCH_FORMATS = (*FORMATS, *TRITON_FORMATS)
 ONNX_FORMATS = (*FORMATS, *HALF_FORMATS)
-EVERY_FORMAT = (*FORMATS, *TRITON_FORMATS, *HALF_FORMATS)
+EVERY_FORMAT = (*FORMATS, *TRITON_FORMATS, *HALF_FORMATS, "bfloat16")
 PER_COLUMN = frozenset([*INTEGER_INPUTS, "int8_column_weight"])
 """Integer formats with one weight scale for each column; the others have one for each block of a column."""
 
-COLUMNS_LAST = PER_COLUMN | {"int4_group_weight", "float16"}
+COLUMNS_LAST = PER_COLUMN | {"int4_group_weight", *DTYPE_FORMATS}
 """Formats whose columns are the last axis of every tensor; in the others they are the first."""
 
 FINE_ZERO = 128
@@ -52,11 +52,11 @@ class Prepared:
     `fine_scale` and `FINE_ZERO`: x in 16 bits. int8_token adds `zero`, `floor`, `two_sided` (see `RowRange`) and `migrated`.
     int8_weight and int4_weight (the layout of com.microsoft.MatMulNBits): `weight` uint8 [N, blocks, block * bits / 8], low nibble
     first, `weight_scale` float32 [N, blocks], int4 with optional `weight_zero` uint8 [N, ceil(blocks / 2)] (absent: zero point
-    2^(bits-1)), scalars `bits` and `block`. `HALF_BITS` have the same layout, the scales in float16 and no zero points, and float16 has
-    `weight` float16 [K, N]. int4_group_weight has the operands of linear_int4, `weight_shift` only with zero points; the
-    fp8 formats those of linear_fp8, the weight as uint8. Of a low rank (`low_rank.factors`): `first` float32 [K, r], `second` float32
-    [r, N], `bias` where the layer has one, and the scalar `rank`. "<format>_merged" adds `splits` int64: the widths of the layers whose
-    columns stand side by side."""
+    2^(bits-1)), scalars `bits` and `block`. `HALF_BITS` have the same layout, the scales in float16 and no zero points. float16 has
+    `weight` float16 [K, N], bfloat16 the same in float32 numbers that bfloat16 holds. int4_group_weight has the operands of linear_int4,
+    `weight_shift` only with zero points; the fp8 formats those of linear_fp8, the weight as uint8. Of a low rank (`low_rank.factors`):
+    `first` float32 [K, r], `second` float32 [r, N], `bias` where the layer has one, and the scalar `rank`. "<format>_merged" adds
+    `splits` int64: the widths of the layers whose columns stand side by side."""
 
     action: str
     tensors: Mapping[str, np.ndarray]
@@ -110,11 +110,12 @@ def prepare_group(
     elif action in GPU_FORMATS:
         tensors = {**gpu_tensors(action, wide, None if x is None else x.T @ x), "bias": bias}
         whole = _correct_bias(Prepared(action, tensors, {}, *wide.shape), wide, x)
-    elif action == "float16":
-        whole = _correct_bias(Prepared(action, {"weight": to_half(wide), "bias": bias}, {}, *wide.shape), wide, x)
+    elif action in DTYPE_FORMATS:
+        weight = to_half(wide) if action == "float16" else to_bfloat16(wide)
+        whole = _correct_bias(Prepared(action, {"weight": weight, "bias": bias}, {}, *wide.shape), wide, x)
     else:
         whole = _prepare_blocks(action, wide, bias, x)
-    if action in HALF_FORMATS and any(b is None for b in biases):
+    if action in (*HALF_FORMATS, *DTYPE_FORMATS) and any(b is None for b in biases):
         # To add one where there was none would be a kernel of its own.
         whole = replace(whole, tensors={**whole.tensors, "bias": bias})
     stops = np.cumsum([w.shape[1] for w in weights])
@@ -158,7 +159,7 @@ def effective_weight(prepared: Prepared) -> np.ndarray:
     if prepared.base in PER_COLUMN:
         weight = tensors["weight"].astype(np.float32) * tensors["weight_scale"]
         return weight * tensors["input_scale"][:, None] if "input_scale" in tensors else weight
-    if prepared.base == "float16":
+    if prepared.base in DTYPE_FORMATS:
         return tensors["weight"].astype(np.float32)
     if prepared.base in GPU_FORMATS:
         return gpu_weight(prepared.base, tensors, prepared.in_features)

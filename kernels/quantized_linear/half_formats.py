@@ -1,16 +1,22 @@
-"""Formats with inputs in float16, on CUDA: weights in float16 too, or for onnxruntime in few bits in blocks.
+"""Formats with inputs in 16 bits: weights in the same dtype, or for onnxruntime on CUDA in few bits in blocks.
 
-There is none with bfloat16: the CPU provider, on which every file is checked, has no product of it.
+bfloat16 is torch's alone: onnxruntime's CPU provider, on which every file is checked, has no product of it.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 HALF_BITS = {"int8_weight_float16": 8, "int4_weight_float16": 4}
 """Bits of a weight in the formats that are com.microsoft.MatMulNBits; it is symmetric, with one float16 scale a block."""
 
 HALF_FORMATS = ("float16", *HALF_BITS)
+"""Formats with inputs in float16."""
+
+DTYPE_FORMATS = ("float16", "bfloat16")
+"""Formats that are a dtype: inputs, weight, bias and outputs are all in it, and sums in float32."""
+
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
 WIDE_BLOCK = 128
@@ -40,3 +46,8 @@ def block_refusal(action: str, features: int) -> str:
 def to_half(array: np.ndarray) -> np.ndarray:
     """The nearest float16 numbers; beyond the largest, that one."""
     return np.clip(array, -LARGEST_HALF, LARGEST_HALF).astype(np.float16)
+
+
+def to_bfloat16(array: np.ndarray) -> np.ndarray:
+    """The nearest bfloat16 numbers, in float32: NumPy has no dtype for them."""
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32)).bfloat16().float().numpy()

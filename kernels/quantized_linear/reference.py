@@ -1,4 +1,4 @@
-"""The arithmetic of every integer format in plain torch, as onnxruntime's CPU provider or the Triton kernel does it, to float rounding."""
+"""The arithmetic of every number format in plain torch, as onnxruntime's CPU provider or the Triton kernel does it, to float rounding."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ def simulate(prepared: Prepared, x: torch.Tensor) -> torch.Tensor:
         return x @ torch.from_numpy(effective_weight(prepared)) + torch.from_numpy(prepared.tensors["bias"])
     if prepared.base in HALF_FORMATS:
         return _in_half(prepared, x)
+    if prepared.base == "bfloat16":
+        # torch adds the bias to the sums before it rounds them.
+        product = x.bfloat16().float() @ torch.from_numpy(effective_weight(prepared))
+        return (product + torch.from_numpy(prepared.tensors["bias"]).bfloat16()).bfloat16().float()
     if prepared.base not in PER_COLUMN:
         return _weight_only(prepared, x)
     weight, bias = torch.from_numpy(prepared.tensors["weight"]).float(), torch.from_numpy(prepared.tensors["bias"])
