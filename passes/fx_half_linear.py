@@ -61,4 +61,5 @@ def _cast(graph: GraphModule, x: Node, dtype: torch.dtype, like: Node) -> Node:
 
 def _constant(graph: GraphModule, linear: FxLinear, array: np.ndarray, dtype: torch.dtype, name: str) -> Node:
     action = str(dtype).removeprefix("torch.")
-    return add_constant(graph, f"{linear.site.id}_{action}_{name}", torch.from_numpy(array).to(dtype), linear.matmul)
+    tensor = torch.from_numpy(array.astype(np.float32)).to(dtype)
+    return add_constant(graph, f"{linear.site.id}_{action}_{name}", tensor, linear.matmul)

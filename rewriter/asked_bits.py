@@ -29,8 +29,8 @@ def asked_bits(choices: Sequence[Choice]) -> dict[tuple[str, str], float]:
     """(program, site) -> the bits that the closed form asks there, for all sites with a number format of known error that saves joules,
     at the joules that the plan spends on bits.
 
-    A site's sensitivity is the geometric mean of error x 4^bits over its options; what a bit costs there is what its cheapest option saves
-    for each bit that it drops."""
+    A site's sensitivity is the geometric mean of error x 4^bits over its integer formats (of the bits of a float some are its exponent);
+    what a bit costs there is what its cheapest option saves for each bit that it drops."""
     found = {(c.runtime, c.program, c.kind): None for c in choices}
     asked: dict[tuple[str, str], float] = {}
     for place in found:
@@ -48,10 +48,11 @@ def _row(choice: Choice) -> tuple[Choice, float, float, int, int] | None:
     """(choice, sensitivity, joules per bit, bits taken, fewest bits), None where nothing was to be decided."""
     known = [(o, bits) for o in choice.options if (bits := _useful(o, choice.before)) is not None]
     taken = bits_of(choice.action)
-    if not known or taken is None:
+    integers = [(option, bits) for option, bits in known if option.action.startswith("int")]
+    if not integers or taken is None:
         return None
     cheapest, fewest = min(known, key=lambda each: (each[0].joules, each[1]))
-    logs = [log(sensitivity(option.error, bits)) for option, bits in known]
+    logs = [log(sensitivity(option.error, bits)) for option, bits in integers]
     price = (choice.before.joules - cheapest.joules) / (FULL_BITS - fewest)
     return choice, exp(sum(logs) / len(logs)), price, taken, min(bits for _, bits in known)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.fx import GraphModule
 
+from ..cost_model.cpu_features import multiplies_bfloat16
 from ..cost_model.device import Device
 from ..cost_model.errors import SzilardError
 from ..cost_model.net import Net
@@ -42,6 +43,7 @@ from .structure_options import structure_actions
 
 CUT_OUT = "cut_out"
 TRITON_DTYPES = ("float32", "float16", "bfloat16")
+NO_BFLOAT16 = "this processor has no instructions for products in bfloat16"
 NO_KERNEL_ON_CUDA = "torch has no CUDA kernel for it here: Triton's kernels have formats of their own"
 
 
@@ -127,7 +129,9 @@ class TorchBackend:
         site = group.sites[0]
         if isinstance(site, LinearSite):
             formats = dict.fromkeys(FORMATS, "" if device.kind == "cpu" else NO_KERNEL_ON_CUDA)
-            formats["bfloat16"] = _halved(site, "bfloat16")
+            formats["bfloat16"] = (
+                NO_BFLOAT16 if device.kind == "cpu" and not multiplies_bfloat16() else _half_refusal(site, "bfloat16")
+            )
             mergeable = (*INTEGER_INPUTS, *(TRITON_FORMATS if device.kind == "cuda" else ()))
             if device.kind == "cuda":
                 triton = (
@@ -135,7 +139,7 @@ class TorchBackend:
                 )
                 formats.update(dict.fromkeys(TRITON_FORMATS, triton))
                 # Not on CPUs: without instructions for its products, which few have, they are no faster than those of float32.
-                formats["float16"] = _halved(site, "float16")
+                formats["float16"] = _half_refusal(site, "float16")
                 if "rate.float8.tensor" not in device.values:
                     formats["fp8_token"] = triton or f"{device.name} does not multiply fp8"
             formats.update(structure_actions(group, self.runtime, device))
@@ -155,6 +159,6 @@ class TorchBackend:
         return print_fx(graph, self._program.dynamic)
 
 
-def _halved(site: LinearSite, dtype: str) -> str:
+def _half_refusal(site: LinearSite, dtype: str) -> str:
     """Why a linear cannot be put into a dtype of 16 bits, "" if it can."""
     return "" if site.dtype == "float32" else f"its dtype is {site.dtype}, and {dtype} is for float32 alone"

@@ -46,10 +46,11 @@ def frontier(
     plan, report, tables = read_tables(folder, runtime)
     table = tables[0]
     taken = table.point([choice for choices in table.programs.values() for choice in choices])
+    error = report["runtimes"][table.runtime]["error"]
     found: dict[str, Any] = {
         "folder": str(folder),
         "runtime": table.runtime,
-        "taken": {**_row(taken), "measured_error": report["runtimes"][table.runtime]["error"]["measured"]},
+        "taken": {**_row(taken), "measured_error": error["measured"], "held_out": bool(error.get("held_out"))},
         "unmeasured_options": unmeasured(table),
     }
     started = time.perf_counter()
@@ -90,8 +91,9 @@ def frontier_text(found: dict[str, Any]) -> str:
             f"gap to the solver's bound: {found['plan']['gap']:.2g}; planned in {quantity(found['solve_seconds'], 's')}"
         )
         lines += [f"  {site}: {action}" for site, action in found["plan"]["sites"].items() if action != "leave"]
-    lines.append(wrapped(f"This folder's plan was predicted {number(taken['error'], 3)} and measured "
-                         f"{number(taken['measured_error'], 3)} on held-out data."))  # fmt: skip
+    data = "held-out data" if taken["held_out"] else "the data that it was made with, or on the sample inputs without any"
+    errors = [number(taken[key], 3) for key in ("error", "measured_error")]
+    lines.append(wrapped(f"This folder's plan was predicted {errors[0]} and measured {errors[1]} on {data}."))
     if found["unmeasured_options"]:
         lines.append(wrapped(f"{found['unmeasured_options']} options have no measured error and are in none of these plans."))
     lines += [f"written to {found['written']}"] if "written" in found else []

@@ -24,7 +24,7 @@ DataFree = Annotated[
     bool,
     typer.Option(
         "--data-free",
-        help="Use no calibration data: change what the weights alone tell an error of, checked on the sample inputs.",
+        help="Use no calibration data: take formats whose error the weights alone tell, checked on the sample inputs.",
     ),
 ]
 ErrorBudget = Annotated[

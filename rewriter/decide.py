@@ -22,7 +22,7 @@ from .score import Score, prepare_linears, score_linears
 from .score_attention import captured_values, score_attentions
 from .score_conv import score_convs
 from .score_embedding import score_embeddings
-from .score_weights import score_by_weights
+from .score_weights import prepare_by_weights, score_by_weights
 from .solve import Solution, eligible, solve
 
 Scores = dict[tuple[str, str], Score]
@@ -67,6 +67,7 @@ def decide(
             if not wanted and not values:
                 break
             if calibration is None:
+                assert not values, "convolutions on codes need calibration data"
                 scores.update(score_by_weights(wanted, net, progress))
                 continue
             if probe is None:
@@ -101,9 +102,11 @@ def prepare_taken(
     wanted = {g: {name} for g, name in taken.items() if (found := scores.get((g.id, name))) and found.remembered}
     if not wanted:
         return {}
-    assert calibration is not None
-    with _probe(graph, net, list(wanted), backend) as probe:
-        made = prepare_linears(wanted, net, probe, calibration.scoring, progress)
+    if calibration is None:
+        made = prepare_by_weights(wanted, net, progress)
+    else:
+        with _probe(graph, net, list(wanted), backend) as probe:
+            made = prepare_linears(wanted, net, probe, calibration.scoring, progress)
     return {key: replace(scores[key], prepared=prepared, remembered=False) for key, prepared in made.items()}
 
 

@@ -63,7 +63,7 @@ def hold_to_budget(
         solution = replace(solution, choices=applied.choices)
         error, metric = 0.0, None if gate.metric_before is None else (gate.metric_before, gate.metric_before)
         if any(choice.action != "leave" for choice in solution.choices):
-            progress("checking on held-out data")
+            progress("checking the whole")
             error, metric = gate.held_out(applied.graph)
         excess = gate.excess(error, metric, solution.choices)
         if excess <= 1:

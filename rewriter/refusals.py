@@ -13,8 +13,7 @@ from .backend import EXACT_ACTIONS, EXACT_BUT, Group
 from .calibration_data import CalibrationData
 from .score_weights import by_weights
 
-TOLD_BY_DATA = "without calibration data its error cannot be known; give --calib"
-TOLD_BY_WEIGHTS = f"{TOLD_BY_DATA}, or --data-free to go by the weights"
+NO_DATA = "without calibration data its error cannot be known; give --calib"
 
 
 def check_kinds(only: Collection[str]) -> frozenset[str]:
@@ -83,8 +82,9 @@ def refusals(
         actions = {action: reason or EXACT_BUT.get(action, "") for action, reason in actions.items()}
         inexact = dict.fromkeys(actions, "only exact rewrites were asked for")
     elif calibration is None:
-        told = "" if data_free else TOLD_BY_WEIGHTS
-        inexact = {action: told if by_weights(action) else TOLD_BY_DATA for action in actions}
+        told = "" if data_free else f"{NO_DATA}, or --data-free to go by the weights"
+        untold = f"{NO_DATA} instead of --data-free" if data_free else NO_DATA
+        inexact = {action: told if by_weights(action) else untold for action in actions}
     else:
         inexact = dict.fromkeys(actions, "")
     return {action: reason or ("" if action in EXACT_ACTIONS else inexact[action]) for action, reason in actions.items()}

@@ -169,6 +169,7 @@ def _error(each: Optimised, request: Request) -> dict[str, Any]:
         "metric_after": after,
         "perplexity_before": None if before is None or not likely else _perplexity(before),
         "perplexity_after": None if after is None or not likely else _perplexity(after),
+        "calibrated": request.calibration is not None,
         "data_free": request.data_free,
         "held_out": bool(request.calibration and request.calibration.is_held_out),
     }

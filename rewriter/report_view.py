@@ -215,6 +215,8 @@ def _data(error: Mapping[str, Any]) -> str:
         return "held back from scoring"
     if error.get("data_free"):
         return "none: choices go by the weights alone, and the measured error is that on the sample inputs"
+    if not error.get("calibrated", True):
+        return "none: only exact rewrites, and the measured error is that on the sample inputs"
     return "not held back: fewer than two calibration samples"
 
 

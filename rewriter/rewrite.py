@@ -83,12 +83,12 @@ def rewrite(
     `model`: a module, an ExportedProgram, an ONNX model, or a path or spec as on the command line (`load`). `sample`: example
     inputs (a tuple or a dict), which a module needs. `target`: a device profile's name or file ("cpu"). `budget`: the largest relative
     squared error of the outputs (0.02), or with a `metric` its largest absolute drop (the predicted error then stays within 0.02 too), or
-    a `Budget`. `calibration`: see `read_calibration`; without it only exact rewrites are made, or with `data_free`,
-    for which no other data is read, those too whose error the weights tell, checked on the sample inputs. `plan`: a plan whose choices are
-    replayed; it also gives the target, the budget, the workload, `include` and `exclude` where these are not given. `only`: kinds of
-    sites that alone may change (`sites.Kind`), none for all; `include` and `exclude`: shell patterns of the names of sites that alone
-    may change, and that may not. `onnx_style`: the operators that an .onnx file is written in (`OnnxStyle`), "runtime", or those of the
-    plan. Raises InputError for what cannot be used and BudgetError for what cannot be met.
+    a `Budget`. `calibration`: see `read_calibration`; without it only exact rewrites are made. `data_free`: those too whose error the
+    weights tell, checked on the sample inputs; data and metric of a task are left out. `plan`: a plan whose choices are replayed; it also
+    gives the target, the budget, the workload, `include` and `exclude` where these are not given. `only`: kinds of sites that alone may
+    change (`sites.Kind`), none for all; `include` and `exclude`: shell patterns of the names of sites that alone may change, and that may
+    not. `onnx_style`: the operators that an .onnx file is written in (`OnnxStyle`), "runtime", or those of the plan. Raises InputError for
+    what cannot be used and BudgetError for what cannot be met.
     """
     kinds = check_kinds(only)
     check_data_free(data_free, calibration, exact)
@@ -102,7 +102,7 @@ def rewrite(
     programs = programs_of(model, sample, task, workload, replayed)
     check_plan(replayed, programs.parts)
     source = programs.parts[0].loaded
-    score = metric_function(metric) or source.metric
+    score = metric_function(metric) or (None if data_free else source.metric)
     wanted = _budget(budget if budget is not None or replayed is None else replayed.budget, exact)
     if score is not None:
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
@@ -136,7 +136,7 @@ def rewrite(
             exclude=excluded,
             scores=default_folder(),
             onnx_style=style,
-            data_free=data_free,
+            data_free=data_free and wanted.error > 0,
         )
         done.append(_rewritten(part, runtimes, refused, request, progress))
     for runtime in dict.fromkeys(each.backend.runtime for part in done for each in part.done):

@@ -6,27 +6,22 @@ its formats, as (gradient x change of its output)^2. To second order and on aver
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from ..cost_model.errors import InputError
-from ..cost_model.fisher import OwnOutputs, change_gradients, row_changes
+from ..cost_model.fisher import OwnOutputs, change_gradients, row_changes, weight_error
 from ..cost_model.net import Net
-from ..cost_model.sites import LinearSite
 from ..kernels.low_rank.factors import SHARES
 from ..kernels.quantized_linear.half_formats import HALF_FORMATS
 from ..models.cache_names import is_cache
 from .backend import Arrays, Group
 from .padding import kept_tokens, token_rows
 from .runtime_torch import as_tensors
-from .score import Score, linear_bias, linear_weight, prepare_linear, simulate_linear
+from .score import Score, prepare_linear, simulate_linear
 from .score_range import out_of_range
-from .score_weights import white_error
-
-COLUMNS_AT_ONCE = 1 << 20
-"""Numbers of a weight rounded at a time: rounding holds about ten copies of what it rounds, and columns are rounded by themselves."""
+from .weight_columns import NUMBERS_AT_ONCE, columns, piece
 
 
 def score_by_gradients(
@@ -115,7 +110,7 @@ def _error(
     x = _rounded_on(values[sites[0].x], tokens, count)
     moved = [torch.zeros(len(row), dtype=torch.float64) for row in rows]
     # A low rank is one of the whole weight; columns of other formats are rounded by themselves.
-    pieces = [[_slice(site, 0, site.out_features, net) for site in sites]] if name in SHARES else _columns(sites, net)
+    pieces = [[piece(site, 0, site.out_features, net) for site in sites]] if name in SHARES else columns(sites, net)
     for parts in pieces:
         weights, biases = [weight for _, _, weight, _ in parts], [bias for _, _, _, bias in parts]
         _check_range(name, weights, biases, values[sites[0].x])
@@ -125,7 +120,7 @@ def _error(
             for sum_of_rows, sample, row in zip(moved, slopes[site.output], rows, strict=True):
                 slope = sample.reshape(len(row), -1)[:, start : start + weight.shape[1]]
                 # A range of codes is one of all rows; the rows of a low rank, whose columns stay together, are independent.
-                step = max(1, COLUMNS_AT_ONCE // weight.shape[1]) if name in SHARES else len(row)
+                step = max(1, NUMBERS_AT_ONCE // weight.shape[1]) if name in SHARES else len(row)
                 for at in range(0, len(row), step):
                     some = row[at : at + step]
                     change = simulate_linear(prepared, some) - some @ dense
@@ -138,7 +133,8 @@ def _check_range(
     name: str, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None], values: Sequence[torch.Tensor]
 ) -> None:
     """Padding too: what is infinite there would reach the tokens as NaN."""
-    if beyond := out_of_range(name, weights, biases, [value.float().numpy() for value in values]):
+    # Other formats have no range to keep, and these arrays are as large as what a pass holds.
+    if name in HALF_FORMATS and (beyond := out_of_range(name, weights, biases, [value.float().numpy() for value in values])):
         raise InputError(beyond)
 
 
@@ -152,27 +148,10 @@ def _weight_error(
     group: Group, name: str, net: Net, values: Mapping[str, list[torch.Tensor]], tokens: Sequence[np.ndarray | None]
 ) -> float:
     """The relative squared error of the outputs of a group for white inputs: what its weights alone say."""
-    weights, biases = [linear_weight(net, site) for site in group.linears], [linear_bias(net, site) for site in group.linears]
-    read = values[group.linears[0].x]
-    _check_range(name, weights, biases, read)
-    return white_error(prepare_linear(name, weights, biases, _rounded_on(read, tokens, 0)), weights, biases)
-
-
-def _columns(sites: Sequence[LinearSite], net: Net) -> list[list[tuple[LinearSite, int, np.ndarray, np.ndarray | None]]]:
-    """The sites of a group together, or where one is too large for that, its columns some at a time: (site, first column, weight [K, n],
-    bias [n])."""
-    whole = [(site, 0, site.out_features) for site in sites]
-    if sum(site.in_features * site.out_features for site in sites) > COLUMNS_AT_ONCE:
-        step = max(1, COLUMNS_AT_ONCE // sites[0].in_features)
-        pieces = [[(s, at, min(at + step, s.out_features))] for s in sites for at in range(0, s.out_features, step)]
-    else:
-        pieces = [whole]
-    return [[_slice(*piece, net) for piece in part] for part in pieces]
-
-
-def _slice(site: LinearSite, start: int, stop: int, net: Net) -> Any:
-    array, bias = net.array(site.weight), net.array(site.bias) if site.bias else None
-    assert array is not None
-    weight = array[start:stop].T if site.transposed else array[:, start:stop]
-    kept = None if bias is None else np.array(bias, np.float32).reshape(-1)[start:stop]
-    return site, start, np.array(weight, np.float32, order="C"), kept
+    parts = [piece(site, 0, site.out_features, net) for site in group.linears]
+    weights, read = [part.weight for part in parts], values[group.linears[0].x]
+    _check_range(name, weights, [part.bias for part in parts], read)
+    made = prepare_linear(name, weights, [None for _ in parts], _rounded_on(read, tokens, 0))
+    white, none = torch.eye(len(weights[0])), torch.zeros(1, len(weights[0]))
+    got = torch.cat([simulate_linear(each, white) - simulate_linear(each, none) for each in made], 1)
+    return weight_error(torch.cat([torch.from_numpy(weight) for weight in weights], 1), got)

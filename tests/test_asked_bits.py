@@ -41,6 +41,13 @@ def test_four_times_the_error_asks_one_bit_more_and_a_dear_bit_is_asked_less():
     assert 0.25 * bits["", "a"] + 4.0 * bits["", "b"] == pytest.approx(4.25 * 8)
 
 
+def test_the_exponent_of_a_float_is_no_bit_of_its_error():
+    plain = choice("a", 1e-4)
+    with_float = replace(plain, options=(*plain.options, Option("bfloat16", 0.3, 0.1, "measured", 1e-5)))
+    others = [choice("b", 1e-3), choice("c", 1e-5, "int4_weight")]
+    assert asked_bits([with_float, *others]) == asked_bits([plain, *others])
+
+
 def test_bits_stay_between_the_fewest_and_all():
     bits = asked_bits([choice("a", 1e-9, "int4_weight"), choice("b", 1e-1, "leave")])
     assert 4 <= bits["", "a"] < bits["", "b"] <= FULL_BITS

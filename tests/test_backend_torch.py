@@ -10,6 +10,7 @@ from szilard.cost_model.device import load_device
 from szilard.cost_model.errors import SzilardError
 from szilard.kernels.quantized_linear.formats import FORMATS, TRITON_FORMATS
 from szilard.passes.find import find
+from szilard.rewriter import backend_torch
 from szilard.rewriter.backend import groups_of
 from szilard.rewriter.backend_torch import TorchBackend
 
@@ -37,12 +38,23 @@ def offered():
     groups = {len(group.sites): group for group in groups_of(find(net).sites) if group.kind == "linear"}
     backend = TorchBackend(program)
     devices = ("cpu", "h200", "a100")
-    return {(n, name): backend.actions(g, net, load_device(name)) for n, g in groups.items() for name in devices}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend_torch, "multiplies_bfloat16", lambda: True)
+        return {(n, name): backend.actions(g, net, load_device(name)) for n, g in groups.items() for name in devices}
 
 
 def test_a_cpu_has_the_formats_that_need_no_gpu(offered):
     assert {action for action, refusal in offered[1, "cpu"].items() if not refusal} == {*FORMATS, "bfloat16"}
     assert not any("column" in action for action in offered[3, "cpu"])
+
+
+def test_a_cpu_without_instructions_for_bfloat16_says_so(monkeypatch):
+    monkeypatch.setattr(backend_torch, "multiplies_bfloat16", lambda: False)
+    program = traced(Three(), torch.randn(7, 20))
+    net = net_of(cleaned(program), program)
+    for group in groups_of(find(net).sites):
+        assert "no instructions" in TorchBackend(program).actions(group, net, load_device("cpu"))["bfloat16"]
+        assert TorchBackend(program).actions(group, net, load_device("h200"))["bfloat16"] == ""
 
 
 @pytest.mark.parametrize("sites", [1, 3])

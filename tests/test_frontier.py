@@ -165,7 +165,7 @@ def test_the_command(folder, tmp_path):
     text = run(folder)
     assert text.exit_code == 0
     assert "this folder" in text.stdout
-    assert "held-out data" in text.stdout
+    assert "on held-out data" in " ".join(text.stdout.split())
     data = json.loads(run(folder, "--json").stdout)
     assert len(data["points"]) > 2
     assert data["solve_seconds"] < 60

@@ -19,12 +19,17 @@ def test_only_what_is_exact_for_all_inputs_is_left_of_an_exact_request():
 
 
 def test_without_data_what_the_weights_tell_is_taken_where_that_was_asked_for():
-    actions = {**ACTIONS, "int8_weight": "", "bfloat16_merged": "", "int8_rows": ""}
+    actions = {**ACTIONS, "int8_weight": "", "bfloat16": "", "int8_column_weight_merged": "", "int8_rows": ""}
     without = refusals(actions, exact=False, budget=Budget(), calibration=None)
     assert without["int8_weight"].endswith("give --calib, or --data-free to go by the weights")
     asked = refusals(actions, exact=False, budget=Budget(), calibration=None, data_free=True)
-    assert {a for a, reason in asked.items() if not reason} - set(ACTIONS) == {"int8_weight", "bfloat16_merged", "int8_rows"}
-    assert asked["int8_static"].endswith("give --calib")
+    assert {a for a, reason in asked.items() if not reason} - set(ACTIONS) == {
+        "int8_weight",
+        "bfloat16",
+        "int8_column_weight_merged",
+        "int8_rows",
+    }
+    assert asked["int8_static"].endswith("give --calib instead of --data-free")
     assert asked["int4_weight"] == "its dtype is float64"
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from szilard.kernels.low_rank import factors
 from szilard.passes.find import find
 from szilard.rewriter import score_fisher as module
+from szilard.rewriter import weight_columns
 from szilard.rewriter.backend import groups_of
 from szilard.rewriter.backend_torch import TorchBackend
 from szilard.rewriter.score import score_linears
@@ -83,7 +84,8 @@ def test_are_the_same_in_any_memory(case):
 def test_a_large_weight_is_rounded_some_columns_at_a_time(case, monkeypatch):
     column_formats = dict.fromkeys(case.groups, ("int8_dynamic",))
     whole = case.by_gradients(column_formats)
-    monkeypatch.setattr(module, "COLUMNS_AT_ONCE", 100)
+    monkeypatch.setattr(weight_columns, "NUMBERS_AT_ONCE", 100)
+    monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 100)
     pieces = case.by_gradients(column_formats)
     assert {k: s.error for k, s in pieces.items()} == pytest.approx({k: s.error for k, s in whole.items()}, rel=1e-4)
 
@@ -139,6 +141,7 @@ def test_without_numbers_at_the_end_the_weights_themselves_say_how_far_they_move
     )
     errors = {name: found[groups[0].id, name].error for name in FORMATS}
     assert 0 < errors["int8_weight"] < errors["int4_weight"] / 20 < 0.05
+    assert 0 < errors["int8_static"] < 1e-3
 
 
 def test_what_float16_cannot_hold_is_refused_by_gradients_too(case):

@@ -53,7 +53,7 @@ class Prepared:
     int8_weight and int4_weight (the layout of com.microsoft.MatMulNBits): `weight` uint8 [N, blocks, block * bits / 8], low nibble
     first, `weight_scale` float32 [N, blocks], int4 with optional `weight_zero` uint8 [N, ceil(blocks / 2)] (absent: zero point
     2^(bits-1)), scalars `bits` and `block`. `HALF_BITS` have the same layout, the scales in float16 and no zero points. float16 has
-    `weight` float16 [K, N], bfloat16 the same in float32 numbers that bfloat16 holds. int4_group_weight has the operands of linear_int4,
+    `weight` float16 [K, N], bfloat16 has it in bfloat16. int4_group_weight has the operands of linear_int4,
     `weight_shift` only with zero points; the fp8 formats those of linear_fp8, the weight as uint8. Of a low rank (`low_rank.factors`):
     `first` float32 [K, r], `second` float32 [r, N], `bias` where the layer has one, and the scalar `rank`. "<format>_merged" adds
     `splits` int64: the widths of the layers whose columns stand side by side."""

@@ -5,8 +5,8 @@ bfloat16 is torch's alone: onnxruntime's CPU provider, on which every file is ch
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
-import torch
 
 HALF_BITS = {"int8_weight_float16": 8, "int4_weight_float16": 4}
 """Bits of a weight in the formats that are com.microsoft.MatMulNBits; it is symmetric, with one float16 scale a block."""
@@ -49,5 +49,5 @@ def to_half(array: np.ndarray) -> np.ndarray:
 
 
 def to_bfloat16(array: np.ndarray) -> np.ndarray:
-    """The nearest bfloat16 numbers, in float32: NumPy has no dtype for them."""
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32)).bfloat16().float().numpy()
+    """The nearest bfloat16 numbers."""
+    return np.asarray(array, np.float32).astype(ml_dtypes.bfloat16)
