@@ -10,7 +10,7 @@ import szilard
 from szilard.cost_model.device import load_device
 from szilard.cost_model.plan import Budget, Choice, Phase, Plan, Workload
 from szilard.kernels.quantized_linear import formats
-from szilard.rewriter import score_estimates
+from szilard.rewriter import backend_torch, score_estimates
 from szilard.rewriter.additivity import Additivity, additivity
 from szilard.rewriter.backend_onnx import OnnxBackend
 from szilard.rewriter.backend_torch import TorchBackend
@@ -63,6 +63,7 @@ def program():
 def test_only_where_runs_are_dear_are_errors_estimated(monkeypatch, tmp_path):
     made, request = program()
     backends = TorchBackend(made), OnnxBackend()
+    monkeypatch.setattr(backend_torch, "multiplies_bfloat16", lambda: True)
     assert estimated_scores(made, backends, request) == {}
     monkeypatch.setattr(score_estimates, "MOST_WORK", 0.0)
     assert estimated_scores(made, backends, replace(request, calibration=None)) == {}
@@ -76,7 +77,7 @@ def test_only_where_runs_are_dear_are_errors_estimated(monkeypatch, tmp_path):
     assert few.keys() == {("ups.0", "int8_weight")}
     request = replace(request, scores=tmp_path)
     first = estimated_scores(made, backends, request, said.append)
-    assert {name for _, name in first} == set(formats.FORMATS)
+    assert {name for _, name in first} == {*formats.FORMATS, "bfloat16"}
     assert len({group for group, _ in first}) == 7
     assert all(score.remembered and 0 < score.error < 1 for score in first.values())
     assert "scored by gradients" in said[0]
