@@ -172,7 +172,8 @@ def prepare_linear(
     action: str, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None], rows: np.ndarray | None
 ) -> list[Prepared]:
     """What the sites of a group become in a format or, which needs them, at a rank, for inputs `rows` [M, K]."""
-    if action in SHARES and rows is not None:
+    if action in SHARES:
+        assert rows is not None, "a low rank is one for inputs"
         return prepare_low_rank(action, weights, biases, rows)
     return prepare_group(action, weights, biases, rows, narrow=products_saturate())
 

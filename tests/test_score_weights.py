@@ -1,6 +1,8 @@
 """Errors by weights alone, and whole rewrites without data: held to the budget on the sample inputs. Covers score_weights.py and
 weight_columns.py."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from szilard.cost_model.sites import EmbeddingSite
 from szilard.kernels.quantized_linear.formats import prepare_group
 from szilard.passes.find import find
 from szilard.rewriter import backend_torch, weight_columns
+from szilard.rewriter import rewrite as rewrite_module
 from szilard.rewriter.backend import groups_of
 from szilard.rewriter.calibration_data import relative_error
 from szilard.rewriter.command_line import app
@@ -168,6 +171,22 @@ def test_a_metric_of_the_caller_stays_and_limits(monkeypatch):
     assert result.report["error"]["metric"] == "<lambda>"
     before, after = (result.report["error"][f"metric_{side}"] for side in ("before", "after"))
     assert before - after <= 1e-9
+
+
+def test_data_and_metric_of_a_task_are_left_out(monkeypatch):
+    set_clock(monkeypatch, FAST_CODES, default=5e-3)
+    made = rewrite_module.programs_of
+
+    def with_task(*given):
+        found = made(*given)
+        loaded = replace(found.parts[0].loaded, metric=lambda run: 1.0, metric_name="recall", calibration=samples())
+        return replace(found, parts=(replace(found.parts[0], loaded=loaded),))
+
+    monkeypatch.setattr(rewrite_module, "programs_of", with_task)
+    kept = szilard.rewrite(block_model()).report["error"]
+    assert (kept["metric"], kept["calibrated"]) == ("recall", True)
+    left = szilard.rewrite(block_model(), data_free=True).report["error"]
+    assert (left["metric"], left["calibrated"], left["data_free"]) == (None, False, True)
 
 
 def test_it_contradicts_data_and_exactness():
