@@ -114,18 +114,19 @@ def _matmul(op: Op, net: Net) -> Flops:
 def _matmul_nbits(op: Op, net: Net) -> Flops:
     """Weights of few bits: computed in int8 when `accuracy_level` is 4, or in the dtype `computed_in` (the activations are quantised on
     the way), else in the activations' dtype after each weight was expanded, once or, with `row_tile`, once for every so many rows; then
-    the column's scale and bias come last. Two operations a weight: NVIDIA GPUs of compute capability 9.0 convert at half the rate of an
-    add (CUDA C++ Programming Guide, table of arithmetic throughput)."""
+    the column's scale and bias come last, and the ops of an `epilogue` (their kinds) behind them. Two operations a weight: NVIDIA GPUs of
+    compute capability 9.0 convert at half the rate of an add (CUDA C++ Programming Guide, table of arithmetic throughput)."""
     a = shape_of(net, operand(op, 0))
     out = shape_of(net, op.output)
     products = 2.0 * prod(out) * a[-1]
+    behind = prod(out) * sum(WEIGHT.get(kind, 1.0) for kind in op.attributes.get("epilogue", ()))
     if narrow := "int8" if op.attributes.get("accuracy_level") == 4 else op.attributes.get("computed_in"):
-        return {f"{narrow}.tensor": products, "float32": 3.0 * prod(a) + 2.0 * prod(out)}
+        return {f"{narrow}.tensor": products, "float32": 3.0 * prod(a) + 2.0 * prod(out) + behind}
     kind = _class(net, op.inputs[0])
     expanded = 2.0 * a[-1] * out[-1]
     if row_tile := op.attributes.get("row_tile"):
         expanded = expanded * ceil(prod(a[:-1]) / row_tile) + 2.0 * prod(out)
-    return {f"{kind}.tensor": products, kind: expanded}
+    return {f"{kind}.tensor": products, kind: expanded + behind}
 
 
 def _conv(op: Op, net: Net) -> Flops:

@@ -13,7 +13,7 @@ MODULE_OP = "module_op"
 @dataclass(frozen=True)
 class ModuleOp:
     """The call is an op of `kind` (a word of kinds.py) with `attributes`; its operands are the tensors that it is called with, then every
-    buffer of the module."""
+    buffer of the module. Of a matrix product they are the first of these tensors, the buffers, then the other tensors."""
 
     kind: str
     attributes: Mapping[str, Any]

@@ -24,6 +24,9 @@ class LinearSite:
     `ops` are the ids it covers (the matmul, any transpose of the weight that only it uses, and a bias add behind it),
     `output` the value after the bias. `rows` is the product of the leading dimensions of x. Sites of equal `group` read the
     same x (q/k/v, gate/up) or share a weight, and must share a number format.
+
+    `activation` are the ops of the relu, gelu or silu that alone reads `output` (none without), `residual` is the add behind both of
+    another value of the same shape ("" if none). None is in `ops`, as only a kernel with an epilogue takes them along.
     """
 
     id: str
@@ -38,6 +41,8 @@ class LinearSite:
     rows: int
     dtype: str
     group: str
+    activation: tuple[str, ...] = ()
+    residual: str = ""
 
 
 @dataclass(frozen=True)

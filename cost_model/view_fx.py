@@ -13,7 +13,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from .attributes_aten import CallFacts, attributes_of
-from .kinds import COLLECTIVE, other
+from .kinds import COLLECTIVE, MATMUL, other
 from .kinds_aten import kind_of_aten
 from .module_op import MODULE_OP
 from .net import Net, Op, Value
@@ -79,14 +79,15 @@ class _Builder:
     def _module(self, node: Node) -> None:
         """A call of a module of ours, as the op that the pass which put it there says it is."""
         module, said = self.graph.get_submodule(str(node.target)), node.meta[MODULE_OP]
-        operands = [source.name for source in node.all_input_nodes]
+        called_with, buffers = [source.name for source in node.all_input_nodes], []
         for buffer, tensor in module.named_buffers():
             name = f"{node.name}:{buffer}"
             self.values[name] = Value(name, tuple(tensor.shape), _dtype(tensor), partial(as_numpy, tensor))
-            operands.append(name)
+            buffers.append(name)
         self.values[node.name] = self._value(node.name, node.meta["val"])
-        target = f"szilard.{type(module).__name__}"
-        self.ops[node.name] = Op(node.name, said.kind, target, tuple(operands), (node.name,), said.attributes, _origin(node))
+        target, first = f"szilard.{type(module).__name__}", 1 if said.kind in MATMUL else len(called_with)
+        operands = (*called_with[:first], *buffers, *called_with[first:])
+        self.ops[node.name] = Op(node.name, said.kind, target, operands, (node.name,), said.attributes, _origin(node))
 
     def _value(self, name: str, fake: Any) -> Value:
         if isinstance(fake, torch.Tensor):

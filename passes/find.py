@@ -11,6 +11,7 @@ from ..cost_model.sites import LinearSite, Miss, Site, kind_of
 from .find_attention import find_attention
 from .find_conv import find_conv
 from .find_embedding import find_embedding
+from .find_epilogue import with_epilogues
 from .find_linear import find_linear
 from .find_region import find_region
 
@@ -33,9 +34,10 @@ def find(net: Net) -> Found:
 
 
 def _main(net: Net) -> tuple[tuple[Site, ...], tuple[Miss, ...]]:
-    found = [finder(net) for finder in (find_linear, find_conv, find_attention, find_region, find_embedding)]
-    sites = _distinct([site for part, _ in found for site in part])
-    return sites, tuple(miss for _, part in found for miss in part)
+    linears, missed = find_linear(net)
+    found = [finder(net) for finder in (find_conv, find_attention, find_region, find_embedding)]
+    sites = _distinct([*with_epilogues(net, linears), *(site for part, _ in found for site in part)])
+    return sites, (*missed, *(miss for _, part in found for miss in part))
 
 
 def _nested(net: Net) -> list[Miss]:

@@ -112,7 +112,7 @@ class OnnxBackend:
     def extract(self, graph: ir.Model, net: Net, ops: Collection[str]) -> ir.Model:
         return extract(graph, net, ops)
 
-    def footprint(self, group: Group, net: Net) -> tuple[str, ...]:
+    def footprint(self, group: Group, net: Net, device: Device) -> tuple[str, ...]:
         """The ops that a rewrite of the group may take away: its own, the transposes around attention, and what a convolution ends in."""
         around = [op for site in group.sites if isinstance(site, AttentionSite) for op in layout_ops(site, net)]
         around += [site.activation for site in group.sites if isinstance(site, ConvSite) and site.activation]

@@ -14,7 +14,7 @@ from ..cost_model.device import Device
 from ..cost_model.errors import SzilardError
 from ..cost_model.net import Net
 from ..cost_model.program import Program
-from ..cost_model.sites import AttentionSite, ConvSite, EmbeddingSite, LinearSite
+from ..cost_model.sites import AttentionSite, ConvSite, EmbeddingSite, Kind, LinearSite
 from ..cost_model.view_fx import view_fx
 from ..kernels.low_rank.factors import SHARES
 from ..kernels.quantized_embedding.formats import BITS
@@ -22,6 +22,7 @@ from ..kernels.quantized_embedding.formats import refusal as table_refusal
 from ..kernels.quantized_linear.formats import FORMATS, INTEGER_INPUTS, TRITON_FORMATS
 from ..kernels.spectral_attention.crossover import longest_length
 from ..kernels.spectral_attention.crossover import refusal as sparse_refusal
+from ..passes.chosen import MERGED
 from ..passes.fx_attention import FxAttention
 from ..passes.fx_attention import refusal as attention_refusal
 from ..passes.fx_batch_norm import FxBatchNorm
@@ -42,6 +43,7 @@ from .runtime_torch import TorchProbe, torch_runner
 from .structure_options import structure_actions
 
 CUT_OUT = "cut_out"
+IN_16_BITS = frozenset(f"{name}{suffix}" for name in HALVES for suffix in ("", MERGED))
 TRITON_DTYPES = ("float32", "float16", "bfloat16")
 NO_BFLOAT16 = "this processor has no instructions for products in bfloat16"
 NO_KERNEL_ON_CUDA = "torch has no CUDA kernel for it here: Triton's kernels have formats of their own"
@@ -107,9 +109,15 @@ class TorchBackend:
         micro.meta[CUT_OUT] = True
         return micro
 
-    def footprint(self, group: Group, net: Net) -> tuple[str, ...]:
-        """The ops that a rewrite of the group may take away."""
-        return group.ops
+    def footprint(self, group: Group, net: Net, device: Device) -> tuple[str, ...]:
+        """The ops that a rewrite of the group may take away: its own, and on CUDA what the epilogue of a linear takes in. The add before a
+        norm may be such a residual, and torch has no rewrite of the two; it is never part of theirs there."""
+        if device.kind != "cuda":
+            return group.ops
+        if group.kind == Kind.region:
+            return tuple(op for op in group.ops if net.ops[op].kind != "add")
+        behind = [op for site in group.linears for op in (*site.activation, site.residual) if op]
+        return tuple(dict.fromkeys((*group.ops, *behind)))
 
     def passes(self, prepared: Mapping[str, Any]) -> tuple[tuple[frozenset[str], Pass], ...]:
         """In the order in which they run: exact ones first, so that what follows is measured against them."""
@@ -119,8 +127,8 @@ class TorchBackend:
             (frozenset({"merged"}), FxMergeLinear()),
             (frozenset({"spectral_sparse"}), FxSparseAttention(prepared=prepared)),
             (frozenset(SHARES), FxLowRank(prepared=prepared)),
-            (frozenset(HALVES), FxHalfLinear(prepared=prepared)),
-            (FORMAT_ACTIONS - frozenset(HALVES), FxQuantizeLinear(prepared=prepared)),
+            (IN_16_BITS, FxHalfLinear(prepared=prepared)),
+            (FORMAT_ACTIONS - IN_16_BITS, FxQuantizeLinear(prepared=prepared)),
             (frozenset(BITS), FxQuantizeEmbedding(prepared=prepared)),
         )
 
@@ -132,7 +140,6 @@ class TorchBackend:
             formats["bfloat16"] = (
                 NO_BFLOAT16 if device.kind == "cpu" and not multiplies_bfloat16() else _half_refusal(site, "bfloat16")
             )
-            mergeable = (*INTEGER_INPUTS, *(TRITON_FORMATS if device.kind == "cuda" else ()))
             if device.kind == "cuda":
                 triton = (
                     "" if site.dtype in TRITON_DTYPES else f"its dtype is {site.dtype}, and Triton's kernels take none such"
@@ -145,7 +152,8 @@ class TorchBackend:
             formats.update(structure_actions(group, self.runtime, device))
             if len(group.sites) == 1:
                 return formats
-            return {**formats, "merged": "", **{f"{name}_merged": formats[name] for name in mergeable}}
+            mergeable = [name for name in (*INTEGER_INPUTS, *HALVES, *TRITON_FORMATS) if name in formats]
+            return {**formats, "merged": "", **{f"{name}{MERGED}": formats[name] for name in mergeable}}
         if isinstance(site, AttentionSite):
             sparse = {"spectral_sparse": sparse_refusal(site, longest_length(net), device)}
             return sparse if site.form == "operator" else {"fused_attention": attention_refusal(site, net), **sparse}

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cost_model.device import Device
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, EmbeddingSite
@@ -75,9 +76,10 @@ def stand_in(group: Group, net: Net, action: str) -> dict[str, Any]:
     return {site.id: prepared for site, prepared in zip(sites, made, strict=True)}
 
 
-def candidate(backend: Backend, graph: Any, net: Net, group: Group, action: str) -> Any | None:
-    """The group's ops alone, with `action` applied, on codes without the conversions at its edges; None where no pass could apply it."""
-    micro = backend.extract(graph, net, backend.footprint(group, net))
+def candidate(backend: Backend, graph: Any, net: Net, group: Group, action: str, device: Device) -> Any | None:
+    """The group's ops alone, and what a kernel of `device` may take along, with `action` applied, on codes without the conversions at its
+    edges; None where no pass could apply it."""
+    micro = backend.extract(graph, net, backend.footprint(group, net, device))
     if action == "leave":
         return micro
     choice = Choice(group.id, group.kind, action, (), tuple(site.id for site in group.sites), backend.runtime, "")

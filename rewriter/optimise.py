@@ -123,7 +123,7 @@ def optimise(program: Program, backend: Backend, request: Request, progress: Pro
     choices = lock(choices, request.plan, backend.runtime)
     edges = priced(edges_of(groups, choices, net), nets, pricing, progress)
 
-    inside = {op for group in groups for op in backend.footprint(group, net)}
+    inside = {op for group in groups for op in backend.footprint(group, net, request.device)}
     elsewhere = _elsewhere(before, nets, inside, request.workload)
     kept = kept_scores(request.scores, backend.runtime, net, request.calibration)
     scores = {**kept.scores(), **request.known_scores}

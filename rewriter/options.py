@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ..cost_model.cost import LABELS
@@ -45,7 +46,7 @@ class Pricing:
         allowed = ("leave", *(action for action in actions if action not in refused))
         for phase in self.workload.phases:
             if group.kind == "attention" and phase.name in self.decoding:
-                ops = self.prices.backend.footprint(group, nets[phase.name])
+                ops = self.prices.backend.footprint(group, nets[phase.name], self.prices.device)
                 costs.setdefault("leave", []).append(self._as_it_is(ops, nets[phase.name], phase.name))
                 continue
             for action, cost in self._costs(graph, nets[phase.name], group, allowed, progress).items():
@@ -72,17 +73,18 @@ class Pricing:
         self, graph: Any, net: Net, group: Group, actions: Sequence[str], progress: Callable[[str], None]
     ) -> dict[str, Cost | None]:
         """The cost of each action at the shapes of `net`; None where no pass applies it. Sites that do the same work are priced once."""
-        original = candidate(self.prices.backend, graph, net, group, "leave")
+        made = partial(candidate, self.prices.backend, graph, net, group, device=self.prices.device)
+        original = made("leave")
         same = signature(self.prices.backend, self.prices.backend.view(original, {}))
         known = self.priced.setdefault(same, {})
         missing = [action for action in actions if action not in known]
         if missing:
             # All options of a site are timed in one run, so that their ratio holds even if the machine has changed since.
-            made = {a: candidate(self.prices.backend, graph, net, group, a) for a in dict.fromkeys(("leave", *missing))}
+            graphs = {action: made(action) for action in dict.fromkeys(("leave", *missing))}
             # Other kernels or passes, or another style of the same: another key.
             key = f"{same}/{times_belong_to(self.prices.backend)}"
-            able = {a: micro for a, micro in made.items() if micro is not None and self._runs(micro, f"{key}/{a}")}
-            known.update(dict.fromkeys(made) | self._price(able, key, net, group, progress))
+            able = {a: micro for a, micro in graphs.items() if micro is not None and self._runs(micro, f"{key}/{a}")}
+            known.update(dict.fromkeys(graphs) | self._price(able, key, net, group, progress))
         return {action: known[action] for action in actions}
 
     def _runs(self, micro: Any, key: str) -> bool:

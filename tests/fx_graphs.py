@@ -159,3 +159,11 @@ def random_graphs(draw) -> GraphMaker:
                 draw(st.sampled_from([aten.clone.default, aten.relu.default, aten.neg.default, aten.tanh.default])), value
             )
     return maker
+
+
+def stored_linears(graph, members):
+    """(weights [K, N], biases [N] or None) of linear sites, as float32 arrays."""
+    parameters = {node.name: graph.get_parameter(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
+    arrays = {name: parameter.detach().float().numpy() for name, parameter in parameters.items()}
+    weights = [arrays[site.weight].T if site.transposed else arrays[site.weight] for site in members]
+    return weights, [arrays[site.bias] if site.bias else None for site in members]

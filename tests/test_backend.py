@@ -113,7 +113,7 @@ def test_copies_share_their_weights(opened):
 def test_what_is_cut_out_runs_by_its_own_names_and_gives_the_same_values(opened):
     backend, graph, net, groups, feeds = opened
     group = groups["linear"][0]
-    micro = backend.extract(graph, net, backend.footprint(group, net))
+    micro = backend.extract(graph, net, backend.footprint(group, net, load_device("cpu")))
     part = backend.view(micro, {})
     with backend.probe(graph, [*part.inputs, *group.outputs], group.outputs) as probe:
         inner = probe.capture(feeds, [*part.inputs])
@@ -143,8 +143,10 @@ def test_what_each_kind_of_site_may_become(opened):
     cpu = load_device("cpu")
     (attention,) = groups["attention"]
     shared, single = (backend.actions(group, net, cpu) for group in groups["linear"])
-    assert set(shared) - set(single) == {"merged", *(f"{name}_merged" for name in INTEGER_INPUTS)}
-    assert {action for action, reason in single.items() if reason} == {*SHARES, "block_sparse", "two_of_four"}
+    mergeable = {*INTEGER_INPUTS, "bfloat16"} & set(single)
+    assert set(shared) - set(single) == {"merged", *(f"{name}_merged" for name in mergeable)}
+    refused = {action for action, reason in single.items() if reason} - {"bfloat16"}
+    assert refused == {*SHARES, "block_sparse", "two_of_four"}
     offered = backend.actions(attention, net, cpu)
     assert offered["fused_attention"] == ""
     assert "7 tokens" in offered["spectral_sparse"]

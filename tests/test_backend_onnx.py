@@ -56,11 +56,11 @@ def test_the_footprint_of_attention_takes_in_its_transposes():
     backend, graph = OnnxBackend(), attention(Spelling())
     net = backend.view(graph, {value.name: (2, 7, 12) for value in graph.graph.inputs})
     (group,) = [group for group in groups_of(find(net).sites) if group.kind == "attention"]
-    footprint = backend.footprint(group, net)
+    footprint = backend.footprint(group, net, load_device("cpu"))
     assert footprint[: len(group.ops)] == group.ops
     assert {net.ops[op].kind for op in footprint[len(group.ops) :]} == {"transpose", "reshape"}
     (linear, *_) = groups_of(find(backend.view(block_model(), SHAPES)).sites)
-    assert backend.footprint(linear, net) == linear.ops
+    assert backend.footprint(linear, net, load_device("cpu")) == linear.ops
 
 
 def test_int8_activations_are_refused_on_cuda_with_a_sentence():

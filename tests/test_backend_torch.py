@@ -46,6 +46,8 @@ def offered():
 def test_a_cpu_has_the_formats_that_need_no_gpu(offered):
     assert {action for action, refusal in offered[1, "cpu"].items() if not refusal} == {*FORMATS, "bfloat16"}
     assert not any("column" in action for action in offered[3, "cpu"])
+    assert offered[3, "cpu"]["bfloat16_merged"] == ""
+    assert "float16_merged" not in offered[3, "cpu"]
 
 
 def test_a_cpu_without_instructions_for_bfloat16_says_so(monkeypatch):
@@ -61,8 +63,9 @@ def test_a_cpu_without_instructions_for_bfloat16_says_so(monkeypatch):
 def test_on_cuda_triton_kernels_and_16_bits_may_be_taken(offered, sites):
     actions = offered[sites, "h200"]
     allowed = {action for action, refusal in actions.items() if not refusal}
-    merged = {"merged", *(f"{name}_merged" for name in TRITON_FORMATS)} if sites > 1 else set()
-    assert allowed == {*TRITON_FORMATS, "float16", "bfloat16"} | merged
+    formats = {*TRITON_FORMATS, "float16", "bfloat16"}
+    merged = {"merged", *(f"{name}_merged" for name in formats)} if sites > 1 else set()
+    assert allowed == formats | merged
     assert all("no CUDA kernel" in actions[name] for name in FORMATS)
 
 

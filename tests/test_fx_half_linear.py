@@ -10,38 +10,35 @@ from szilard.kernels.quantized_linear.reference import simulate
 from szilard.passes.fx_half_linear import DTYPES, FxHalfLinear
 from szilard.rewriter.print_fx import print_fx
 
-from .fx_graphs import choice, cleaned, distance, groups, net_of, run, sites_of, traced, without_values
+from .fx_graphs import choice, cleaned, distance, groups, net_of, run, sites_of, stored_linears, traced, without_values
 from .test_fx_low_rank import WIDTH, Three
 
 
-def halved(action, dynamic=None):
+def halved(action, merged="", dynamic=None):
     torch.manual_seed(0)
     program = traced(Three(), torch.randn(3, 7, WIDTH), dynamic=dynamic)
     graph = cleaned(program)
     sites = sites_of(graph, program, "linear")
-    parameters = {node.name: graph.get_parameter(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
     prepared = {}
     for each in groups(sites, action):
-        members = [sites[name] for name in each.sites]
-        weights = [parameters[site.weight].detach().numpy() for site in members]
-        weights = [weight.T if site.transposed else weight for weight, site in zip(weights, members, strict=True)]
-        biases = [parameters[site.bias].detach().numpy() if site.bias else None for site in members]
+        weights, biases = stored_linears(graph, [sites[name] for name in each.sites])
         prepared |= dict(zip(each.sites, prepare_group(action, weights, biases), strict=True))
     before = run(graph, program)
     rewrite = FxHalfLinear(prepared=prepared)
-    changed = rewrite.apply(graph, groups(sites, action), sites)
-    assert rewrite.apply(graph, groups(sites, action), sites) == 0
+    changed = rewrite.apply(graph, groups(sites, action + merged), sites)
+    assert rewrite.apply(graph, groups(sites, action + merged), sites) == 0
     return program, graph, sites, prepared, changed, before
 
 
+# One cast of x for the two that read it, one for the third, and one behind each product.
+@pytest.mark.parametrize(("merged", "products", "casts"), [("", 3, 5), ("_merged", 2, 4)])
 @pytest.mark.parametrize(("action", "least", "most", "close"), [("float16", 1e-5, 1e-3, 1e-4), ("bfloat16", 1e-3, 1e-2, 1e-3)])
-def test_products_in_16_bits_between_casts(action, least, most, close):
-    program, graph, sites, prepared, changed, before = halved(action)
+def test_products_in_16_bits_between_casts(action, least, most, close, merged, products, casts):
+    program, graph, sites, prepared, changed, before = halved(action, merged)
     assert changed == 3
     assert without_values(graph) == []
     ops = net_of(graph, program).ops.values()
-    # One cast of x for the two that read it, one for the third, and one behind each.
-    assert [sum(op.kind == kind for op in ops) for kind in ("matmul", "cast")] == [3, 5]
+    assert [sum(op.kind == kind for op in ops) for kind in ("matmul", "cast")] == [products, casts]
     assert {parameter.dtype for parameter in graph.parameters()} == {DTYPES[action]}
     after = run(graph, program)
     assert {each.dtype for each in after} == {torch.float32}
@@ -49,12 +46,13 @@ def test_products_in_16_bits_between_casts(action, least, most, close):
     x = torch.from_numpy(program.sample["x"]).reshape(-1, WIDTH)
     site = next(site for site in sites.values() if site.out_features == 65)
     assert distance([after[0].reshape(-1, 65)], [simulate(prepared[site.id], x)]) < close
-    assert print_fx(graph).count("F.linear") == 3
+    assert print_fx(graph).count("F.linear") == products
 
 
+@pytest.mark.parametrize("merged", ["", "_merged"])
 @pytest.mark.parametrize("action", DTYPES)
-def test_shapes_stay_free(action):
-    program, graph, *_ = halved(action, dynamic={"x": {0: "batch"}})
+def test_shapes_stay_free(action, merged):
+    program, graph, *_ = halved(action, merged, dynamic={"x": {0: "batch"}})
     assert run(graph, program, x=np.ones((5, 7, WIDTH), np.float32))[0].shape == (5, 7, 65)
 
 

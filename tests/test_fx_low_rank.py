@@ -9,7 +9,7 @@ from szilard.kernels.low_rank.factors import prepare_low_rank, simulate
 from szilard.passes.fx_low_rank import FxLowRank
 from szilard.rewriter.print_fx import print_fx
 
-from .fx_graphs import choice, cleaned, distance, groups, net_of, run, sites_of, traced, without_values
+from .fx_graphs import choice, cleaned, distance, groups, net_of, run, sites_of, stored_linears, traced, without_values
 
 WIDTH = 71
 ACTION = "low_rank_half"
@@ -33,13 +33,9 @@ def split(dtype=torch.float32, dynamic=None):
     program = traced(Three().to(dtype), torch.randn(3, 7, WIDTH).to(dtype), dynamic=dynamic)
     graph = cleaned(program)
     sites = sites_of(graph, program, "linear")
-    parameters = {node.name: graph.get_parameter(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
     prepared = {}
     for each in groups(sites, ACTION):
-        members = [sites[name] for name in each.sites]
-        weights = [parameters[site.weight].detach().float().numpy() for site in members]
-        weights = [weight.T if site.transposed else weight for weight, site in zip(weights, members, strict=True)]
-        biases = [parameters[site.bias].detach().float().numpy() if site.bias else None for site in members]
+        weights, biases = stored_linears(graph, [sites[name] for name in each.sites])
         prepared |= dict(zip(each.sites, prepare_low_rank(ACTION, weights, biases), strict=True))
     rewrite = FxLowRank(prepared=prepared)
     changed = rewrite.apply(graph, groups(sites, ACTION), sites)

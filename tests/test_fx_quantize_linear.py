@@ -12,7 +12,7 @@ from szilard.kernels.quantized_linear.formats import TORCH_FORMATS, effective_we
 from szilard.kernels.quantized_linear.reference import simulate
 from szilard.passes.fx_quantize_linear import FxQuantizeLinear
 
-from .fx_graphs import choice, cleaned, distance, groups, net_of, run, sites_of, traced, without_values
+from .fx_graphs import choice, cleaned, distance, groups, net_of, run, sites_of, stored_linears, traced, without_values
 
 WIDTH = 64
 
@@ -33,13 +33,9 @@ class Pair(nn.Module):
 def prepared_of(program, graph, sites, action):
     """Weights of every site in `action`, those of one group together, each with the bias that its site has."""
     found = {}
-    parameters = {node.name: graph.get_parameter(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
     samples = np.random.default_rng(0).standard_normal((40, WIDTH)).astype(np.float32)
     for each in groups(sites, action):
-        members = [sites[name] for name in each.sites]
-        weights = [parameters[site.weight].detach().numpy() for site in members]
-        weights = [weight.T if site.transposed else weight for weight, site in zip(weights, members, strict=True)]
-        biases = [parameters[site.bias].detach().numpy() if site.bias else None for site in members]
+        weights, biases = stored_linears(graph, [sites[name] for name in each.sites])
         inputs = samples[:, : weights[0].shape[0]]
         found |= dict(zip(each.sites, prepare_group(action, weights, biases, inputs), strict=True))
     return found

@@ -4,6 +4,7 @@ conv_weights.py and score_conv.py too."""
 import numpy as np
 import pytest
 
+from szilard.cost_model.device import load_device
 from szilard.cost_model.errors import InputError
 from szilard.kernels.quantized_conv.codes import dequantize, quantize, value_codes
 from szilard.kernels.quantized_conv.formats import prepare
@@ -108,7 +109,7 @@ def test_a_site_alone_takes_codes_and_gives_codes():
     backend = OnnxBackend()
     net = backend.view(model, {})
     (group,) = (group for group in groups_of(sites) if group.id == sites[1].id)
-    micro = backend.extract(model, net, backend.footprint(group, net))
+    micro = backend.extract(model, net, backend.footprint(group, net, load_device("cpu")))
     QuantizeConvs(prepared(scores)).apply(micro, [choose("int8_conv", sites[1])], {sites[1].id: sites[1]})
     alone = on_codes_alone(micro)
     assert kinds(alone) == ["QLinearConv"]

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from szilard.cost_model.cpu_features import products_saturate
+from szilard.cost_model.device import load_device
 from szilard.cost_model.onnx_style import OnnxStyle
 from szilard.cost_model.sites import ConvSite
 from szilard.kernels.onnx_forms import CONV
@@ -95,7 +96,8 @@ def test_a_site_alone_takes_codes_and_gives_codes():
     model, sites, scores, _ = scored()
     backend = OnnxBackend(style=OnnxStyle.qdq)
     (group,) = (group for group in groups_of(sites) if group.id == sites[1].id)
-    micro = backend.extract(model, backend.view(model, {}), backend.footprint(group, backend.view(model, {})))
+    net = backend.view(model, {})
+    micro = backend.extract(model, net, backend.footprint(group, net, load_device("cpu")))
     made = prepared(scores)
     QuantizeConvs(made, OnnxStyle.qdq).apply(micro, [choose("int8_conv", sites[1])], {sites[1].id: sites[1]})
     alone = on_codes_alone(micro)
