@@ -1,4 +1,6 @@
-"""Activations and residuals behind linears: which are found, that kernels with an epilogue take them in, and how they are priced."""
+"""Activations and residuals behind linears: which are found, that kernels with an epilogue take them in, and how they are priced.
+
+Covers find_epilogue.py too."""
 
 import numpy as np
 import pytest
