@@ -69,9 +69,41 @@ class ConvSite:
     high: float = math.inf
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """The one value that it reads, as a tuple: see `ElementwiseSite`."""
+        return (self.x,)
+
+    @property
     def result(self) -> str:
         """The value behind the activation, if there is one."""
         return self.activated or self.output
+
+
+@dataclass(frozen=True)
+class ElementwiseSite:
+    """What stands between convolutions and can run on the codes that they read and write: `function` "add", of two values of one shape
+    [B, C, *], "gelu" of one, or its "mean" over all places, [B, C, 1...] or [B, C]. `reads` are these values, `output` is what it writes;
+    `activation` and what follows as in `ConvSite`."""
+
+    id: str
+    ops: tuple[str, ...]
+    function: str
+    reads: tuple[str, ...]
+    output: str
+    dtype: str
+    activation: str = ""
+    activated: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def result(self) -> str:
+        """The value behind the activation, if there is one."""
+        return self.activated or self.output
+
+
+CodedSite = ConvSite | ElementwiseSite
+"""Sites that can run on u8 codes: values stay in codes from one to the next."""
 
 
 @dataclass(frozen=True)
@@ -182,10 +214,10 @@ class Miss:
     reason: str
 
 
-Site = LinearSite | ConvSite | AttentionSite | Region | EmbeddingSite
+Site = LinearSite | ConvSite | ElementwiseSite | AttentionSite | Region | EmbeddingSite
 
 
 def kind_of(site: Site) -> str:
     """The word that reports and plans use for a site: "linear", "conv", "attention", "region" or "embedding"."""
-    words = {LinearSite: "linear", ConvSite: "conv", AttentionSite: "attention", Region: "region", EmbeddingSite: "embedding"}
-    return words[type(site)]
+    words = {LinearSite: "linear", ConvSite: "conv", AttentionSite: "attention", EmbeddingSite: "embedding"}
+    return words.get(type(site), "region")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import onnx_ir as ir
@@ -11,6 +11,7 @@ from ..cost_model.onnx_style import OnnxStyle
 from .quantized_conv import onnx_body as conv_body
 from .quantized_conv import onnx_qdq as conv_qdq
 from .quantized_conv.codes import Codes
+from .quantized_conv.elementwise import PreparedElementwise
 from .quantized_conv.formats import PreparedConv
 from .quantized_embedding import onnx_body as embedding_body
 from .quantized_embedding import onnx_qdq as embedding_qdq
@@ -35,7 +36,7 @@ class LinearForm(Form, Protocol):
 
 
 class ConvForm(Form, Protocol):
-    """Codes of floats, floats of codes, and a convolution on codes; see `quantized_conv.onnx_body`."""
+    """Codes of floats, floats of codes, and a convolution, an add or a Gelu on codes; see `quantized_conv.onnx_body`."""
 
     def coded_shape(self, shape: ir.Shape) -> ir.Shape: ...
     def quantize_nodes(self, x: ir.Value, codes: Codes, rank: int, name: str) -> conv_body.Body: ...
@@ -44,6 +45,9 @@ class ConvForm(Form, Protocol):
     ) -> tuple[list[ir.Node], ir.Value, list[ir.Value]]: ...
     def conv_nodes(
         self, prepared: PreparedConv, x: conv_body.CodedValue, name: str, shape: ir.Shape | None = None
+    ) -> conv_body.Body: ...
+    def elementwise_nodes(
+        self, prepared: PreparedElementwise, reads: Sequence[conv_body.CodedValue], name: str, shape: ir.Shape | None = None
     ) -> conv_body.Body: ...
 
 

@@ -10,6 +10,7 @@ from ..cost_model.net import Net, Value
 from ..cost_model.sites import LinearSite, Miss, Site, kind_of
 from .find_attention import find_attention
 from .find_conv import find_conv
+from .find_elementwise import find_elementwise
 from .find_embedding import find_embedding
 from .find_epilogue import with_epilogues
 from .find_linear import find_linear
@@ -35,9 +36,11 @@ def find(net: Net) -> Found:
 
 def _main(net: Net) -> tuple[tuple[Site, ...], tuple[Miss, ...]]:
     linears, missed = find_linear(net)
-    found = [finder(net) for finder in (find_conv, find_attention, find_region, find_embedding)]
-    sites = _distinct([*with_epilogues(net, linears), *(site for part, _ in found for site in part)])
-    return sites, (*missed, *(miss for _, part in found for miss in part))
+    convs, refused = find_conv(net)
+    found = [finder(net) for finder in (find_attention, find_region, find_embedding)]
+    sites: list[Site] = [*with_epilogues(net, linears), *convs, *(site for part, _ in found for site in part)]
+    sites += find_elementwise(net, convs, {op for site in sites for op in site.ops})
+    return _distinct(sites), (*missed, *refused, *(miss for _, part in found for miss in part))
 
 
 def _nested(net: Net) -> list[Miss]:

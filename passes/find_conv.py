@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TypeVar
 
 from ..cost_model.net import Net, Op
-from ..cost_model.sites import ConvSite, Miss
+from ..cost_model.sites import ConvSite, ElementwiseSite, Miss
 from .constants import FLOATS
 from .find_linear import plain_add
 from .site_names import site_names
 
 KIND = "conv"
+Coded = TypeVar("Coded", ConvSite, ElementwiseSite)
 
 
 def find_conv(net: Net) -> tuple[tuple[ConvSite, ...], tuple[Miss, ...]]:
@@ -56,11 +58,11 @@ def _site(net: Net, op: Op) -> ConvSite | str:
         added = None if bias else _bias_behind(net, op)
         if added is not None:
             ops, output, bias = (op.id, added[0].id), added[0].output, added[1]
-        return _activated(net, ConvSite(op.id, ops, op.inputs[0], weight, bias, output, "", _groups(op), dtype))
+        return with_activation(net, ConvSite(op.id, ops, op.inputs[0], weight, bias, output, "", _groups(op), dtype))
     view = first_result(net, norm)
     ops = (op.id, norm.id, *((view.id,) if view else ()))
     output = view.output if view else norm.output
-    return _activated(net, ConvSite(op.id, ops, op.inputs[0], weight, bias, output, norm.id, _groups(op), dtype))
+    return with_activation(net, ConvSite(op.id, ops, op.inputs[0], weight, bias, output, norm.id, _groups(op), dtype))
 
 
 def _bias_behind(net: Net, op: Op) -> tuple[Op, str] | None:
@@ -83,7 +85,7 @@ def _bias_behind(net: Net, op: Op) -> tuple[Op, str] | None:
     return (readers[0], found[0]) if held is not None and held in (channels, (1, *channels)) else None
 
 
-def _activated(net: Net, site: ConvSite) -> ConvSite:
+def with_activation(net: Net, site: Coded) -> Coded:
     """The site with the clip around zero behind it, if that alone reads its output."""
     readers = net.consumers(site.output)
     if len(readers) != 1 or net.returns(site.output) or readers[0].kind not in ("relu", "clip"):

@@ -30,7 +30,7 @@ def with_epilogues(net: Net, sites: Iterable[LinearSite]) -> tuple[LinearSite, .
 
 def _readers(net: Net, value: str) -> list[Op]:
     """The ops that read a value; none where it is read outside of the net too."""
-    return [] if net.returns(value) else list({op.id: op for op in net.consumers(value)}.values())
+    return [] if net.returns(value) else list(net.consumers(value))
 
 
 def _activation(net: Net, value: str) -> tuple[Op, ...]:

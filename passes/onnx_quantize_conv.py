@@ -1,4 +1,5 @@
-"""Puts convolutions on u8 codes: action "int8_conv"; values stay in codes from one to the next."""
+"""Puts convolutions, and adds, Gelus and means between them, on u8 codes: actions "int8_conv", "int8_add", "int8_gelu" and "int8_mean";
+values stay in codes from one to the next."""
 
 from __future__ import annotations
 
@@ -11,15 +12,20 @@ import onnx_ir as ir
 from ..cost_model.errors import InputError
 from ..cost_model.onnx_style import OnnxStyle
 from ..cost_model.plan import Choice
-from ..cost_model.sites import ConvSite, Site
+from ..cost_model.sites import CodedSite, ConvSite, ElementwiseSite, Site
 from ..kernels.onnx_forms import CONV
 from ..kernels.quantized_conv.codes import Codes
+from ..kernels.quantized_conv.elementwise import ACTIONS as ELEMENTWISE
+from ..kernels.quantized_conv.elementwise import PreparedElementwise
 from ..kernels.quantized_conv.formats import ACTION, PreparedConv
 from ..kernels.quantized_conv.onnx_body import CodedValue
 from .chosen import members
+from .onnx_between_codes import fuse_gelu, keep_float
 from .onnx_coded_parts import CodedParts
-from .onnx_gelu import fuse_gelu
 from .onnx_pass import OnnxPass, Surgeon
+
+ON_CODES = frozenset({ACTION, *ELEMENTWISE.values()})
+"""The actions of sites that read and write codes."""
 
 
 @dataclass(eq=False)
@@ -36,9 +42,10 @@ class _Codes:
 @dataclass(frozen=True)
 class QuantizeConvs(OnnxPass):
     """1. A convolution, its batch norm and the clip behind them: one QLinearConv on codes with the channels last, or in standard ONNX one
-    Conv between DequantizeLinear and QuantizeLinear. 2. What it reads in codes is what another wrote, else quantised once for all its
-    readers; what it writes is floating point again only where something reads it so. 3. For onnxruntime maxima of windows and channels side
-    by side stay in codes from what wrote them to what reads them, and a Gelu behind codes stays one op.
+    Conv between DequantizeLinear and QuantizeLinear; adds, Gelus and means in like manner. 2. What it reads in codes is what another
+    wrote, else quantised once for all its readers; what it writes is floating point again only where something reads it so. 3. For
+    onnxruntime maxima of windows and channels side by side stay in codes from what wrote them to what reads them, and what stays in
+    floating point between codes gets the forms of `onnx_between_codes`.
 
     `prepared` maps the id of each site to what it becomes.
     """
@@ -50,34 +57,45 @@ class QuantizeConvs(OnnxPass):
     def apply(self, model: ir.Model, choices: Sequence[Choice], sites: Mapping[str, Site]) -> int:
         """See `OnnxPass.apply`; counts the sites. Raises InputError for a site that `prepared` does not have."""
         surgeon = Surgeon(model)
-        found = [site for choice in choices if choice.action == ACTION for site in members(choice, sites)]
+        found = [site for choice in choices if choice.action in ON_CODES for site in members(choice, sites)]
         place = {node.name: index for index, node in enumerate(surgeon.graph)}
-        pending = [site for site in found if isinstance(site, ConvSite) and surgeon.pending(site)]
+        pending = [site for site in found if isinstance(site, CodedSite) and surgeon.pending(site)]
         # Producers first: what a site reads in codes is there when its turn comes.
         pending.sort(key=lambda site: place[site.ops[0]])
-        codes = _Codes(surgeon, CodedParts({site.ops[0] for site in pending}))
+        codes = _Codes(surgeon, CodedParts({op for site in pending for op in site.ops}))
         ends = [self._replace(codes, site) for site in pending]
         surgeon.sweep([*codes.passed, *ends])
-        for node in ends:
-            if node.graph is surgeon.graph and self.style is OnnxStyle.runtime:
-                fuse_gelu(surgeon, node.outputs[0])
+        for site in sites.values() if self.style is OnnxStyle.runtime else ():
+            if isinstance(site, ElementwiseSite) and site.function == "gelu" and codes.parts.results.keys() & site.reads:
+                fuse_gelu(surgeon, site)
+        if pending and self.style is OnnxStyle.runtime:
+            keep_float(surgeon)
         for domain, version in CONV[self.style].runtime_domain_imports().items() if pending else ():
             surgeon.import_domain(domain, version)
         surgeon.close()
         return len(pending)
 
-    def _replace(self, at: _Codes, site: ConvSite) -> ir.Node:
+    def _replace(self, at: _Codes, site: CodedSite) -> ir.Node:
         """Puts the site on codes, and gives the node that makes a float of its result."""
-        surgeon = at.surgeon
-        made = self.prepared.get(site.id)
-        if not isinstance(made, PreparedConv):
-            raise InputError(f"The choice at {site.id} is {ACTION}, but its weights were not prepared.")
-        # At other sizes than the sample's SAME stands for other pads.
-        same = surgeon.nodes[site.ops[0]].attributes.get_string("auto_pad", "") or ""
-        made = replace(made, geometry=replace(made.geometry, auto_pad=same if same.startswith("SAME") else ""))
-        form, name, rank = CONV[self.style], f"{site.id}.{ACTION}", made.weight.ndim
-        start, x = self._coded(at, site.x, made.x, rank, name)
-        body = form.conv_nodes(made, x, name, surgeon.value(site.result).shape)
+        surgeon, form, made = at.surgeon, CONV[self.style], self.prepared.get(site.id)
+        shape = surgeon.value(site.result).shape
+        if isinstance(site, ConvSite) and isinstance(made, PreparedConv):
+            # At other sizes than the sample's SAME stands for other pads.
+            same = surgeon.nodes[site.ops[0]].attributes.get_string("auto_pad", "") or ""
+            made = replace(made, geometry=replace(made.geometry, auto_pad=same if same.startswith("SAME") else ""))
+            name, rank = f"{site.id}.{ACTION}", made.weight.ndim
+            start, x = self._coded(at, site.x, made.x, rank, name)
+            body = form.conv_nodes(made, x, name, shape)
+        elif isinstance(site, ElementwiseSite) and isinstance(made, PreparedElementwise):
+            name, rank = f"{site.id}.{made.action}", len(shape or ())
+            start, read = [], []
+            for place, (value, codes) in enumerate(zip(site.reads, made.reads, strict=True)):
+                nodes, x = self._coded(at, value, codes, len(surgeon.value(value).shape or ()), f"{name}.{place}")
+                start += nodes
+                read.append(x)
+            body = form.elementwise_nodes(made, read, name, shape)
+        else:
+            raise InputError(f"The choice at {site.id} is to run on codes, but what that takes was not prepared.")
         nodes, back, initializers = form.dequantize_nodes(body.output, rank, name)
         surgeon.adopt([*body.initializers, *initializers])
         whole = replace(site, ops=(*site.ops, site.activation)) if site.activation else site

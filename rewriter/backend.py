@@ -12,7 +12,7 @@ import numpy as np
 from ..cost_model.device import Device
 from ..cost_model.net import Net
 from ..cost_model.plan import Choice
-from ..cost_model.sites import AttentionSite, ConvSite, EmbeddingSite, LinearSite, Site, kind_of
+from ..cost_model.sites import AttentionSite, CodedSite, EmbeddingSite, LinearSite, Site, kind_of
 from ..kernels.quantized_linear.formats import EVERY_FORMAT
 
 Arrays = Mapping[str, np.ndarray]
@@ -54,9 +54,9 @@ class Group:
     def outputs(self) -> tuple[str, ...]:
         """The values its sites write: where the error of a rewrite enters the rest of the model."""
         return tuple(
-            site.result if isinstance(site, ConvSite) else site.output
+            site.result if isinstance(site, CodedSite) else site.output
             for site in self.sites
-            if isinstance(site, LinearSite | AttentionSite | ConvSite | EmbeddingSite)
+            if isinstance(site, LinearSite | AttentionSite | CodedSite | EmbeddingSite)
         )
 
 

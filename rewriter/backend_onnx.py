@@ -16,9 +16,10 @@ from ..cost_model.device import Device
 from ..cost_model.errors import SzilardError
 from ..cost_model.net import Net
 from ..cost_model.onnx_style import OnnxStyle
-from ..cost_model.sites import AttentionSite, ConvSite, EmbeddingSite, LinearSite
+from ..cost_model.sites import AttentionSite, CodedSite, ConvSite, ElementwiseSite, EmbeddingSite, LinearSite
 from ..cost_model.view_onnx import view_onnx
 from ..kernels.low_rank.factors import SHARES
+from ..kernels.quantized_conv.elementwise import ACTIONS as ELEMENTWISE
 from ..kernels.quantized_conv.formats import ACTION as INT8_CONV
 from ..kernels.quantized_embedding.formats import BITS
 from ..kernels.quantized_embedding.formats import refusal as table_refusal
@@ -35,7 +36,7 @@ from ..passes.onnx_keyed_attention import MaskInKeys
 from ..passes.onnx_keyed_attention import refusal as keyed_refusal
 from ..passes.onnx_low_rank import LowRankLinears
 from ..passes.onnx_merge_linear import MergeLinear
-from ..passes.onnx_quantize_conv import QuantizeConvs
+from ..passes.onnx_quantize_conv import ON_CODES, QuantizeConvs
 from ..passes.onnx_quantize_embedding import QuantizeEmbeddings
 from ..passes.onnx_quantize_linear import QuantizeLinears
 from ..passes.onnx_residual_norm import RewriteResidualNorm
@@ -115,7 +116,7 @@ class OnnxBackend:
     def footprint(self, group: Group, net: Net, device: Device) -> tuple[str, ...]:
         """The ops that a rewrite of the group may take away: its own, the transposes around attention, and what a convolution ends in."""
         around = [op for site in group.sites if isinstance(site, AttentionSite) for op in layout_ops(site, net)]
-        around += [site.activation for site in group.sites if isinstance(site, ConvSite) and site.activation]
+        around += [site.activation for site in group.sites if isinstance(site, CodedSite) and site.activation]
         return tuple(dict.fromkeys((*group.ops, *around)))
 
     def passes(self, prepared: Mapping[str, Any]) -> tuple[tuple[frozenset[str], Pass], ...]:
@@ -131,7 +132,7 @@ class OnnxBackend:
             # Behind the formats: it widens the weights that they made.
             (frozenset({"keyed_attention"}), MaskInKeys()),
             (frozenset(BITS), QuantizeEmbeddings(prepared=prepared, style=self.style)),
-            (frozenset({INT8_CONV}), QuantizeConvs(prepared=prepared, style=self.style)),
+            (ON_CODES, QuantizeConvs(prepared=prepared, style=self.style)),
         )
 
     def actions(self, group: Group, net: Net, device: Device) -> dict[str, str]:
@@ -155,6 +156,11 @@ class OnnxBackend:
             return {**operator, "spectral_sparse": sparse}
         if isinstance(site, ConvSite):
             return {**({"fold_batch_norm": ""} if site.batch_norm else {}), INT8_CONV: _conv_refusal(site, net, device)}
+        if isinstance(site, ElementwiseSite):
+            no_kernel = (
+                f"onnxruntime's CUDA provider has no {site.function} of codes, it would copy to the host" if on_cuda else ""
+            )
+            return {ELEMENTWISE[site.function]: no_kernel or _only_float32(site.dtype, "QuantizeLinear")}
         if isinstance(site, EmbeddingSite):
             halves = "" if site.dtype == "float16" else only(site.dtype, "GatherBlockQuantized")
             return {action: halves or table_refusal(action, site.width) for action in BITS}

@@ -21,19 +21,16 @@ from ..cost_model.plan import Choice
 from ..cost_model.sites import AttentionSite, EmbeddingSite
 from ..kernels.low_rank.factors import SHARES
 from ..kernels.low_rank.factors import stand_in as stand_in_factors
-from ..kernels.quantized_conv.formats import ACTION as INT8_CONV
 from ..kernels.quantized_embedding.formats import BITS
 from ..kernels.quantized_embedding.formats import stand_in as stand_in_table
 from ..kernels.quantized_linear.formats import CALIBRATED, EVERY_FORMAT, prepare_group
 from ..kernels.spectral_attention.crossover import stand_in as stand_in_site
-from ..passes.onnx_quantize_conv import on_codes_alone
+from ..passes.onnx_quantize_conv import ON_CODES, on_codes_alone
 from .backend import EXACT_ACTIONS, Arrays, Backend, Group
-from .conv_weights import conv_stand_in
+from .conv_weights import coded_stand_in
 from .score import linear_bias, linear_weight
 
 ROUNDS = 5
-ON_CODES = frozenset({INT8_CONV})
-"""Actions whose sites read and write u8 codes."""
 
 # One sample lasts at least this long; shorter ones drown in the timer and the wake-up of threads.
 SAMPLE_SECONDS = 0.012
@@ -58,8 +55,8 @@ def stand_in(group: Group, net: Net, action: str) -> dict[str, Any]:
     rows (the numbers do not change the time)."""
     if action == "spectral_sparse":
         return {site.id: stand_in_site(site, site.key_length) for site in group.sites if isinstance(site, AttentionSite)}
-    if action == INT8_CONV:
-        return conv_stand_in(group, net)
+    if action in ON_CODES:
+        return coded_stand_in(group, net)
     if action in BITS:
         tables = [site for site in group.sites if isinstance(site, EmbeddingSite)]
         return {site.id: stand_in_table(action, site.rows, site.width) for site in tables}

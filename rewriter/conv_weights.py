@@ -1,12 +1,13 @@
-"""What a convolution's site holds: its weight and bias with a batch norm folded in, its geometry, and a stand-in on codes."""
+"""What a convolution's site holds: its weight and bias with a batch norm folded in, and its geometry; and stand-ins of sites on codes."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ..cost_model.net import Net
-from ..cost_model.sites import ConvSite
+from ..cost_model.sites import ConvSite, ElementwiseSite
 from ..kernels.quantized_conv.codes import Codes
+from ..kernels.quantized_conv.elementwise import ACTIONS, SLOPES, PreparedElementwise
 from ..kernels.quantized_conv.formats import Geometry, PreparedConv, folded, prepare
 from .backend import Group
 
@@ -31,9 +32,19 @@ def conv_geometry(net: Net, site: ConvSite) -> Geometry:
     return Geometry(strides, pads, dilations, site.groups)
 
 
-def conv_stand_in(group: Group, net: Net) -> dict[str, PreparedConv]:
+def coded_stand_in(group: Group, net: Net) -> dict[str, PreparedConv | PreparedElementwise]:
     """What the sites of a group become with made-up ranges, for timing alone."""
     codes = Codes(1 / 32, 128)
-    return {
-        s.id: prepare(*conv_weight(net, s), conv_geometry(net, s), codes, codes) for s in group.sites if isinstance(s, ConvSite)
-    }
+    made: dict[str, PreparedConv | PreparedElementwise] = {}
+    for site in group.sites:
+        if isinstance(site, ConvSite):
+            made[site.id] = prepare(*conv_weight(net, site), conv_geometry(net, site), codes, codes)
+        elif isinstance(site, ElementwiseSite):
+            read = (codes,) * len(site.reads)
+            made[site.id] = PreparedElementwise(ACTIONS[site.function], read, codes, float(SLOPES[0]), is_flat(net, site))
+    return made
+
+
+def is_flat(net: Net, site: ElementwiseSite) -> bool:
+    """Whether a site writes fewer axes than it reads, as a mean may."""
+    return len(net.shape(site.result) or ()) < len(net.shape(site.reads[0]) or ())

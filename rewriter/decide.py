@@ -11,7 +11,7 @@ from typing import Any
 from ..cost_model.errors import BudgetError, InputError
 from ..cost_model.net import Net
 from ..cost_model.plan import Budget, Choice, Option, Plan
-from ..cost_model.sites import AttentionSite, ConvSite, EmbeddingSite, LinearSite
+from ..cost_model.sites import AttentionSite, CodedSite, EmbeddingSite, LinearSite
 from ..kernels.low_rank.factors import more_accurate
 from .backend import Backend, Group, Probe
 from .calibration_data import CalibrationData
@@ -20,7 +20,7 @@ from .edges import IN_CODES, Edge, with_errors
 from .frontier import NOT_MEASURED
 from .score import Score, prepare_linears, score_linears
 from .score_attention import captured_values, score_attentions
-from .score_conv import score_convs
+from .score_coded import score_coded
 from .score_embedding import score_embeddings
 from .score_weights import prepare_by_weights, score_by_weights
 from .solve import Solution, eligible, solve
@@ -75,14 +75,14 @@ def decide(
                 probe = stack.enter_context(_probe(graph, net, [g for g in groups if (g.kind, g.id) in able], backend))
             linears = {group: {name} for group, name in wanted.items() if group.kind == "linear"}
             attentions = [group for group in wanted if group.kind == "attention"]
-            convs = [group for group in wanted if group.kind == "conv"]
+            coded = [group for group in wanted if isinstance(group.sites[0], CodedSite)]
             tables = {group: name for group, name in wanted.items() if group.kind == "embedding"}
             scores.update(
                 score_linears(linears, net, probe, calibration.scoring, progress, partial(keep, "linear")) if linears else {}
             )
             scores.update(score_attentions(attentions, probe, calibration.scoring, progress) if attentions else {})
             scores.update(score_embeddings(tables, net, probe, calibration.scoring, progress) if tables else {})
-            scores.update(score_convs(convs, values, net, probe, calibration.scoring, progress) if convs or values else {})
+            scores.update(score_coded(coded, values, net, probe, calibration.scoring, progress) if coded or values else {})
     return replace(solution, choices=with_scores(solution.choices, scores)), scores
 
 
@@ -133,12 +133,12 @@ def _check_asked(choice: Choice, action: str) -> None:
 def _probe(graph: Any, net: Net, groups: Sequence[Group], backend: Backend) -> Any:
     linear = [site.x for group in groups for site in group.sites if isinstance(site, LinearSite)]
     operands = [v for group in groups for s in group.sites if isinstance(s, AttentionSite) for v in captured_values(s)]
-    convs = [site.x for group in groups for site in group.sites if isinstance(site, ConvSite)]
-    # What a convolution reads is disturbed too, as codes of it would; an input of the model has no op that writes it.
+    coded = [value for group in groups for site in group.sites if isinstance(site, CodedSite) for value in site.reads]
+    # What a site on codes reads is disturbed too, as codes of it would; an input of the model has no op that writes it.
     written = [value for group in groups for value in group.outputs]
-    written = list(dict.fromkeys([*written, *(value for value in convs if net.producer(value) is not None)]))
+    written = list(dict.fromkeys([*written, *(value for value in coded if net.producer(value) is not None)]))
     tables = [site.indices for group in groups for site in group.sites if isinstance(site, EmbeddingSite)]
-    read = [*linear, *operands, *convs, *(value for value in tables if not net.values[value].constant)]
+    read = [*linear, *operands, *coded, *(value for value in tables if not net.values[value].constant)]
     return backend.probe(graph, list(dict.fromkeys([*read, *written])), written)
 
 

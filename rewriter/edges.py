@@ -15,7 +15,7 @@ from scipy.optimize import LinearConstraint
 from scipy.sparse import csr_array
 
 from ..cost_model.plan import Choice, Option
-from ..cost_model.sites import ConvSite
+from ..cost_model.sites import CodedSite
 
 if TYPE_CHECKING:
     # A plan is solved again without a model, and without the second that torch takes to be imported.
@@ -46,12 +46,13 @@ class Edge:
 def edges_of(groups: Sequence[Group], choices: Sequence[Choice], net: Net) -> list[Edge]:
     """The edges of all groups that have an option on codes, without prices."""
     able = {choice.site for choice in choices if any(option.quantized and not option.reason for option in choice.options)}
-    sites = {site.id: site for group in groups if group.id in able for site in group.sites if isinstance(site, ConvSite)}
+    sites = {site.id: site for group in groups if group.id in able for site in group.sites if isinstance(site, CodedSite)}
     writers = {site.result: name for name, site in sites.items()}
     readers: dict[str, list[str]] = {}
     covered: dict[str, str] = {}
     for name, site in sites.items():
-        readers.setdefault(site.x, []).append(name)
+        for value in site.reads:
+            readers.setdefault(value, []).append(name)
         for op in site.ops:
             covered[op] = name
     found = []

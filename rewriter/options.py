@@ -16,9 +16,10 @@ from ..cost_model.saving import saving_interval
 from ..cost_model.sites import AttentionSite
 from ..cost_model.timing import TimeTable
 from ..kernels.spectral_attention.crossover import sparse_net
+from ..passes.onnx_quantize_conv import ON_CODES
 from .as_run import AsRun, became
 from .backend import Group
-from .candidates import ON_CODES, candidate, random_feeds, signature, time_in_turn, times_belong_to
+from .candidates import candidate, random_feeds, signature, time_in_turn, times_belong_to
 from .prediction import Prediction
 
 Nets = Mapping[str, Net]

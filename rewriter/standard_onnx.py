@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..cost_model.kinds_onnx import native_name
 from ..cost_model.program import Program
+from ..kernels.quantized_conv.elementwise import ACTIONS as ELEMENTWISE
 from ..kernels.quantized_conv.formats import ACTION as INT8_CONV
 from ..kernels.quantized_conv.onnx_qdq import OPSET as CONV_OPSET
 from ..kernels.quantized_embedding.formats import BITS
@@ -23,6 +24,7 @@ OPSETS = {
     **dict.fromkeys(BLOCK_FORMATS, BLOCK_OPSET),
     **dict.fromkeys(BITS, EMBEDDING_OPSET),
     INT8_CONV: CONV_OPSET,
+    ELEMENTWISE["add"]: CONV_OPSET,
     "float16": 9,
 }
 """Action -> the operator set that its standard nodes need; those that are not here need none beyond the model's."""
@@ -31,6 +33,8 @@ OPERATORS = {
     "fused_attention": "MultiHeadAttention or GroupQueryAttention",
     "keyed_attention": "MultiHeadAttention or GroupQueryAttention",
     "skip_layer_norm": "SkipLayerNormalization",
+    ELEMENTWISE["gelu"]: "QLinearSigmoid",
+    ELEMENTWISE["mean"]: "QLinearGlobalAveragePool",
 }
 """Action -> the operators of onnxruntime that it is."""
 

@@ -11,10 +11,10 @@ from szilard.cost_model.device import load_device
 from szilard.cost_model.plan import Choice
 from szilard.cost_model.sites import ConvSite, Region
 from szilard.kernels.low_rank.factors import SHARES
-from szilard.kernels.quantized_conv.formats import ACTION as INT8_CONV
 from szilard.kernels.quantized_embedding.formats import BITS
 from szilard.kernels.quantized_linear.formats import INTEGER_INPUTS
 from szilard.passes.find import find
+from szilard.passes.onnx_quantize_conv import ON_CODES
 from szilard.rewriter.backend import EXACT_ACTIONS, FORMAT_ACTIONS, groups_of
 from szilard.rewriter.backend_onnx import OnnxBackend
 from szilard.rewriter.backend_torch import TorchBackend
@@ -130,7 +130,7 @@ def test_every_action_offered_has_a_pass_and_the_passes_share_none(opened, targe
     taken = [action for actions, _ in backend.passes({}) for action in actions]
     # That one fuses first, and goes on behind the formats of the linears.
     assert sorted(taken) == sorted([*set(taken), *({"keyed_attention"} & set(taken))])
-    assert set(taken) <= EXACT_ACTIONS | FORMAT_ACTIONS | {"spectral_sparse", INT8_CONV, *SHARES, *BITS}
+    assert set(taken) <= EXACT_ACTIONS | FORMAT_ACTIONS | {"spectral_sparse", *ON_CODES, *SHARES, *BITS}
     for group in (group for found in groups.values() for group in found):
         offered = backend.actions(group, net, load_device(target))
         assert {action for action, reason in offered.items() if not reason} <= set(taken)

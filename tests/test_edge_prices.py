@@ -1,5 +1,5 @@
 """Whole rewrites of a small convolutional model: on codes where that pays with its conversions, and left where these cost too much. Covers
-edge_prices.py and score_conv.py too."""
+edge_prices.py and score_coded.py too."""
 
 import numpy as np
 import pytest

@@ -8,7 +8,7 @@ from szilard.passes.onnx_coded_parts import CodedParts
 from szilard.passes.onnx_quantize_conv import QuantizeConvs
 from szilard.rewriter.backend import groups_of
 from szilard.rewriter.backend_onnx import OnnxBackend
-from szilard.rewriter.score_conv import score_convs
+from szilard.rewriter.score_coded import score_coded
 
 from .onnx_graphs import apply, choose, graph, kinds, run
 
@@ -47,7 +47,7 @@ def case(text: str, space: tuple[int, ...]):
     values = list(dict.fromkeys(site.x for site in sites))
     written = list(dict.fromkeys([*(site.result for site in sites), *(value for value in values if value != "x")]))
     with backend.probe(model, [*values, *written], written) as probe:
-        scores = score_convs(groups_of(sites), values, net, probe, samples)
+        scores = score_coded(groups_of(sites), values, net, probe, samples)
     return model, sites, {site: made for score in scores.values() for site, made in score.prepared.items()}, samples
 
 

@@ -1,5 +1,5 @@
-"""Convolutions on codes in a model: values stay in codes between them and are converted once elsewhere. Covers onnx_gelu.py,
-conv_weights.py and score_conv.py too."""
+"""Convolutions on codes in a model: values stay in codes between them and are converted once elsewhere. Covers conv_weights.py
+and score_coded.py too."""
 
 import numpy as np
 import pytest
@@ -10,16 +10,14 @@ from szilard.kernels.quantized_conv.codes import dequantize, quantize, value_cod
 from szilard.kernels.quantized_conv.formats import prepare
 from szilard.kernels.quantized_conv.reference import simulate
 from szilard.passes.find import find
-from szilard.passes.onnx_gelu import fuse_gelu
-from szilard.passes.onnx_pass import Surgeon
 from szilard.passes.onnx_quantize_conv import QuantizeConvs, on_codes_alone
 from szilard.rewriter.backend import groups_of
 from szilard.rewriter.backend_onnx import OnnxBackend
 from szilard.rewriter.calibration_data import relative_error
 from szilard.rewriter.conv_weights import conv_geometry
-from szilard.rewriter.score_conv import IN_CODES, score_convs
+from szilard.rewriter.score_coded import IN_CODES, score_coded
 
-from .onnx_graphs import apply, assert_same, choose, graph, kinds, run
+from .onnx_graphs import apply, choose, graph, kinds, run
 
 TEXT = """(float[2,3,9,7] x) => (float[2,4,5,4] y) {
     a = Conv<pads = [1, 1, 1, 1]>(x, w0)
@@ -53,7 +51,7 @@ def scored(opset: int = 18, **changed: np.ndarray):
     values = list(dict.fromkeys(site.x for site in sites))
     written = list(dict.fromkeys([*(site.result for site in sites), *(value for value in values if value != "x")]))
     with backend.probe(model, [*values, *written], written) as probe:
-        return model, sites, score_convs(groups, values, net, probe, samples), samples
+        return model, sites, score_coded(groups, values, net, probe, samples), samples
 
 
 def prepared(scores) -> dict:
@@ -121,7 +119,7 @@ def test_a_site_alone_takes_codes_and_gives_codes():
 
 def test_a_site_without_weights_is_refused():
     model, sites, _, _ = scored()
-    with pytest.raises(InputError, match="were not prepared"):
+    with pytest.raises(InputError, match="was not prepared"):
         QuantizeConvs({}).apply(model, [choose("int8_conv", sites[0])], {sites[0].id: sites[0]})
 
 
@@ -141,24 +139,3 @@ def test_padding_that_follows_from_the_size_does_so_at_other_sizes(way):
         (wanted,), (found,) = run(model, {"x": x}), run(after, {"x": x})
         assert found.shape == wanted.shape
         np.testing.assert_allclose(found, wanted, atol=0.03 * np.abs(wanted).max())
-
-
-HALVES = {
-    "last": "d = Div(x, root)  e = Erf(d)  f = Add(e, one)  g = Mul(x, f)  y = Mul(g, half)",
-    "first": "d = Mul(x, back)  e = Erf(d)  f = Add(one, e)  h = Mul(half, x)  y = Mul(h, f)",
-}
-
-
-@pytest.mark.parametrize("form", HALVES)
-def test_five_ops_of_a_gelu_become_one(form):
-    numbers = {"root": 2**0.5, "back": 0.5**0.5, "one": 1.0, "half": 0.5}
-    text = f"(float[3,5] x) => (float[3,5] y) {{ {HALVES[form]} }}"
-    model = graph(text, {name: np.array(number, np.float32) for name, number in numbers.items() if name in text})
-    fused = model.clone()
-    surgeon = Surgeon(fused)
-    assert fuse_gelu(surgeon, surgeon.value("x"))
-    surgeon.close()
-    assert kinds(fused) == ["Gelu"]
-    assert_same(model, fused, {"x": np.linspace(-4, 4, 15, dtype=np.float32).reshape(3, 5)})
-    other = graph(text, {name: np.array(number * 1.1, np.float32) for name, number in numbers.items() if name in text})
-    assert not fuse_gelu(Surgeon(other), other.graph.inputs[0])

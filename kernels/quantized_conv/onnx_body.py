@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from ..onnx_nodes import make_initializer, make_node, typed
 from .codes import Codes
+from .elementwise import ACTIONS, SIGMOID, PreparedElementwise
 from .formats import Geometry, PreparedConv
 
 RUNTIME_DOMAIN = "com.microsoft"
@@ -93,6 +94,39 @@ def join_nodes(parts: Sequence[CodedValue], codes: Codes, name: str, shape: ir.S
     last = None if shape is None else coded_shape(shape)
     node = typed_node("QLinearConcat", inputs, f"{name}_joined", ir.DataType.UINT8, last, RUNTIME_DOMAIN, axis=-1)
     return Body([node], CodedValue(node.outputs[0], codes), [scale, zero, *(v for of_part in read for v in of_part)])
+
+
+def elementwise_nodes(
+    prepared: PreparedElementwise, reads: Sequence[CodedValue], name: str, shape: ir.Shape | None = None
+) -> Body:
+    """Codes of y [B, *, C] (a flat mean: [B, C]) from codes of what it reads: QLinearAdd, QLinearGlobalAveragePool, or for a Gelu a table
+    of the sigmoid and a product. `shape` is that of y [B, C, *], where it is known."""
+    last = None if shape is None else coded_shape(shape)
+    scale, zero = code_scale(prepared.y, f"{name}_y")
+    coded = zip(reads, prepared.reads, strict=True)
+    parts = [(part.value, *code_scale(codes, f"{name}_x{place}")) for place, (part, codes) in enumerate(coded)]
+    made = [scale, zero, *(value for part in parts for value in part[1:])]
+
+    def node(kind: str, inputs: Sequence[ir.Value], result: str, **attributes: int) -> ir.Node:
+        return typed_node(kind, inputs, f"{name}_{result}", ir.DataType.UINT8, last, RUNTIME_DOMAIN, **attributes)
+
+    if prepared.action == ACTIONS["mean"]:
+        pooled = node("QLinearGlobalAveragePool", [*parts[0], scale, zero], "mean" if prepared.flat else "y", channels_last=1)
+        if not prepared.flat:
+            return Body([pooled], CodedValue(pooled.outputs[0], prepared.y), made)
+        typed(pooled.outputs[0], ir.DataType.UINT8, None)
+        sizes = make_initializer(f"{name}_sizes", np.array([0, -1], np.int64))
+        flat = typed_node("Reshape", [pooled.outputs[0], sizes], f"{name}_y", ir.DataType.UINT8, shape)
+        return Body([pooled, flat], CodedValue(flat.outputs[0], prepared.y), [*made, sizes])
+    if prepared.action == ACTIONS["add"]:
+        total = node("QLinearAdd", [*parts[0], *parts[1], scale, zero], "y")
+        return Body([total], CodedValue(total.outputs[0], prepared.y), made)
+    x, _, zero_of_x = parts[0]
+    slope = make_initializer(f"{name}_slope", np.array(prepared.reads[0].scale * prepared.slope, np.float32))
+    held = code_scale(SIGMOID, f"{name}_sigmoid")
+    sigmoid = node("QLinearSigmoid", [x, slope, zero_of_x, *held], "sigmoid")
+    product = node("QLinearMul", [*parts[0], sigmoid.outputs[0], *held, scale, zero], "y")
+    return Body([sigmoid, product], CodedValue(product.outputs[0], prepared.y), [*made, slope, *held])
 
 
 def padding(geometry: Geometry) -> dict[str, Any]:

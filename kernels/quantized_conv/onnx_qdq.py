@@ -3,11 +3,14 @@ have their channels where the values have them, [B, C, *]."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
 from ..onnx_nodes import make_initializer
 from .codes import Codes
+from .elementwise import PreparedElementwise
 from .formats import PreparedConv
 from .onnx_body import Body, CodedValue, code_scale, padding, typed_node
 
@@ -62,3 +65,22 @@ def conv_nodes(prepared: PreparedConv, x: CodedValue, name: str, shape: ir.Shape
     scale, zero = code_scale(prepared.y, f"{name}_y")
     node = typed_node("QuantizeLinear", [conv.outputs[0], scale, zero], f"{name}_y", ir.DataType.UINT8, shape)
     return Body([*floats, conv, node], CodedValue(node.outputs[0], prepared.y), [*read[1:], *held, *shift, scale, zero])
+
+
+def elementwise_nodes(
+    prepared: PreparedElementwise, reads: Sequence[CodedValue], name: str, shape: ir.Shape | None = None
+) -> Body:
+    """Codes of the sum of two values [B, C, *] (`shape`, where it is known) from their codes: both made floating point, an Add, and
+    QuantizeLinear."""
+    made: list[ir.Value] = []
+    floats: list[ir.Node] = []
+    for place, (part, codes) in enumerate(zip(reads, prepared.reads, strict=True)):
+        how = code_scale(codes, f"{name}_x{place}")
+        made += how
+        floats.append(
+            typed_node("DequantizeLinear", [part.value, *how], f"{name}_x{place}_float", ir.DataType.FLOAT, part.value.shape)
+        )
+    total = typed_node("Add", [node.outputs[0] for node in floats], f"{name}_sum", ir.DataType.FLOAT, shape)
+    scale, zero = code_scale(prepared.y, f"{name}_y")
+    node = typed_node("QuantizeLinear", [total.outputs[0], scale, zero], f"{name}_y", ir.DataType.UINT8, shape)
+    return Body([*floats, total, node], CodedValue(node.outputs[0], prepared.y), [*made, scale, zero])
