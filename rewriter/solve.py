@@ -16,6 +16,9 @@ from ..cost_model.errors import BudgetError
 from ..cost_model.plan import Budget, Choice, Option
 from .edges import Converted, Edge, conversions, paid
 
+MARGIN = 2e-6
+"""Twice what HiGHS lets a sum of whole numbers lie over its bound (mip_feasibility_tolerance)."""
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -67,7 +70,10 @@ def solve(
     )
     structure = [each_once, *between.constraints]
     highest = np.array([1.0] * len(rows) + [float(able) for able in between.allowed])
-    joule_scale, error_scale = max(joules.max(), 1e-300), max(limit, float(errors.max()), 1e-12)
+    if budget.joules is None and not any(choice.locked for choice in choices):
+        # As `_candidates` has it of options: one error far over the limit would be the scale in which the solver takes the limit.
+        highest[errors > limit] = 0.0
+    joule_scale, error_scale = max(joules.max(), 1e-300), max(limit, float(errors[highest > 0].max()), 1e-12)
     if budget.joules is None:
         objective, constrained, bound = joules / joule_scale, errors / error_scale, limit / error_scale
         if any(choice.locked for choice in choices):
@@ -81,8 +87,11 @@ def solve(
             joules / joule_scale,
             (budget.joules - joules_elsewhere) / joule_scale,
         )
-    within = LinearConstraint(constrained[None, :], -np.inf, bound * (1 + 1e-12))
+    within = _at_most(constrained, bound)
     first = _milp(objective, [*structure, within], highest)
+    if float(constrained @ np.round(first.x)) > bound * (1 + 1e-12):
+        within = _at_most(constrained, bound - MARGIN)
+        first = _milp(objective, [*structure, within], highest)
     # Among equal optima the smaller value of the other quantity, so that ties never depend on the solver. A second solve: a
     # weight small enough to leave the objective alone (1e-9) lies below HiGHS's tolerance of 1e-7 and decided nothing.
     best = LinearConstraint(objective[None, :], -np.inf, float(objective @ np.round(first.x)) + 1e-9)
@@ -94,6 +103,10 @@ def solve(
     spent = float(joules[picked].sum()) + sum(each.joules for each in converted)
     error = float(errors[picked].sum()) + sum(each.error for each in converted)
     return Solution(chosen, spent, error, float(first.mip_gap or 0.0), converted)
+
+
+def _at_most(constrained: np.ndarray, bound: float) -> LinearConstraint:
+    return LinearConstraint(constrained[None, :], -np.inf, bound * (1 + 1e-12))
 
 
 def _milp(objective: np.ndarray, constraints: list[LinearConstraint], highest: np.ndarray) -> Any:

@@ -108,3 +108,15 @@ def test_edges_of_a_net_name_who_writes_and_who_reads():
     assert (found[relu].producer, found[relu].consumers) == (groups[0].id, (groups[1].id, ""))
     assert (found[second].producer, found[second].consumers) == (groups[1].id, ("",))
     assert edges_of(groups, [], built) == []
+
+
+@pytest.mark.parametrize("over", [1e-9, 1e-7, 1e-5, 2e-4])
+def test_a_limit_far_below_the_error_of_an_edge_is_kept_to_the_last_digit(over):
+    """The solver takes limits in the scale of the greatest error: one of 1 let plans pass a limit of 0.001 by 0.0000009, and then found no
+    plan at all among those that are as cheap."""
+    error = 1e-3 * (1 + over) / 3
+    choices = [choice(name, 0.2, error) for name in "abc"] + [choice("d", 0.9, 0.0)]
+    edges = [Edge("x", "", ("d",), 0.5, 0.5, 1.0)]
+    found = solve(choices, Budget(error=1e-3), edges=edges)
+    assert found.error <= 1e-3 * (1 + 1e-12)
+    assert found.error == pytest.approx(2 * error)
