@@ -218,6 +218,6 @@ Site = LinearSite | ConvSite | ElementwiseSite | AttentionSite | Region | Embedd
 
 
 def kind_of(site: Site) -> str:
-    """The word that reports and plans use for a site: "linear", "conv", "attention", "region" or "embedding"."""
-    words = {LinearSite: "linear", ConvSite: "conv", AttentionSite: "attention", EmbeddingSite: "embedding"}
-    return words.get(type(site), "region")
+    """The word that reports and plans use for a site: "linear", "conv", "attention", "region" (an `ElementwiseSite` too) or "embedding"."""
+    words = {LinearSite: "linear", ConvSite: "conv", AttentionSite: "attention", Region: "region", EmbeddingSite: "embedding"}
+    return words[Region if isinstance(site, ElementwiseSite) else type(site)]

@@ -36,7 +36,7 @@ class LinearForm(Form, Protocol):
 
 
 class ConvForm(Form, Protocol):
-    """Codes of floats, floats of codes, and a convolution, an add or a Gelu on codes; see `quantized_conv.onnx_body`."""
+    """Codes of floats, floats of codes, and a convolution, an add, a Gelu or a mean on codes; see `quantized_conv.onnx_body`."""
 
     def coded_shape(self, shape: ir.Shape) -> ir.Shape: ...
     def quantize_nodes(self, x: ir.Value, codes: Codes, rank: int, name: str) -> conv_body.Body: ...

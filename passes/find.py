@@ -39,7 +39,8 @@ def _main(net: Net) -> tuple[tuple[Site, ...], tuple[Miss, ...]]:
     convs, refused = find_conv(net)
     found = [finder(net) for finder in (find_attention, find_region, find_embedding)]
     sites: list[Site] = [*with_epilogues(net, linears), *convs, *(site for part, _ in found for site in part)]
-    sites += find_elementwise(net, convs, {op for site in sites for op in site.ops})
+    # Without an operator set the net is torch's, which has no operators on codes.
+    sites += find_elementwise(net, convs, {op for site in sites for op in site.ops}) if net.opset else ()
     return _distinct(sites), (*missed, *refused, *(miss for _, part in found for miss in part))
 
 

@@ -49,7 +49,7 @@ def gelu_behind(net: Net, x: str) -> tuple[Op, ...]:
         product = _only(net, plus, "mul")
         if erf is None or plus is None or product is None or _number(net, plus, erf.output) != 1:
             continue
-        factor = next((name for name in product.inputs if name != plus.output), x)
+        factor = next((name for name in product.inputs if name != plus.output), "")
         if factor == x:
             last = _only(net, product, "mul")
             if last is not None and _scales(net, last, product.output, 0.5):

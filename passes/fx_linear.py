@@ -20,15 +20,19 @@ MATMULS = PLAIN | {aten.addmm.default, aten.linear.default}
 
 @dataclass(frozen=True)
 class FxLinear:
-    """y = x W + b: `matmul` multiplies, `x` is its operand [..., K], `weight` [K, N], `bias` [N] or None; `add` adds the bias behind
-    the matmul (None where the matmul does that itself)."""
+    """y = x W + b: `matmul` multiplies, `weight` [K, N], `bias` [N] or None; `add` adds the bias behind the matmul (None where the matmul
+    does that itself)."""
 
     site: LinearSite
     matmul: Node
-    x: Node
     weight: torch.Tensor
     bias: torch.Tensor | None
     add: Node | None
+
+    @property
+    def x(self) -> Node:
+        """What the matmul reads now, [..., K]: layers of one weight may read each other, and the first may have been replaced."""
+        return _operand(self.matmul)  # type: ignore[return-value]
 
 
 def linears_of(graph: GraphModule, choice: Choice, sites: Mapping[str, Site]) -> list[list[FxLinear]]:
@@ -70,13 +74,13 @@ def _linear_of(graph: GraphModule, name: str, sites: Mapping[str, Site], nodes: 
         return None
     addend, scale, share = None, 1.0, 1.0
     if matmul.target is aten.addmm.default:
-        addend, x, stored = matmul.args[:3]
+        addend, _, stored = matmul.args[:3]
         scale, share = float(matmul.kwargs.get("alpha", 1)), float(matmul.kwargs.get("beta", 1))  # type: ignore[arg-type]
     else:
-        x, stored, *rest = matmul.args
+        _, stored, *rest = matmul.args
         addend = rest[0] if rest else matmul.kwargs.get("bias")
     weight = constant_of(graph, stored)
-    if weight is None or weight.dim() != 2 or not isinstance(x, Node):
+    if weight is None or weight.dim() != 2 or not isinstance(_operand(matmul), Node):
         raise InputError(f"The weight of site {name!r} is not a constant matrix of this model, so the plan does not fit it.")
     weight = weight.t() if matmul.target is aten.linear.default else weight
     bias = _bias(graph, name, addend, share, weight)
@@ -91,7 +95,11 @@ def _linear_of(graph: GraphModule, name: str, sites: Mapping[str, Site], nodes: 
             )
         behind = added.reshape(-1).expand(weight.shape[1])
         bias = behind if bias is None else bias + behind
-    return FxLinear(site, matmul, x, weight if scale == 1.0 else weight * scale, bias, add)
+    return FxLinear(site, matmul, weight if scale == 1.0 else weight * scale, bias, add)
+
+
+def _operand(matmul: Node) -> object:
+    return matmul.args[1 if matmul.target is aten.addmm.default else 0]
 
 
 def _bias(graph: GraphModule, name: str, addend: object, share: float, weight: torch.Tensor) -> torch.Tensor | None:

@@ -9,11 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from ..cost_model.sites import ElementwiseSite
-from ..kernels.onnx_nodes import make_initializer
 from .onnx_pass import MICROSOFT, Surgeon, operation
 
 GEOMETRY = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 GREATEST = float(np.finfo(np.float32).max)
+MOVES = frozenset(["MaxPool", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice"])
+"""Ops that onnxruntime moves QuantizeLinear and DequantizeLinear through."""
 
 
 def fuse_gelu(surgeon: Surgeon, site: ElementwiseSite) -> None:
@@ -28,36 +29,26 @@ def fuse_gelu(surgeon: Surgeon, site: ElementwiseSite) -> None:
 def keep_float(surgeon: Surgeon) -> int:
     """com.microsoft.FusedConv in the place of each convolution, with its bias and clip, between a DequantizeLinear and QuantizeLinears; how
     many. Of a Conv there onnxruntime rounds the weights to int8 itself, with one scale for all channels: that moved the outputs of
-    EfficientNet-Lite0 by 0.25 (relative squared error) at one depthwise convolution. It has no other form of a ConvTranspose."""
-    found = [
-        node for node in surgeon.graph if node.op_type == "Conv" and not node.domain and _writer(node) == "DequantizeLinear"
-    ]
-    return sum(_fused(surgeon, node) for node in found)
+    EfficientNet-Lite0 by 0.25 (relative squared error) at one depthwise convolution. It has no other form of a ConvTranspose. Weights that
+    are codes already are let be."""
+    floats = [node for node in surgeon.graph if node.op_type == "Conv" and not node.domain and _weight(node) is not None]
+    return sum(_fused(surgeon, node) for node in floats if _from_codes(node.inputs[0]))
 
 
 def _fused(surgeon: Surgeon, conv: ir.Node) -> bool:
-    last, inputs = conv, list(conv.inputs)
+    last, bias = conv, None
     settings: dict[str, Any] = {}
-    made: list[ir.Value] = []
     while (reader := _only_reader(last)) is not None:
-        if reader.op_type == "Add" and len(inputs) == 2 and last is conv:
-            bias = _bias(conv, reader)
-            if bias is None:
-                return False
-            made = [make_initializer(f"{conv.name}.bias", bias)]
-            inputs.append(made[0])
-        elif reader.op_type in ("Relu", "Clip") and not settings:
-            limits = _limits(surgeon, reader)
-            if limits is None:
-                return False
-            settings = limits
+        if last is conv and len(conv.inputs) == 2 and (bias := _bias(conv, reader)) is not None:
+            last = reader
+        elif not settings and (limits := _limits(surgeon, reader)) is not None:
+            last, settings = reader, limits
         else:
             break
-        last = reader
     result = last.outputs[0]
-    if result.is_graph_output() or {node.op_type for node, _ in result.uses()} != {"QuantizeLinear"}:
+    if result.is_graph_output() or not _to_codes(result):
         return False
-    surgeon.adopt(made)
+    inputs = [*conv.inputs, *([] if bias is None else [surgeon.constant(f"{conv.name}.bias", bias)])]
     geometry: dict[str, Any] = {name: conv.attributes[name].value for name in GEOMETRY if name in conv.attributes}
     node = operation("FusedConv", inputs, f"{conv.name}.fused", domain=MICROSOFT, **geometry, **settings)
     surgeon.graph.insert_before(last, node)
@@ -70,9 +61,23 @@ def _fused(surgeon: Surgeon, conv: ir.Node) -> bool:
     return True
 
 
-def _writer(node: ir.Node) -> str:
-    producer = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
-    return producer.op_type if producer is not None else ""
+def _weight(conv: ir.Node) -> ir.TensorProtocol | None:
+    """The float32 constant that a convolution multiplies by; None where it is computed, or made of codes."""
+    weight = conv.inputs[1].const_value if conv.inputs[1] is not None else None
+    return weight if weight is not None and weight.dtype == ir.DataType.FLOAT else None
+
+
+def _from_codes(value: ir.Value | None) -> bool:
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in MOVES and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node is not None and node.op_type == "DequantizeLinear"
+
+
+def _to_codes(value: ir.Value) -> bool:
+    """Whether some reader, behind moves, makes codes of a value."""
+    readers = [node for node, _ in value.uses()]
+    return any(node.op_type == "QuantizeLinear" or (node.op_type in MOVES and _to_codes(node.outputs[0])) for node in readers)
 
 
 def _only_reader(node: ir.Node) -> ir.Node | None:
@@ -83,17 +88,19 @@ def _only_reader(node: ir.Node) -> ir.Node | None:
 
 def _bias(conv: ir.Node, add: ir.Node) -> np.ndarray | None:
     """The constant that an Add behind a convolution adds to each channel, float32 [M]; None where it adds anything else."""
-    weight = conv.inputs[1].const_value if conv.inputs[1] is not None else None
+    weight = _weight(conv)
     held = [value.const_value for value in add.inputs if value is not None and value is not conv.outputs[0]]
-    if weight is None or len(held) != 1 or held[0] is None:
+    if add.op_type != "Add" or weight is None or len(held) != 1 or held[0] is None:
         return None
     array = held[0].numpy()
-    per_channel = array.ndim and array.size == weight.shape[0] == array.shape[max(0, array.ndim - len(weight.shape) + 1)]
-    return array.reshape(-1) if per_channel else None
+    channels = (weight.numpy().shape[0], *(1,) * (len(weight.shape) - 2))
+    return array.reshape(-1) if array.shape in (channels, (1, *channels)) else None
 
 
 def _limits(surgeon: Surgeon, clip: ir.Node) -> dict[str, Any] | None:
-    """The attributes of FusedConv for a Relu or a Clip; None where a limit is computed."""
+    """The attributes of FusedConv for a Relu or a Clip; None for other ops, and where a limit is computed."""
+    if clip.op_type not in ("Relu", "Clip"):
+        return None
     if clip.op_type == "Relu":
         return {"activation": "Relu"}
     limits = [clip.attributes.get_float(name, default) for name, default in (("min", -math.inf), ("max", math.inf))]

@@ -87,10 +87,11 @@ class QuantizeConvs(OnnxPass):
             start, x = self._coded(at, site.x, made.x, rank, name)
             body = form.conv_nodes(made, x, name, shape)
         elif isinstance(site, ElementwiseSite) and isinstance(made, PreparedElementwise):
-            name, rank = f"{site.id}.{made.action}", len(shape or ())
+            # Ranks come with what was prepared: values between the ops of a file need not have shapes.
+            name, rank = f"{site.id}.{made.action}", made.result_rank
             start, read = [], []
             for place, (value, codes) in enumerate(zip(site.reads, made.reads, strict=True)):
-                nodes, x = self._coded(at, value, codes, len(surgeon.value(value).shape or ()), f"{name}.{place}")
+                nodes, x = self._coded(at, value, codes, made.rank, f"{name}.{place}")
                 start += nodes
                 read.append(x)
             body = form.elementwise_nodes(made, read, name, shape)

@@ -114,7 +114,8 @@ class OnnxBackend:
         return extract(graph, net, ops)
 
     def footprint(self, group: Group, net: Net, device: Device) -> tuple[str, ...]:
-        """The ops that a rewrite of the group may take away: its own, the transposes around attention, and what a convolution ends in."""
+        """The ops that a rewrite of the group may take away: its own, the transposes around attention, and the clip behind a
+        convolution or an add."""
         around = [op for site in group.sites if isinstance(site, AttentionSite) for op in layout_ops(site, net)]
         around += [site.activation for site in group.sites if isinstance(site, CodedSite) and site.activation]
         return tuple(dict.fromkeys((*group.ops, *around)))
@@ -160,7 +161,9 @@ class OnnxBackend:
             no_kernel = (
                 f"onnxruntime's CUDA provider has no {site.function} of codes, it would copy to the host" if on_cuda else ""
             )
-            return {ELEMENTWISE[site.function]: no_kernel or _only_float32(site.dtype, "QuantizeLinear")}
+            return {
+                ELEMENTWISE[site.function]: no_kernel or _only_float32(site.dtype, "QuantizeLinear") or _too_old(INT8_CONV, net)
+            }
         if isinstance(site, EmbeddingSite):
             halves = "" if site.dtype == "float16" else only(site.dtype, "GatherBlockQuantized")
             return {action: halves or table_refusal(action, site.width) for action in BITS}

@@ -14,7 +14,7 @@ from ..cost_model.device import Device
 from ..cost_model.errors import SzilardError
 from ..cost_model.net import Net
 from ..cost_model.program import Program
-from ..cost_model.sites import AttentionSite, ConvSite, EmbeddingSite, Kind, LinearSite
+from ..cost_model.sites import AttentionSite, ConvSite, EmbeddingSite, LinearSite, Region
 from ..cost_model.view_fx import view_fx
 from ..kernels.low_rank.factors import SHARES
 from ..kernels.quantized_embedding.formats import BITS
@@ -114,7 +114,7 @@ class TorchBackend:
         norm may be such a residual, and torch has no rewrite of the two; it is never part of theirs there."""
         if device.kind != "cuda":
             return group.ops
-        if group.kind == Kind.region:
+        if isinstance(group.sites[0], Region):
             return tuple(op for op in group.ops if net.ops[op].kind != "add")
         behind = [op for site in group.linears for op in (*site.activation, site.residual) if op]
         return tuple(dict.fromkeys((*group.ops, *behind)))

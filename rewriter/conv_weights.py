@@ -41,10 +41,13 @@ def coded_stand_in(group: Group, net: Net) -> dict[str, PreparedConv | PreparedE
             made[site.id] = prepare(*conv_weight(net, site), conv_geometry(net, site), codes, codes)
         elif isinstance(site, ElementwiseSite):
             read = (codes,) * len(site.reads)
-            made[site.id] = PreparedElementwise(ACTIONS[site.function], read, codes, float(SLOPES[0]), is_flat(net, site))
+            made[site.id] = PreparedElementwise(
+                ACTIONS[site.function], read, codes, *rank_and_flat(net, site), float(SLOPES[0])
+            )
     return made
 
 
-def is_flat(net: Net, site: ElementwiseSite) -> bool:
-    """Whether a site writes fewer axes than it reads, as a mean may."""
-    return len(net.shape(site.result) or ()) < len(net.shape(site.reads[0]) or ())
+def rank_and_flat(net: Net, site: ElementwiseSite) -> tuple[int, bool]:
+    """The axes of what a site reads, and whether it writes fewer, as a mean may."""
+    read, written = (len(net.shape(value) or ()) for value in (site.reads[0], site.result))
+    return read, written < read

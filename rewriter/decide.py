@@ -11,7 +11,7 @@ from typing import Any
 from ..cost_model.errors import BudgetError, InputError
 from ..cost_model.net import Net
 from ..cost_model.plan import Budget, Choice, Option, Plan
-from ..cost_model.sites import AttentionSite, CodedSite, EmbeddingSite, LinearSite
+from ..cost_model.sites import AttentionSite, CodedSite, EmbeddingSite, Kind, LinearSite
 from ..kernels.low_rank.factors import more_accurate
 from .backend import Backend, Group, Probe
 from .calibration_data import CalibrationData
@@ -67,7 +67,7 @@ def decide(
             if not wanted and not values:
                 break
             if calibration is None:
-                assert not values, "convolutions on codes need calibration data"
+                assert not values, "sites on codes need calibration data"
                 scores.update(score_by_weights(wanted, net, progress))
                 continue
             if probe is None:
@@ -111,8 +111,8 @@ def prepare_taken(
 
 
 def lock(choices: Sequence[Choice], plan: Plan | None, runtime: str) -> list[Choice]:
-    """Choices pinned to the actions of a replayed plan. InputError where it names an unknown site or option, BudgetError where the
-    option it asks for is refused."""
+    """Choices pinned to the actions of a replayed plan; regions that it does not name are left, since plans older than a kind of region
+    know nothing of it. InputError where it names an unknown site or option, BudgetError where the option it asks for is refused."""
     wanted = {c.site: c.action for c in plan.choices if c.runtime == runtime} if plan else {}
     unknown = sorted(set(wanted) - {choice.site for choice in choices})
     if unknown:
@@ -121,6 +121,8 @@ def lock(choices: Sequence[Choice], plan: Plan | None, runtime: str) -> list[Cho
         )
     for choice in choices:
         _check_asked(choice, wanted.get(choice.site, "leave"))
+    if wanted:
+        wanted = {choice.site: "leave" for choice in choices if choice.kind == Kind.region} | wanted
     return [replace(c, action=wanted[c.site], locked=True) if c.site in wanted else c for c in choices]
 
 

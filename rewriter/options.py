@@ -63,7 +63,11 @@ class Pricing:
 
     def left_alone(self, nets: Nets, group: Group) -> Option:
         """The one option of a group whose ops cannot be cut out of the model: as it is, at the sum of its ops' prices."""
-        costs = [self._as_it_is(group.ops, nets[phase.name], phase.name) for phase in self.workload.phases]
+        backend, device = self.prices.backend, self.prices.device
+        costs = [
+            self._as_it_is(backend.footprint(group, nets[phase.name], device), nets[phase.name], phase.name)
+            for phase in self.workload.phases
+        ]
         return self._option("leave", costs, costs)
 
     def _as_it_is(self, ops: Sequence[str], net: Net, phase: str) -> Cost:

@@ -1,5 +1,5 @@
-"""What convolutions, adds and Gelus on u8 codes do to the model's outputs: what each makes of floating point inputs, and what holding a
-value in codes makes of it, added to the running model one at a time."""
+"""What convolutions, adds, Gelus and means on u8 codes do to the model's outputs: what each makes of floating point inputs, and what
+holding a value in codes makes of it, added to the running model one at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..kernels.quantized_conv.formats import (
 from ..kernels.quantized_conv.reference import convolved
 from .backend import Arrays, Group, Probe
 from .calibration_data import relative_error
-from .conv_weights import conv_geometry, conv_weight, is_flat
+from .conv_weights import conv_geometry, conv_weight, rank_and_flat
 from .edges import IN_CODES
 from .score import Score, chunks
 
@@ -124,7 +124,7 @@ def _prepared(
     if site.function == "gelu":
         return prepare_gelu(seen[site.reads[0]], codes[site.reads[0]], y)
     read = tuple(codes[value] for value in site.reads)
-    return PreparedElementwise(ACTIONS[site.function], read, y, flat=is_flat(net, site))
+    return PreparedElementwise(ACTIONS[site.function], read, y, *rank_and_flat(net, site))
 
 
 def _result(made: PreparedConv | PreparedElementwise, site: CodedSite, x: np.ndarray, before: np.ndarray) -> np.ndarray:

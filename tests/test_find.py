@@ -75,8 +75,7 @@ MODELS = {
     "llama": (15, 0, 0, 2),
     "vit": (13, 1, 4, 2),
     "t5": (37, 0, 0, 6),
-    # Its two Gelus behind convolutions are regions too.
-    "whisper": (33, 2, 13, 6),
+    "whisper": (33, 2, 11, 6),
 }
 
 

@@ -18,8 +18,9 @@ from szilard.passes.find import find
 from szilard.passes.fx_quantize_linear import FxQuantizeLinear
 from szilard.rewriter.backend import groups_of
 from szilard.rewriter.backend_torch import TorchBackend
+from szilard.rewriter.candidates import candidate, stand_in
 
-from .fx_graphs import cleaned, distance, groups, net_of, run, stored_linears, traced, without_values
+from .fx_graphs import choice, cleaned, distance, groups, net_of, run, stored_linears, traced, without_values
 from .nets import NetBuilder
 
 WIDTH = 65
@@ -71,6 +72,36 @@ def test_kernels_take_in_what_stands_behind_them(action):
     assert not {"gelu", "sigmoid", "mul", "relu", "add", "linear"} & set(operators(graph))
     error = distance(run(graph, program), run(before, program))
     assert 1e-4 < error < (0.3 if action.startswith("int4") else 0.05)
+
+
+@pytest.mark.parametrize("action", ["int8_column_weight", "bfloat16", "merged", "low_rank_half"])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda m, x: (y := x + m.first(x)) + m.first(y),
+        lambda m, x: m.first(nn.functional.gelu(m.first(x))),
+        lambda m, x: m.first(m.first(x)),
+    ],
+)
+def test_a_layer_that_reads_what_it_wrote(inner, action):
+    """Both uses are one choice, and the first takes away what the second read."""
+    program = traced(Apart(inner), torch.randn(3, 7, WIDTH))
+    graph, before = cleaned(program), cleaned(program)
+    net = net_of(graph, program)
+    (group,) = groups_of(find(net).sites)
+    assert len(group.sites) == 2
+    backend = TorchBackend(program)
+    micro = candidate(backend, graph, net, group, action, load_device("h200"))
+    if action == "merged":
+        assert micro is None
+        return
+    prepared = stand_in(group, net, action)
+    chosen = [choice(action, {site.id: site for site in group.sites})]
+    changed = sum(
+        p.apply(graph, chosen, {s.id: s for s in group.sites}) for names, p in backend.passes(prepared) if action in names
+    )
+    assert changed == 2
+    assert distance(run(graph, program), run(before, program)) < (1 if action == "low_rank_half" else 0.02)
 
 
 class Apart(nn.Module):
@@ -178,6 +209,6 @@ def test_what_is_paid_is_the_price_of_the_rewritten_graph(rows):
     taken = [module for module in modules(optimised.program.graph) if hasattr(module, "activation")]
     assert {module.activation for module in taken} & {"gelu", "silu", "relu"}
     net = TorchBackend(optimised.program).view(optimised.program.graph, {"x": (rows, WIDTH)})
-    paid = optimised.elsewhere[0] + sum(choice.after.joules for choice in optimised.choices)
+    paid = optimised.elsewhere[0] + sum(each.after.joules for each in optimised.choices)
     # To the weights' own form: a price is made with shifts in each group of 4 bits, and the best rounding may need none.
     assert paid == pytest.approx(price_net(net, load_device("h200")).total.joules, rel=1e-4)

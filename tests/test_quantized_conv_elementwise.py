@@ -1,6 +1,6 @@
-"""Adds, Gelus and means between convolutions on codes: what is found, and that graphs compute what the reference does.
+"""Adds, Gelus and means between convolutions on codes: graphs compute what the reference does."""
 
-Covers find_elementwise.py too."""
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 from scipy.special import erf
 
+import szilard
 from szilard.cost_model.device import load_device
 from szilard.cost_model.onnx_style import OnnxStyle
 from szilard.cost_model.sites import CodedSite, ConvSite, ElementwiseSite
@@ -24,46 +25,16 @@ from szilard.rewriter.calibration_data import relative_error
 from szilard.rewriter.candidates import candidate
 from szilard.rewriter.score_coded import score_coded
 
+from .elementwise_graphs import TEXT, model_of, numbers
 from .onnx_graphs import apply, choose, graph, kinds, run
 
-NUMBERS = {"root": 2**0.5, "back": 0.5**0.5, "one": 1.0, "half": 0.5, "low": 0.0, "high": 2.0}
-FORMS = {
-    "last": "d = Div(x, root)  e = Erf(d)  f = Add(e, one)  g = Mul(x, f)  y = Mul(g, half)",
-    "first": "d = Mul(x, back)  e = Erf(d)  f = Add(one, e)  h = Mul(half, x)  y = Mul(h, f)",
-}
-# 3 channels -> a of 6, its Gelu, a residual with a clip behind it, another without, a convolution and the means of what it writes.
-TEXT = """(float[2,3,9,7] x) => (float[2,6,1,1] y, float[2,5] z) {
-    a = Conv(x, w0)
-    d = Div(a, root)  e = Erf(d)  f = Add(e, one)  g = Mul(a, f)  h = Mul(g, half)
-    b = Conv(h, w1)
-    r = Add(b, a)
-    s = Clip(r, low, high)
-    c = Conv(s, w2)
-    t = Add(s, c)
-    u = Conv(t, w3)
-    y = GlobalAveragePool(t)
-    z = ReduceMean<keepdims = 0>(u, axes)
-}"""
 
-
-def numbers(text):
-    return {name: np.array(number, np.float32) for name, number in NUMBERS.items() if name in text}
-
-
-def model_of(text=TEXT, opset=18):
-    random = np.random.default_rng(0)
-    shapes = {"w0": (6, 3, 1, 1), "w1": (6, 6, 1, 1), "w2": (6, 6, 1, 1), "w3": (5, 6, 1, 1)}
-    weights = {name: random.standard_normal(shape).astype(np.float32) / 2 for name, shape in shapes.items() if name in text}
-    axes = {"axes": np.array([2, 3], np.int64)} if "axes" in text else {}
-    return graph(text, {**weights, **numbers(text), **axes}, opset=opset)
-
-
-def scored(model, rows=9):
+def scored(model, shape=(2, 3, 9, 7)):
     """(sites, prepared, scores, samples): every site that can run on codes, and every value that one reads."""
     random = np.random.default_rng(1)
-    samples = [{"x": random.standard_normal((2, 3, rows, 7)).astype(np.float32)} for _ in range(6)]
+    samples = [{"x": random.standard_normal(shape).astype(np.float32)} for _ in range(6)]
     backend = OnnxBackend(samples[0])
-    net = backend.view(model, {"x": (2, 3, rows, 7)})
+    net = backend.view(model, {"x": shape})
     sites = find(net).sites
     assert all(isinstance(site, CodedSite) for site in sites)
     read = list(dict.fromkeys(value for site in sites for value in site.reads))
@@ -94,48 +65,6 @@ def expected(sites, made, x):
     return held
 
 
-def test_what_is_found_between_convolutions():
-    sites = find(OnnxBackend().view(model_of(), {})).sites
-    found = [(s.function, s.reads, s.output, s.activation, s.result, s.high) for s in sites if isinstance(s, ElementwiseSite)]
-    assert found == [
-        ("gelu", ("a",), "h", "", "h", np.inf),
-        ("add", ("b", "a"), "r", "n8", "s", 2.0),
-        ("add", ("s", "c"), "t", "", "t", np.inf),
-        ("mean", ("t",), "y", "", "y", np.inf),
-        ("mean", ("u",), "z", "", "z", np.inf),
-    ]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "a = Conv(x, w0) y = Add(a, a) z = Conv(y, w1)",  # one value twice
-        "a = Conv(x, w0) b = Add(a, one) z = Conv(b, w1)",  # a constant
-        "a = Conv(x, w0) b = Conv(a, w1) z = Add(a, b)",  # no convolution reads it
-        "a = Conv(x, w0) b = GlobalAveragePool(a) c = Add(a, b) z = Conv(c, w1)",  # shapes that broadcast
-        "b = Exp(x) c = Add(x, b) z = Conv(c, w0)",  # no convolution wrote either
-        "a = Conv(x, w0) b = ReduceMean(a, one_axis) z = Add(a, b)",  # the mean of one axis
-        "a = Conv(x, w0) " + FORMS["last"].replace("x", "a").replace("one)", "half)").replace("y =", "z ="),  # no Gelu
-    ],
-)
-def test_what_is_not(body):
-    text = f"(float[2,3,9,7] x) => (float[2,6,9,7] z) {{ {body} }}"
-    weights = {"w0": np.ones((6, 3, 1, 1), np.float32), "w1": np.ones((6, 6, 1, 1), np.float32), "one_axis": np.array([3])}
-    net = OnnxBackend().view(graph(text, {name: w for name, w in weights.items() if name in text} | numbers(text)), {})
-    sites = [site for site in find(net).sites if isinstance(site, ElementwiseSite)]
-    assert [site.function for site in sites] == (["mean"] if "GlobalAveragePool" in body else [])
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_both_spellings_of_a_gelu_are_found(form):
-    text = f"(float[2,3,9,7] v) => (float[2,6,9,7] y) {{ x = Conv(v, w0) {FORMS[form]} }}"
-    model = graph(text, {"w0": np.ones((6, 3, 1, 1), np.float32), **numbers(text)})
-    *_, site = find(OnnxBackend().view(model, {})).sites
-    assert (site.function, site.reads, site.result, len(site.ops)) == ("gelu", ("x",), "y", 5)
-    wrong = {name: np.array(number * 1.01, np.float32) for name, number in numbers(text).items()}
-    assert len(find(OnnxBackend().view(graph(text, {"w0": np.ones((6, 3, 1, 1), np.float32), **wrong}), {})).sites) == 1
-
-
 def test_the_graph_computes_what_the_references_do():
     model = model_of()
     sites, made, scores, samples = scored(model)
@@ -153,6 +82,33 @@ def test_the_graph_computes_what_the_references_do():
     before, now = ([outputs(each, sample) for sample in samples] for each in (model, after))
     predicted = sum(score.error for score in scores.values() if score.prepared) + scores["x", "codes"].error
     assert 0.2 * predicted < relative_error(now, before) < 3 * predicted < 0.05
+
+
+@pytest.mark.parametrize("function", ["add", "gelu", "mean"])
+@pytest.mark.parametrize("places", [(9,), (9, 7), (3, 4, 5)])
+def test_one_kind_alone_at_any_rank_in_a_file_without_shapes(function, places):
+    """What stands around it is floating point, whose rank no value of the file says."""
+    kernel = (1,) * len(places)
+    random, sizes = np.random.default_rng(0), ",".join(map(str, places))
+    text = f"(float[N,3,{sizes}] x) => (float[N,5,{sizes}] y, float[N,6] z) {{" + TEXT.split("{", 1)[1].replace(
+        "y = Glob", "v = Glob"
+    )
+    text = text.replace("u = Conv(t, w3)", "y = Conv(t, w3)").replace(
+        "ReduceMean<keepdims = 0>(u", "ReduceMean<keepdims = 0>(t"
+    )
+    weights = {
+        name: random.standard_normal((rows, columns, *kernel)).astype(np.float32) / 2
+        for name, rows, columns in (("w0", 6, 3), ("w1", 6, 6), ("w2", 6, 6), ("w3", 5, 6))
+    }
+    model = graph(text, {**weights, **numbers(text), "axes": np.arange(2, 2 + len(places))})
+    sites, made, _, samples = scored(model, (2, 3, *places))
+    chosen = [site for site in sites if isinstance(site, ElementwiseSite) and site.function == function]
+    assert len(chosen) == {"add": 2, "gelu": 1, "mean": 2}[function]
+    after = on_codes(model, chosen, made)
+    assert all(value.shape is None for node in model.graph for value in node.outputs if not value.is_graph_output())
+    more = {"x": np.concatenate([samples[0]["x"]] * 2)}
+    before, now = ([outputs(each, more)] for each in (model, after))
+    assert relative_error(now, before) < 0.01
 
 
 def test_onnxruntimes_own_optimiser_changes_nothing():
@@ -212,6 +168,52 @@ def test_on_cuda_each_is_refused_with_a_sentence():
             assert "copy to the host" in reason
 
 
+def test_before_opset_10_each_is_refused_with_a_sentence():
+    model = model_of(
+        TEXT.replace("s = Clip(r, low, high)", "s = Relu(r)")
+        .replace("ReduceMean<keepdims = 0>(u, axes)", "Flatten(u)")
+        .replace("[2,5] z", "[2,315] z"),
+        opset=9,
+    )
+    net = OnnxBackend().view(model, {})
+    reasons = [
+        reason
+        for group in groups_of(find(net).sites)
+        for reason in OnnxBackend().actions(group, net, load_device("cpu")).values()
+    ]
+    assert all("opset 10" in reason for reason in reasons)
+
+
+def test_a_whole_rewrite_takes_what_pays_and_leaves_what_it_is_told_to(tmp_path):
+    """Wide enough for codes to pay; the plan is replayed, also without what it says of the adds."""
+    random = np.random.default_rng(0)
+    text = TEXT.replace("[2,", "[N,").replace(",9,7]", ",40,40]")
+    shapes = {"w0": (96, 3, 1, 1), "w1": (96, 96, 1, 1), "w2": (96, 96, 1, 1), "w3": (5, 96, 1, 1)}
+    weights = {name: random.standard_normal(s).astype(np.float32) / s[1] ** 0.5 for name, s in shapes.items()}
+    text = text.replace("[N,6,1,1]", "[N,96,1,1]")
+    model = graph(text, {**weights, **numbers(text), "axes": np.array([2, 3], np.int64)})
+    data = [{"x": random.standard_normal((1, 3, 40, 40)).astype(np.float32)} for _ in range(10)]
+
+    def actions(**options):
+        result = szilard.rewrite(ir.to_proto(model), data[0], calibration=data, budget=0.05, **options)
+        assert result.report["error"]["measured"] <= 0.05
+        return result, {c.site: c.action for c in result.plan.choices if c.kind == "region"}
+
+    result, taken = actions()
+    assert set(taken) == {"n5", "n7", "n10", "n12", "n13"}
+    assert {"int8_add", "int8_gelu"} <= set(taken.values()) <= {"leave", *ACTIONS.values()}
+    kinds_after = kinds(result.optimised[-1].program.graph)
+    assert [kinds_after.count("QLinearAdd"), kinds_after.count("QLinearSigmoid")] == [
+        list(taken.values()).count("int8_add"),
+        list(taken.values()).count("int8_gelu"),
+    ]
+    _, again = actions(plan=result.plan)
+    assert again == taken
+    older = replace(result.plan, choices=tuple(c for c in result.plan.choices if c.kind != "region"))
+    assert set(actions(plan=older)[1].values()) == {"leave"}
+    assert set(actions(only=["conv"])[1].values()) == {"leave"}
+
+
 @pytest.mark.parametrize("spread", [0.3, 1.0, 4.0])
 def test_the_slope_of_a_gelu_fits_where_its_inputs_lie(spread):
     x = np.random.default_rng(0).standard_normal(20000).astype(np.float32) * spread
@@ -235,7 +237,7 @@ def test_a_saturated_sigmoid_is_one():
 def test_the_reference_of_a_mean_and_of_a_sum():
     codes, y = Codes(0.5, 10), Codes(0.25, 3)
     x = np.array([[[[10, 12], [14, 16]]]], np.uint8)
-    assert elementwise.simulate(PreparedElementwise("int8_mean", (codes,), y), x).tolist() == [[[[9]]]]
-    assert elementwise.simulate(PreparedElementwise("int8_mean", (codes,), y, flat=True), x).tolist() == [[9]]
-    total = elementwise.simulate(PreparedElementwise("int8_add", (codes, y), y), x, np.full_like(x, 7))
+    assert elementwise.simulate(PreparedElementwise("int8_mean", (codes,), y, 4), x).tolist() == [[[[9]]]]
+    assert elementwise.simulate(PreparedElementwise("int8_mean", (codes,), y, 4, flat=True), x).tolist() == [[9]]
+    total = elementwise.simulate(PreparedElementwise("int8_add", (codes, y), y, 4), x, np.full_like(x, 7))
     assert total.tolist() == [[[[7, 11], [15, 19]]]]

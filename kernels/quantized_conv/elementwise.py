@@ -24,13 +24,19 @@ which is best depends on where x lies."""
 @dataclass(frozen=True)
 class PreparedElementwise:
     """y = clip(a + b), x sigmoid(`slope` x) for a Gelu, or the mean of x over all places, of what `reads` stand for, in the codes `y`,
-    whose saturation is the clip. A mean keeps its axes, one place each, unless `flat`."""
+    whose saturation is the clip. x has `rank` axes; a mean keeps them, one place each, unless `flat`."""
 
     action: str
     reads: tuple[Codes, ...]
     y: Codes
-    slope: float = 0.0
+    rank: int
     flat: bool = False
+    slope: float = 0.0
+
+    @property
+    def result_rank(self) -> int:
+        """The axes of y."""
+        return 2 if self.flat else self.rank
 
 
 def prepare_gelu(samples: Sequence[np.ndarray], x: Codes, y: Codes) -> PreparedElementwise:
@@ -39,7 +45,7 @@ def prepare_gelu(samples: Sequence[np.ndarray], x: Codes, y: Codes) -> PreparedE
     held = dequantize(np.arange(256, dtype=np.uint8), x).astype(np.float64)
     wanted = held * (1 + erf(held / np.sqrt(2))) / 2
     errors = [count @ (gelu(held, slope) - wanted) ** 2 for slope in SLOPES]
-    return PreparedElementwise(ACTIONS["gelu"], (x,), y, float(SLOPES[int(np.argmin(errors))]))
+    return PreparedElementwise(ACTIONS["gelu"], (x,), y, samples[0].ndim, slope=float(SLOPES[int(np.argmin(errors))]))
 
 
 def gelu(x: np.ndarray, slope: float) -> np.ndarray:
