@@ -31,7 +31,8 @@ def find_elementwise(net: Net, convs: Sequence[ConvSite], taken: Collection[str]
         ops = gelu_behind(net, value)
         if ops and not any(op.id in taken for op in ops):
             found.append(_site(net, "gelu", ops, (value,)))
-        found += [_site(net, "mean", (op,), (value,)) for op in net.consumers(value) if _is_mean(net, op)]
+        means = [op for op in net.consumers(value) if op.id not in taken and _is_mean(net, op)]
+        found += [_site(net, "mean", (op,), (value,)) for op in means]
     place = {name: index for index, name in enumerate(net.ops)}
     found.sort(key=lambda site: place[site.ops[0]])
     names = site_names([net.ops[site.ops[-1]] for site in found])

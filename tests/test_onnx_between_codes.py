@@ -10,6 +10,7 @@ from szilard.passes.onnx_between_codes import fuse_gelu, keep_float
 from szilard.passes.onnx_pass import Surgeon
 from szilard.rewriter.backend_onnx import OnnxBackend
 
+from .elementwise_graphs import FORMS, numbers
 from .onnx_graphs import assert_same, graph, kinds, run
 
 NUMBERS = {"low": 0.0, "high": 2.0, "scale": 0.05}
@@ -131,18 +132,10 @@ def test_others_stay_as_they_are(body, end):
     assert keep_float(Surgeon(model)) == 0
 
 
-HALVES = {
-    "last": "d = Div(x, root)  e = Erf(d)  f = Add(e, one)  g = Mul(x, f)  y = Mul(g, half)",
-    "first": "d = Mul(x, back)  e = Erf(d)  f = Add(one, e)  h = Mul(half, x)  y = Mul(h, f)",
-}
-
-
-@pytest.mark.parametrize("form", HALVES)
+@pytest.mark.parametrize("form", FORMS)
 def test_five_ops_of_a_gelu_become_one(form):
-    numbers = {"root": 2**0.5, "back": 0.5**0.5, "one": 1.0, "half": 0.5}
-    text = f"(float[2,3,5,1] v) => (float[2,3,5,1] y) {{ x = Conv(v, w) {HALVES[form]} }}"
-    held = {name: np.array(number, np.float32) for name, number in numbers.items() if name in text}
-    model = graph(text, {"w": np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), **held})
+    text = f"(float[2,3,5,1] v) => (float[2,3,5,1] y) {{ x = Conv(v, w) {FORMS[form]} }}"
+    model = graph(text, {"w": np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), **numbers(text)})
     *_, site = find(OnnxBackend().view(model, {})).sites
     fused = model.clone()
     surgeon = Surgeon(fused)

@@ -101,7 +101,7 @@ def elementwise_nodes(
 ) -> Body:
     """Codes of y [B, *, C] (a flat mean: [B, C]) from codes of what it reads: QLinearAdd, QLinearGlobalAveragePool, or for a Gelu a table
     of the sigmoid and a product. `shape` is that of y [B, C, *], where it is known."""
-    last = None if shape is None else coded_shape(shape)
+    last = None if shape is None or prepared.flat else coded_shape(shape)
     scale, zero = code_scale(prepared.y, f"{name}_y")
     coded = zip(reads, prepared.reads, strict=True)
     parts = [(part.value, *code_scale(codes, f"{name}_x{place}")) for place, (part, codes) in enumerate(coded)]
@@ -114,7 +114,6 @@ def elementwise_nodes(
         pooled = node("QLinearGlobalAveragePool", [*parts[0], scale, zero], "mean" if prepared.flat else "y", channels_last=1)
         if not prepared.flat:
             return Body([pooled], CodedValue(pooled.outputs[0], prepared.y), made)
-        typed(pooled.outputs[0], ir.DataType.UINT8, None)
         sizes = make_initializer(f"{name}_sizes", np.array([0, -1], np.int64))
         flat = typed_node("Reshape", [pooled.outputs[0], sizes], f"{name}_y", ir.DataType.UINT8, shape)
         return Body([pooled, flat], CodedValue(flat.outputs[0], prepared.y), [*made, sizes])
